@@ -1,0 +1,138 @@
+"""Folders of images: a class is a folder's name."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from plstore.errors import InputError
+from plstore.exchange.source import Source
+from plstore.fingerprint import value_hash
+from plstore.store import ImageRecord
+
+_File = tuple[Path, str, str, str | None]  # path, key, split, class name
+
+
+def image_folders(
+    *,
+    labeled: Path,
+    unlabeled: Path,
+    test: Path | None = None,
+    validation: Path | None = None,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    dataset: str = "images",
+) -> Source:
+    """Read folders of images, every file that is not hidden, in order of name.
+
+    Args:
+        labeled: A folder for each class, with its images anywhere below.
+        unlabeled: Images anywhere below.
+        test: As `labeled`, with the same classes; never trained on.
+        validation: As `labeled`. Where none is given, a part of `labeled` is split off.
+        validation_fraction: That part, 0 to 1, of each class; at least one image stays.
+        seed: Draws that part, by a hash of each image's name.
+        dataset: Name of the collection in the store.
+
+    Raises:
+        InputError: If a folder is missing, holds no image, or names other classes.
+    """
+    class_names = _class_names(labeled)
+    files = _labeled_files(labeled, "labeled", class_names)
+    if validation is None:
+        files = _split_off(files, validation_fraction, seed)
+    else:
+        files += _labeled_files(validation, "validation", class_names)
+    if test is not None:
+        files += _labeled_files(test, "test", class_names)
+    unlabeled_files = _files_below(_folder(unlabeled))
+    if not unlabeled_files:
+        raise InputError(f"{unlabeled} holds no files; wanted the unlabeled images")
+    files += [
+        (path, f"unlabeled/{path.relative_to(unlabeled).as_posix()}", "unlabeled", None)
+        for path in unlabeled_files
+    ]
+    sizes = [path.stat().st_size for path, _, _, _ in files]
+    named = [(key, split, size) for (_, key, split, _), size in zip(files, sizes, strict=True)]
+    return Source(
+        dataset=dataset,
+        identity=value_hash({"files": named}),
+        class_names=class_names,
+        num_images=len(files),
+        num_bytes=sum(sizes),
+        splits=dict(Counter(split for _, _, split, _ in files)),
+        records=lambda: _records(files),
+    )
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files anywhere below a folder, hidden ones left out, in order of name."""
+    return _files_below(_folder(folder))
+
+
+def _records(files: list[_File]) -> Iterator[ImageRecord]:
+    for path, key, split, name in files:
+        yield ImageRecord(key=key, split=split, data=path.read_bytes(), label=name)
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise InputError(f"{path} is no folder; wanted a folder of images")
+    return path
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
+
+
+def _class_names(labeled: Path) -> list[str]:
+    names = sorted(
+        path.name
+        for path in _folder(labeled).iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    )
+    if len(names) < 2:  # noqa: PLR2004
+        raise InputError(
+            f"{labeled} holds {len(names)} class folders; wanted two or more, such as "
+            f"{labeled}/cat and {labeled}/dog, each with that class's images"
+        )
+    return names
+
+
+def _labeled_files(folder: Path, split: str, class_names: list[str]) -> list[_File]:
+    found = _class_names(folder)
+    unknown = sorted(set(found) - set(class_names))
+    if unknown:
+        raise InputError(
+            f"{folder} has classes {', '.join(unknown)} that the labeled images lack; they "
+            f"have {', '.join(class_names)}"
+        )
+    files: list[_File] = [
+        (path, f"{split}/{path.relative_to(folder).as_posix()}", split, name)
+        for name in found
+        for path in _files_below(folder / name)
+    ]
+    if not files:
+        raise InputError(f"{folder} holds no files in its class folders")
+    return files
+
+
+def _split_off(files: list[_File], fraction: float, seed: int) -> list[_File]:
+    """Move the images of lowest hash, class by class, to the validation split."""
+    hashes = np.array([xxhash.xxh3_64_intdigest(key.encode(), seed) for _, key, _, _ in files])
+    names = np.array([name for *_, name in files])
+    moved: set[int] = set()
+    for name in sorted(set(names.tolist())):
+        members = np.flatnonzero(names == name)
+        count = min(round(fraction * len(members)), len(members) - 1)
+        moved.update(members[np.argsort(hashes[members], kind="stable")[:count]].tolist())
+    return [
+        (path, key, "validation" if index in moved else split, label)
+        for index, (path, key, split, label) in enumerate(files)
+    ]

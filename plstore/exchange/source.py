@@ -1,0 +1,29 @@
+"""A collection of images that can be imported: what every reader here returns."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from plstore.store import ImageRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Images with names, splits and classes, read again each time they are asked for.
+
+    Attributes:
+        dataset: Name of the collection in the store.
+        identity: Changes when the images do.
+        class_names: The label space, by class id.
+        num_images: How many images `records` yields.
+        num_bytes: Their size, or an estimate.
+        splits: Images by split.
+        records: Yields the images, in the same order every time.
+    """
+
+    dataset: str
+    identity: str
+    class_names: Sequence[str]
+    num_images: int
+    num_bytes: int
+    splits: dict[str, int]
+    records: Callable[[], Iterator[ImageRecord]]

@@ -1,0 +1,113 @@
+"""A snapshot of a store as read-only SQL.
+
+Tables are registered Arrow datasets over the files of the pinned versions: DuckDB never sees
+a path, so SQL can neither read another file nor write one, even inside the store.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from plstore.errors import QueryError
+from plstore.query.library import saved_query
+from plstore.schema import TABLES
+from plstore.store import Store
+
+_READ_ONLY = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+
+
+def connect(
+    store: Store, *, as_of: Mapping[str, int] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open a snapshot of a store in DuckDB: one view per table of `plstore.schema`.
+
+    The connection can reach no file, no network and no extension, and cannot be unlocked.
+
+    Args:
+        store: The store.
+        as_of: Version by table, such as a view's pins; newest for tables it does not name.
+    """
+    pins = store.versions() | dict(as_of or {})
+    spill = store.work_folder("spill")
+    connection = duckdb.connect(":memory:")
+    for name in TABLES:
+        connection.register(name, store.table(name).dataset(pins[name]))
+    for setting in (
+        f"set temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'",
+        "set python_enable_replacements = false",
+        "set autoinstall_known_extensions = false",
+        "set autoload_known_extensions = false",
+        "set enable_external_access = false",
+        "set lock_configuration = true",
+    ):
+        connection.execute(setting)
+    return connection
+
+
+def check_read_only(sql: str) -> None:
+    """Raise QueryError unless the text is exactly one SELECT (or EXPLAIN of one)."""
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise QueryError(f"cannot parse the SQL: {error}") from error
+    kinds = [statement.type for statement in statements]
+    if len(kinds) != 1 or kinds[0] not in _READ_ONLY:
+        found = ", ".join(kind.name for kind in kinds) or "nothing"
+        raise QueryError(f"found {found}; wanted exactly one SELECT: a store is read-only in SQL")
+
+
+def run_sql(
+    store: Store,
+    sql: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    as_of: Mapping[str, int] | None = None,
+) -> pa.Table:
+    """Run one SELECT over a snapshot and return its rows.
+
+    Raises:
+        QueryError: If it is not one SELECT, or DuckDB refuses it.
+    """
+    check_read_only(sql)
+    with closing(connect(store, as_of=as_of)) as connection:
+        return fetch(connection, sql, parameters)
+
+
+def fetch(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None
+) -> pa.Table:
+    """Run a query on an open connection and return its rows."""
+    try:
+        return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+    except duckdb.Error as error:
+        tables = ", ".join(TABLES)
+        raise QueryError(f"{error}\nThe tables are {tables}") from error
+
+
+def run_query(
+    store: Store, name: str, *, as_of: Mapping[str, int] | None = None, **parameters: object
+) -> pa.Table:
+    """Run a saved query over a snapshot and return its rows.
+
+    Args:
+        store: The store.
+        name: Such as "coverage/labels_per_class"; `plstore query list` shows all.
+        as_of: Version by table; newest where not named.
+        **parameters: The query's own.
+
+    Raises:
+        InputError: If there is no such query.
+        QueryError: If parameters are missing, unknown or of the wrong type.
+    """
+    query = saved_query(name)
+    return run_sql(store, query.sql, query.check_parameters(parameters), as_of=as_of)
+
+
+def stream(
+    connection: duckdb.DuckDBPyConnection, sql: str, *, rows: int = 2048
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query in batches, never all of them in memory."""
+    yield from connection.sql(sql).to_arrow_reader(rows)

@@ -1,0 +1,209 @@
+"""The Arrow schema of each table: the only place where names, types and units are spelled.
+
+Types stay inside what every engine reads (bigint, int, float, lists, binary, string,
+timestamp): float16, unsigned integers and fixed-size lists fail or silently corrupt in some
+engine. Partition columns live in the path of a file, not in the file.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import pyarrow as pa
+
+FORMAT_VERSION: Final = 1
+"""Version of the on-disk format; a store of a newer one is refused."""
+
+Split = Literal["labeled", "unlabeled", "validation", "test"]
+SPLITS: Final[tuple[str, ...]] = get_args(Split)
+
+ACCEPTED: Final = "accepted"
+"""The verdict of an image that training may read; any other verdict is a reason."""
+
+REFUSALS: Final[dict[str, str]] = {
+    "empty": "the file holds no bytes",
+    "not_an_image": "no known image format",
+    "unsupported_format": "an image, but not JPEG, PNG or WebP",
+    "animated": "more than one frame",
+    "over_pixel_limit": "more pixels than the import allows",
+    "truncated": "the file ends before the image does",
+    "damaged": "the image cannot be decoded",
+}
+"""Why an image is not accepted. Such an image keeps its row; its bytes are not stored."""
+
+LABEL_TYPE: Final = pa.struct(
+    [
+        pa.field("class_ids", pa.list_(pa.int32())),
+        pa.field("probs", pa.list_(pa.float32())),
+        pa.field("residual", pa.float32()),
+    ]
+)
+"""A coded class distribution: the top-k classes, most probable first, their probabilities
+(0 to 1, mantissa rounded to 10 bits) and the mass of all other classes."""
+
+IMAGE_TYPE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""The Image layout of the `datasets` library."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table of the store.
+
+    Attributes:
+        name: Folder name in the store and view name in SQL.
+        columns: All columns, partition columns included.
+        partition_by: Columns kept in the path of a file.
+        raw_columns: Leaf columns written without compression or dictionary (compressed bytes).
+    """
+
+    name: str
+    columns: pa.Schema
+    partition_by: tuple[str, ...] = ()
+    raw_columns: tuple[str, ...] = ()
+
+    @property
+    def file_schema(self) -> pa.Schema:
+        """The columns inside a file: all but the partition columns."""
+        return pa.schema([f for f in self.columns if f.name not in self.partition_by])
+
+
+def _table(
+    name: str,
+    columns: list[tuple[str, pa.DataType]],
+    *,
+    partition_by: tuple[str, ...] = (),
+    raw_columns: tuple[str, ...] = (),
+) -> TableSpec:
+    return TableSpec(
+        name=name,
+        columns=pa.schema([pa.field(column, kind) for column, kind in columns]),
+        partition_by=partition_by,
+        raw_columns=raw_columns,
+    )
+
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+TABLES: Final[dict[str, TableSpec]] = {
+    table.name: table
+    for table in (
+        _table("classes", [("class_id", pa.int32()), ("name", pa.string())]),
+        _table(
+            "images",
+            [
+                ("sample_id", pa.int64()),
+                ("dataset", pa.string()),
+                ("key", pa.string()),
+                ("split", pa.string()),
+                ("label", pa.int32()),
+                ("image", IMAGE_TYPE),
+                ("width", pa.int32()),
+                ("height", pa.int32()),
+                ("content_hash", pa.string()),
+                ("verdict", pa.string()),
+                ("conversion", pa.string()),
+            ],
+            raw_columns=("image.bytes",),
+        ),
+        _table("truth", [("sample_id", pa.int64()), ("label", pa.int32())]),
+        _table(
+            "teachers",
+            [
+                ("teacher_id", pa.string()),
+                ("iteration", pa.int32()),
+                ("role", pa.string()),
+                ("architecture", pa.string()),
+                ("checkpoint", pa.string()),
+                ("checkpoint_hash", pa.string()),
+                ("preprocessing", pa.string()),
+                ("temperature", pa.float32()),
+                ("metrics", pa.string()),
+                ("view", pa.string()),
+                ("view_version", pa.int64()),
+                ("recipe", pa.string()),
+                ("recipe_hash", pa.string()),
+                ("seed", pa.int64()),
+                ("code_version", pa.string()),
+                ("created_at", _TIME),
+            ],
+        ),
+        _table(
+            "soft_labels",
+            [
+                ("iteration", pa.int32()),
+                ("teacher_id", pa.string()),
+                ("split", pa.string()),
+                ("sample_id", pa.int64()),
+                ("class_id", pa.int32()),
+                ("confidence", pa.float32()),
+                ("entropy", pa.float32()),
+                ("label", LABEL_TYPE),
+            ],
+            partition_by=("iteration", "teacher_id", "split"),
+        ),
+        _table(
+            "exclusions",
+            [
+                ("sample_id", pa.int64()),
+                ("reason", pa.string()),
+                ("who", pa.string()),
+                ("decided_at", _TIME),
+            ],
+        ),
+        _table(
+            "corrections",
+            [
+                ("sample_id", pa.int64()),
+                ("label", pa.int32()),
+                ("who", pa.string()),
+                ("decided_at", _TIME),
+            ],
+        ),
+        _table(
+            "views",
+            [
+                ("view", pa.string()),
+                ("version", pa.int64()),
+                ("identity", pa.string()),
+                ("query", pa.string()),
+                ("sql", pa.string()),
+                ("parameters", pa.string()),
+                ("pins", pa.string()),
+                ("counts", pa.string()),
+                ("num_images", pa.int64()),
+                ("num_draws", pa.int64()),
+                ("rows_version", pa.int64()),
+                ("recipe_hash", pa.string()),
+                ("code_version", pa.string()),
+                ("created_at", _TIME),
+            ],
+        ),
+        _table(
+            "view_rows",
+            [
+                ("view", pa.string()),
+                ("version", pa.int64()),
+                ("sample_id", pa.int64()),
+                ("kind", pa.string()),
+                ("class_id", pa.int32()),
+                ("confidence", pa.float32()),
+                ("copies", pa.int32()),
+                ("label", LABEL_TYPE),
+                ("width", pa.int32()),
+                ("height", pa.int32()),
+                ("content_hash", pa.string()),
+                ("image", pa.binary()),
+            ],
+            partition_by=("view", "version"),
+            raw_columns=("image",),
+        ),
+        _table(
+            "runs",
+            [
+                ("run", pa.string()),
+                ("step", pa.int64()),
+                ("name", pa.string()),
+                ("value", pa.float64()),
+            ],
+        ),
+    )
+}

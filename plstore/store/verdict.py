@@ -1,0 +1,160 @@
+"""One decoder, one verdict: what every image gets at import, by written rules.
+
+Decoders disagree on damaged and odd files, and one bad image costs a GPU loader its whole
+batch. So an image is decoded in full once, here, and what training reads later is either the
+file as it came (8-bit grayscale or RGB; JPEG, PNG or WebP) or a PNG converted in a stated way:
+
+=============== ==================================================================
+conversion      how
+=============== ==================================================================
+exif_rotated    turned upright as its EXIF orientation says
+cmyk            to RGB by Pillow's formula, no colour profile
+sixteen_bit     the high byte of each value
+alpha           transparency dropped, not blended
+palette         to RGB
+low_bit_depth   1, 2 or 4 bits a pixel, to 8-bit grayscale
+=============== ==================================================================
+"""
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from plstore.schema import ACCEPTED
+
+DEFAULT_MAX_PIXELS = 64_000_000
+
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_ORIENTATION = 0x0112
+_PNG_DEPTH_OFFSET = 24
+_EIGHT_BITS = 8
+_SIXTEEN_BITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one image is.
+
+    Attributes:
+        verdict: "accepted", or a key of `plstore.schema.REFUSALS`.
+        conversion: How the stored bytes differ from the file, or None if they do not.
+        data: The bytes to store; None where the image is refused.
+        width: Pixels after conversion; 0 where unknown.
+        height: Pixels after conversion; 0 where unknown.
+    """
+
+    verdict: str
+    conversion: str | None = None
+    data: bytes | None = None
+    width: int = 0
+    height: int = 0
+
+
+@contextmanager
+def large_images_are_verdicts() -> Iterator[None]:
+    """Silence Pillow's warning about large images: `judge` refuses them by its own limit."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+
+
+def judge(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:
+    """Decode an image in full and say what it is.
+
+    Args:
+        data: The file's bytes.
+        max_pixels: Images of more pixels are refused before they are decoded.
+    """
+    if not data:
+        return Verdict(verdict="empty")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        return Verdict(verdict="not_an_image")
+    except Image.DecompressionBombError:
+        return Verdict(verdict="over_pixel_limit")
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return Verdict(verdict="damaged")
+    with image:
+        return _judge_opened(image, data, max_pixels)
+
+
+def _judge_opened(image: Image.Image, data: bytes, max_pixels: int) -> Verdict:
+    width, height = image.size
+    refusal = None
+    if getattr(image, "n_frames", 1) > 1:
+        refusal = "animated"
+    elif image.format not in _FORMATS:
+        refusal = "unsupported_format"
+    elif width * height > max_pixels:
+        refusal = "over_pixel_limit"
+    elif _ends_early(image.format, data):
+        refusal = "truncated"
+    if refusal is not None:
+        return Verdict(verdict=refusal, width=width, height=height)
+    try:
+        image.load()
+        conversion = _conversion(image, data)
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        verdict = "truncated" if "truncated" in str(error) else "damaged"
+        return Verdict(verdict=verdict, width=width, height=height)
+    if conversion is None:
+        return Verdict(verdict=ACCEPTED, data=data, width=width, height=height)
+    converted = _convert(image, conversion)
+    return Verdict(
+        verdict=ACCEPTED,
+        conversion=conversion,
+        data=_png(converted),
+        width=converted.width,
+        height=converted.height,
+    )
+
+
+def _ends_early(kind: str | None, data: bytes) -> bool:
+    """Whether the end marker is missing; Pillow forgives a few missing bytes, others do not."""
+    if kind == "PNG":
+        end = data.rfind(b"IEND")
+        return end < 0 or len(data) < end + 8
+    if kind == "JPEG":
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+    return len(data) < 8 + int.from_bytes(data[4:8], "little")
+
+
+def _conversion(image: Image.Image, data: bytes) -> str | None:
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        return "exif_rotated"
+    depth = data[_PNG_DEPTH_OFFSET] if image.format == "PNG" else _EIGHT_BITS
+    if depth == _SIXTEEN_BITS:
+        return "sixteen_bit"
+    if image.mode == "CMYK":
+        return "cmyk"
+    if image.mode in {"P", "PA"}:
+        return "palette"
+    if image.mode in {"RGBA", "LA", "La", "RGBa"} or "transparency" in image.info:
+        return "alpha"
+    if depth < _EIGHT_BITS or image.mode == "1":
+        return "low_bit_depth"
+    return None if image.mode in {"L", "RGB"} else "sixteen_bit"
+
+
+def _convert(image: Image.Image, conversion: str) -> Image.Image:
+    if conversion == "exif_rotated":
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        high_bytes = np.asarray(image).astype(np.uint32) >> _EIGHT_BITS
+        return Image.fromarray(high_bytes.astype(np.uint8))
+    gray = image.mode in {"1", "L", "LA", "La"}
+    return image.convert("L" if gray else "RGB")
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.info = {}
+    image.save(stream, format="PNG")
+    return stream.getvalue()

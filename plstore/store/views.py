@@ -1,0 +1,171 @@
+"""Views: materialised selections that a student trains on, pinned to what they were made of."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+
+from plstore.errors import InputError
+from plstore.fingerprint import canonical_json
+
+if TYPE_CHECKING:
+    from plstore.store.store import Store
+
+_NAME = re.compile(r"[a-z0-9_-]+")
+_SHARD_ROWS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewRecord:
+    """One row of `views`: what was selected, from what, and what came of it.
+
+    Attributes:
+        view: Name, [a-z0-9_-]+.
+        version: 1 for the first selection of that name.
+        identity: Of the selection: one that is done twice adds nothing.
+        query: Name of the saved query.
+        sql: Its text, as it was run.
+        parameters: Its parameters.
+        pins: Version of every table that was read.
+        counts: Images by what became of them, with a reason for every drop.
+        num_images: Rows of the view.
+        num_draws: Sum of copies: draws of one pass over the view.
+        rows_version: Version of `view_rows` that holds the rows.
+    """
+
+    view: str
+    version: int
+    identity: str
+    query: str
+    sql: str
+    parameters: Mapping[str, Any]
+    pins: Mapping[str, int]
+    counts: Mapping[str, Any]
+    num_images: int = 0
+    num_draws: int = 0
+    rows_version: int = 0
+    recipe_hash: str = ""
+    code_version: str = ""
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the row as the table stores it: mappings as JSON text."""
+        row = dict(vars(self))
+        for name in ("parameters", "pins", "counts"):
+            row[name] = canonical_json(dict(row[name]))
+        return row
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of a store, ready to read."""
+
+    store: "Store"
+    record: ViewRecord
+
+    @property
+    def key(self) -> str:
+        """Name and version: what a student's lineage names."""
+        return f"{self.record.view}@{self.record.version}"
+
+    def batches(self) -> Iterable[pa.RecordBatch]:
+        """Yield the rows in their stored order, which is the same every time."""
+        here = (pc.field("view") == self.record.view) & (
+            pc.field("version") == self.record.version
+        )
+        dataset = self.store.table("view_rows").dataset(self.record.rows_version)
+        yield from dataset.scanner(filter=here, use_threads=False).to_batches()
+
+
+def check_view_name(name: str) -> str:
+    """Return the name, or raise InputError: it names folders, so it is [a-z0-9_-]+ only."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"view name {name!r} may hold only lower-case letters, digits, '_' and '-'"
+        )
+    return name
+
+
+def open_view(store: "Store", name: str, version: int | None = None) -> View:
+    """Return a view: the newest version of the name, or the one asked for.
+
+    Raises:
+        InputError: If there is none.
+    """
+    rows = store.table("views").read(where=pc.field("view") == name).to_pylist()
+    found = {row["version"]: row for row in rows}
+    wanted = max(found, default=0) if version is None else version
+    if wanted not in found:
+        names = sorted(set(store.table("views").read(columns=["view"])["view"].to_pylist()))
+        raise InputError(
+            f"no view {name!r}{'' if version is None else f' of version {version}'} in "
+            f"{store.root}; it has {', '.join(names) or 'none: plstore select makes one'}"
+        )
+    return _view(store, found[wanted])
+
+
+def find_view(store: "Store", identity: str) -> View | None:
+    """Return the view that a selection of this identity made, if it has."""
+    rows = store.table("views").read(where=pc.field("identity") == identity).to_pylist()
+    return _view(store, rows[0]) if rows else None
+
+
+def _view(store: "Store", row: dict[str, Any]) -> View:
+    for name in ("parameters", "pins", "counts"):
+        row[name] = json.loads(row[name])
+    return View(store, ViewRecord(**row))
+
+
+def write_view(
+    store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBatch]
+) -> View:
+    """Write a view's rows, commit them, then the row of `views` that makes it exist.
+
+    Args:
+        store: Where to.
+        record: What is known before the rows are written; its sums are filled in here.
+        batches: Rows with the columns of `view_rows`, without view and version.
+    """
+    check_view_name(record.view)
+    table = store.table("view_rows")
+    partition = {"view": record.view, "version": record.version}
+    shards, num_images, num_draws = [], 0, 0
+    for index, rows in enumerate(_shards(batches)):
+        shards.append(table.write_shard(f"part-{index:06d}", rows, partition))
+        num_images += rows.num_rows
+        num_draws += int(pc.sum(rows["copies"]).as_py() or 0)
+    if not shards:
+        raise InputError(
+            f"the selection for view {record.view!r} is empty: no labeled image and no "
+            f"pseudo-label was kept ({canonical_json(dict(record.counts))})"
+        )
+    lineage = {"step": "select", "view": record.view, "version": record.version}
+    rows_version = table.commit(shards, lineage=lineage, transaction=record.identity)
+    sums = {"num_images": num_images, "num_draws": num_draws, "rows_version": rows_version}
+    complete = ViewRecord(**{**vars(record), **sums})
+    schema = store.table("views").spec.columns
+    store.table("views").append(
+        pa.Table.from_pylist([complete.as_row()], schema=schema),
+        lineage=lineage,
+        transaction=record.identity,
+    )
+    return View(store, complete)
+
+
+def _shards(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.Table]:
+    parts: list[pa.RecordBatch] = []
+    num_rows = 0
+    for batch in batches:
+        parts.append(batch)
+        num_rows += batch.num_rows
+        if num_rows >= _SHARD_ROWS:
+            yield pa.Table.from_batches(parts)
+            parts, num_rows = [], 0
+    if num_rows:
+        yield pa.Table.from_batches(parts)

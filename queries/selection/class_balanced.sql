@@ -1,0 +1,74 @@
+-- What becomes of every pseudo-label: kept with how many copies, or dropped for which reason.
+--
+-- The filter and balance step of Noisy Student (Xie et al. 2020, section 2 and 3.1): keep
+-- confidence above the floor, at most the K most confident of each class, and duplicate the
+-- images of smaller classes until the copies of every class add up to exactly K. The official
+-- code rounds copies at random; here the remainder goes to images drawn by a seeded hash.
+--
+-- grain: one row per (sample_id)
+-- param teacher_id varchar: the teacher whose labels are selected
+-- param iteration integer: the iteration those labels belong to
+-- param min_confidence float: keep labels whose confidence (0 to 1) is above this
+-- param images_per_class bigint: K, the copies that every class with a candidate adds up to
+-- param seed bigint: draws the images that get one copy more
+-- column sample_id bigint: the image
+-- column class_id integer: the predicted class
+-- column confidence float: the teacher's highest probability, 0 to 1
+-- column outcome varchar: kept, excluded, low_confidence or over_quota
+-- column copies bigint: draws in one pass over the view, 0 unless kept
+with candidates as (
+    select
+        labels.sample_id,
+        labels.class_id,
+        labels.confidence,
+        case
+            when labels.sample_id in (select exclusions.sample_id from exclusions)
+                then 'excluded'
+            when labels.confidence > $min_confidence::float then 'candidate'
+            else 'low_confidence'
+        end as standing
+    from soft_labels as labels
+    where
+        labels.teacher_id = $teacher_id
+        and labels.iteration = $iteration
+        and labels.split = 'unlabeled'
+),
+
+ranked as (
+    select
+        sample_id,
+        class_id,
+        confidence,
+        standing,
+        row_number() over (
+            partition by class_id, standing
+            order by confidence desc, sample_id asc
+        ) as confidence_rank,
+        row_number() over (
+            partition by class_id, standing
+            order by
+                md5(sample_id::varchar || ':' || $seed::varchar) asc,
+                sample_id asc
+        ) as lottery_rank,
+        count(*) over (partition by class_id, standing) as num_candidates
+    from candidates
+)
+
+select
+    sample_id,
+    class_id,
+    confidence,
+    case
+        when standing != 'candidate' then standing
+        when confidence_rank <= $images_per_class then 'kept'
+        else 'over_quota'
+    end as outcome,
+    case
+        when standing != 'candidate' or confidence_rank > $images_per_class then 0
+        when num_candidates >= $images_per_class then 1
+        else
+            $images_per_class // num_candidates
+            + (lottery_rank <= $images_per_class % num_candidates)::bigint
+    end as copies
+from ranked
+order by sample_id asc

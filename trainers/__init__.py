@@ -1,0 +1,1 @@
+"""Programs over the library: teacher, student, labeling, evaluation and the loop."""

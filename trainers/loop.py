@@ -1,0 +1,277 @@
+"""The loop of Noisy Student: teacher, labels, selection, student, and again."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import plstore
+from plstore.exchange import Source
+from plstore.fingerprint import canonical_json
+from plstore.loaders import open_split
+from plstore.query import Selection, select, select_labeled
+from plstore.report.progress import Display
+from plstore.schema import Split
+from plstore.seeds import Purpose, torch_seed
+from plstore.store import (
+    LabelSet,
+    Shard,
+    Store,
+    commit_labels,
+    find_view,
+    import_images,
+    write_labels,
+)
+from trainers.inference import accuracy, label_batches
+from trainers.model import Bundle, check_weights, load_bundle, save_bundle
+from trainers.recipe import Recipe
+from trainers.steps import Ledger, Step, plan_steps
+from trainers.train import Trained, Training, pick_device, train
+
+Outputs = dict[str, Any]
+
+_LABELED_SPLITS: tuple[Split, ...] = ("unlabeled", "validation")
+_CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A recipe, its images and the store they go to."""
+
+    recipe: Recipe
+    source: Source
+    store: Store
+    device: str
+    display: Display
+
+    def steps(self) -> list[Step]:
+        """Return the steps, in order."""
+        return plan_steps(self.recipe, self.source)
+
+    def execute(self) -> dict[str, Outputs]:
+        """Do every step that is not done yet; return the outputs of all, by name.
+
+        A run that is stopped, at whatever moment, goes on from there when it is executed
+        again, and ends with the same result.
+        """
+        ledger = Ledger(self.store)
+        kinds: Mapping[str, Callable[[Step, list[Outputs]], Outputs]] = {
+            "import": self._import,
+            "labeled": self._labeled,
+            "train": self._train,
+            "label": self._label,
+            "select": self._select,
+            "evaluate": self._evaluate,
+        }
+        done: dict[str, Outputs] = {}
+        steps = self.steps()
+        for number, step in enumerate(steps, start=1):
+            outputs = ledger.outputs(step)
+            if outputs is None:
+                self.display.say(f"[{number}/{len(steps)}] {step.name}")
+                start = monotonic()
+                outputs = kinds[step.kind](step, [done[need] for need in step.needs])
+                ledger.finish(step, outputs, monotonic() - start)
+            done[step.name] = outputs
+        return done
+
+    def _import(self, _: Step, __: list[Outputs]) -> Outputs:
+        with self.display.task("import images", self.source.num_images) as advance:
+            counts = import_images(
+                self.store,
+                self.source.records(),
+                dataset=self.source.dataset,
+                class_names=self.source.class_names,
+                max_pixels=self.recipe.data.max_pixels,
+                on_progress=lambda count: advance(count, ""),
+            )
+        for verdict, number in sorted(counts.verdicts.items()):
+            self.display.say(f"  {verdict}: {number}")
+        for conversion, number in sorted(counts.conversions.items()):
+            self.display.say(f"  of these converted, {conversion}: {number}")
+        version = self.store.table("images").version()
+        return {"images_version": version, **counts.as_dict()}
+
+    def _labeled(self, step: Step, _: list[Outputs]) -> Outputs:
+        view = select_labeled(
+            self.store,
+            f"{self.recipe.name}-labeled",
+            recipe_hash=self.recipe.hash,
+            identity=step.key,
+        )
+        return {"view": step.key, "num_images": view.record.num_images}
+
+    def _train(self, step: Step, needs: list[Outputs]) -> Outputs:
+        view = find_view(self.store, needs[0]["view"])
+        if view is None:
+            raise plstore.PlstoreError(
+                f"view {needs[0]['view']} of step {step.name} is gone from {self.store.root}"
+            )
+        settings = self.recipe.train
+        is_student = step.kind == "train" and step.needs[0].startswith("select")
+        training = Training(
+            recipe=self.recipe,
+            architecture=self.recipe.model.student(step.iteration),
+            view=view,
+            num_classes=len(self.store.class_names),
+            labeled_batch=settings.labeled_batch
+            + (0 if is_student else settings.pseudo_batch),
+            pseudo_batch=settings.pseudo_batch if is_student else 0,
+            seed=torch_seed(
+                self.recipe.seed,
+                Purpose.TRAINING,
+                _CONTROL_STREAM if step.is_control else step.iteration,
+            ),
+            device=self.device,
+        )
+        partial = self.store.work_folder("partial", f"{step.key}.pt")
+        with self.display.task(f"train {_title(step)}", settings.steps) as advance:
+            shown = 0
+
+            def on_step(done: int, loss: float) -> None:
+                nonlocal shown
+                advance(done - shown, f"loss {loss:.3f}")
+                shown = done
+
+            trained = train(training, partial, on_step)
+        outputs = self._keep(step, training, trained)
+        partial.unlink(missing_ok=True)
+        return outputs
+
+    def _keep(self, step: Step, training: Training, trained: Trained) -> Outputs:
+        role = "control" if step.is_control else "teacher" if step.iteration == 0 else "student"
+        prefix = "control" if step.is_control else f"t{step.iteration}"
+        teacher_id = f"{prefix}-{step.key[:8]}"
+        checkpoint = Path("checkpoints", teacher_id)
+        digest = save_bundle(
+            self.store.root / checkpoint, trained.network, trained.format, self.store.class_names
+        )
+        runs = [
+            {"run": teacher_id, "step": number, "name": name, "value": value}
+            for number, name, value in trained.metrics
+        ]
+        self.store.append("runs", runs, identity=step.key, step=step.name)
+        row = {
+            "teacher_id": teacher_id,
+            "iteration": step.iteration,
+            "role": role,
+            "architecture": training.architecture,
+            "checkpoint": checkpoint.as_posix(),
+            "checkpoint_hash": digest,
+            "preprocessing": canonical_json(vars(trained.format)),
+            "temperature": self.recipe.label.temperature,
+            "metrics": canonical_json({"train/loss": trained.metrics[-2][2]} if runs else {}),
+            "view": training.view.record.view,
+            "view_version": training.view.record.version,
+            "recipe": self.recipe.model_dump_json(),
+            "recipe_hash": self.recipe.hash,
+            "seed": training.recipe.seed,
+            "code_version": plstore.__version__,
+            "created_at": datetime.now(UTC),
+        }
+        self.store.append("teachers", [row], identity=step.key, step=step.name)
+        return {
+            "teacher_id": teacher_id,
+            "role": role,
+            "architecture": training.architecture,
+            "checkpoint": checkpoint.as_posix(),
+            "checkpoint_hash": digest,
+        }
+
+    def _bundle(self, trained: Outputs) -> Bundle:
+        folder = self.store.root / trained["checkpoint"]
+        check_weights(folder, trained["checkpoint_hash"])
+        return load_bundle(folder, device=self.device)
+
+    def _label(self, step: Step, needs: list[Outputs]) -> Outputs:
+        imported, teacher = needs
+        bundle = self._bundle(teacher)
+        shards: list[Shard] = []
+        counts: dict[str, int] = {}
+        for split in _LABELED_SPLITS:
+            if not self.store.count_images(split, version=imported["images_version"]):
+                continue
+            images = open_split(self.store, split, version=imported["images_version"])
+            counts[split] = len(images)
+            label_set = LabelSet(
+                teacher_id=teacher["teacher_id"], iteration=step.iteration, split=split
+            )
+            with self.display.task(f"label {split} images", len(images)) as advance:
+                batches = label_batches(
+                    bundle,
+                    images,
+                    device=self.device,
+                    temperature=self.recipe.label.temperature,
+                    on_images=lambda count, advance=advance: advance(count, ""),
+                )
+                shards += write_labels(
+                    self.store, label_set, batches, k=self.recipe.label.topk
+                )
+        lineage = {
+            "step": step.name,
+            "teacher_id": teacher["teacher_id"],
+            "checkpoint_hash": teacher["checkpoint_hash"],
+            "recipe_hash": self.recipe.hash,
+            "images_version": imported["images_version"],
+        }
+        commit_labels(self.store, shards, lineage=lineage, transaction=step.key)
+        return {"teacher_id": teacher["teacher_id"], "labels": counts}
+
+    def _select(self, step: Step, needs: list[Outputs]) -> Outputs:
+        settings = self.recipe.select
+        quota = settings.images_per_class
+        if quota is None:
+            quota = max(needs[0]["labels"]["unlabeled"] // len(self.store.class_names), 1)
+        selection = Selection(
+            view=f"{self.recipe.name}-{step.iteration}",
+            teacher_id=needs[0]["teacher_id"],
+            iteration=step.iteration,
+            query=settings.query,
+            parameters={
+                "min_confidence": settings.min_confidence,
+                "images_per_class": quota,
+                "seed": self.recipe.seed,
+            },
+            recipe_hash=self.recipe.hash,
+        )
+        view = select(self.store, selection, identity=step.key)
+        counts = dict(view.record.counts)
+        self._say_counts(counts, quota)
+        return {"view": step.key, "teacher_id": needs[0]["teacher_id"], "counts": counts}
+
+    def _say_counts(self, counts: Mapping[str, Any], quota: int) -> None:
+        dropped = ", ".join(f"{reason} {n}" for reason, n in counts["dropped"].items())
+        self.display.say(
+            f"  {counts['in']} unlabeled images in, {counts['kept']} kept as "
+            f"{counts['draws']} draws ({quota} a class); dropped: {dropped or 'none'}"
+        )
+        if counts["classes_without_candidate"]:
+            names = ", ".join(counts["classes_without_candidate"])
+            self.display.say(f"  no pseudo-label was kept for {names}")
+
+    def _evaluate(self, step: Step, needs: list[Outputs]) -> Outputs:
+        imported, trained = needs
+        bundle = self._bundle(trained)
+        outputs: Outputs = {"teacher_id": trained["teacher_id"]}
+        for split in ("validation", "test"):
+            if not self.store.count_images(split, version=imported["images_version"]):
+                continue
+            value = accuracy(bundle, self.store, split, device=self.device)
+            outputs[f"{split}_accuracy"] = value
+            self.display.say(f"  {split} accuracy of {_title(step)}: {value:.2f} %")
+        runs = [
+            {"run": trained["teacher_id"], "step": 0, "name": name, "value": value}
+            for name, value in outputs.items()
+            if name.endswith("accuracy")
+        ]
+        self.store.append("runs", runs, identity=step.key, step=step.name)
+        return outputs
+
+
+def _title(step: Step) -> str:
+    if step.is_control:
+        return "the control"
+    return "the teacher" if step.iteration == 0 else f"student {step.iteration}"

@@ -1,0 +1,154 @@
+"""Models: made by timm, averaged over training, kept in a folder that timm loads."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from timm.models import save_for_hf
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from plstore.errors import InputError, StoreError
+from plstore.fingerprint import file_hash
+from plstore.loaders import ImageFormat
+from trainers.recipe import Model
+
+_WEIGHTS = "model.safetensors"
+_CONFIG = "config.json"
+
+
+class Ema(ModelEmaV3):  # type: ignore[misc]  # timm's class is untyped here
+    """The average of a model's weights and batch statistics: what becomes the teacher."""
+
+    def get_decay(self, step: int | None = None) -> float:
+        """Return min(decay, (1 + step) / (10 + step)), the rule of the official code."""
+        if step is None:
+            return float(self.decay)
+        return float(min(self.decay, (1 + step) / (10 + step)))
+
+
+def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
+    """Make a model with its noise: dropout before the classifier, stochastic depth.
+
+    Raises:
+        InputError: If timm has no such model, or it does not take these settings.
+    """
+    wanted = {
+        "num_classes": num_classes,
+        "in_chans": model.channels,
+        "drop_rate": model.dropout,
+        "drop_path_rate": model.stochastic_depth,
+    }
+    if not timm.is_model(architecture):
+        near = ", ".join(timm.list_models(f"*{architecture[:6]}*")[:8])
+        raise InputError(
+            f"timm has no model {architecture!r}; wanted one of timm.list_models()"
+            + (f", such as {near}" if near else "")
+        )
+    try:
+        network = timm.create_model(architecture, pretrained=model.pretrained, **wanted)
+    except TypeError as error:
+        raise InputError(f"model {architecture!r} does not take {wanted}: {error}") from error
+    return network.to(memory_format=torch.channels_last)
+
+
+def image_format(model: Model, network: nn.Module) -> ImageFormat:
+    """Return how images reach a model: the recipe's wish, else timm's data config."""
+    config = resolve_model_data_config(network)
+
+    def by_channel(values: list[float] | None, name: str) -> tuple[float, ...]:
+        given = tuple(values) if values is not None else tuple(config[name])
+        if len(given) != model.channels:
+            return (sum(given) / len(given),) * model.channels
+        return given
+
+    return ImageFormat(
+        size=model.resolution,
+        channels=model.channels,
+        mean=by_channel(model.mean, "mean"),
+        std=by_channel(model.std, "std"),
+        interpolation=model.interpolation,
+        crop_pct=model.crop_pct,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A trained model in a folder: safetensors, classes, preprocessing."""
+
+    folder: Path
+    network: nn.Module
+    format: ImageFormat
+    class_names: tuple[str, ...]
+
+
+def save_bundle(
+    folder: Path, network: nn.Module, format_: ImageFormat, class_names: Sequence[str]
+) -> str:
+    """Write a folder that ``timm.create_model("local-dir:...", pretrained=True)`` loads.
+
+    Returns:
+        The hash of the weights' file.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_for_hf(
+        network.cpu().to(memory_format=torch.contiguous_format),  # safetensors wants it plain
+        str(temporary),
+        model_config={"label_names": list(class_names)},
+        data_config={
+            "input_size": (format_.channels, format_.size, format_.size),
+            "mean": format_.mean,
+            "std": format_.std,
+            "interpolation": format_.interpolation,
+            "crop_pct": format_.crop_pct,
+            "crop_mode": "center",
+        },
+        safe_serialization=True,
+    )
+    digest = file_hash(temporary / _WEIGHTS)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return digest
+
+
+def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
+    """Load a model from its folder, in evaluation mode.
+
+    Raises:
+        InputError: If the folder is not one that `save_bundle` wrote.
+    """
+    config_path = folder / _CONFIG
+    if not config_path.is_file() or not (folder / _WEIGHTS).is_file():
+        raise InputError(f"{folder} is no model folder; wanted {_CONFIG} and {_WEIGHTS} in it")
+    config = json.loads(config_path.read_text())
+    pretrained = config["pretrained_cfg"]
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    channels, size, _ = pretrained["input_size"]
+    format_ = ImageFormat(
+        size=size,
+        channels=channels,
+        mean=tuple(pretrained["mean"]),
+        std=tuple(pretrained["std"]),
+        interpolation=pretrained["interpolation"],
+        crop_pct=pretrained["crop_pct"],
+    )
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    names = tuple(config["label_names"])
+    return Bundle(folder=folder, network=network, format=format_, class_names=names)
+
+
+def check_weights(folder: Path, digest: str) -> None:
+    """Raise StoreError unless the weights in a folder are those that a teacher was saved with."""
+    found = file_hash(folder / _WEIGHTS)
+    if found != digest:
+        raise StoreError(
+            f"{folder / _WEIGHTS} has hash {found}; the store recorded {digest}. The file was "
+            "changed after training: restore it, or train again"
+        )

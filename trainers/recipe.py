@@ -1,0 +1,302 @@
+"""Recipes: what a run does, as typed TOML; every key is checked, all errors at once."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from plstore.errors import RecipeError
+from plstore.fingerprint import value_hash
+from plstore.loaders.noise import OPS, Crop, Noise, RandAugment
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Data(_Section):
+    """Where images come from."""
+
+    source: Literal["sample", "parquet", "idx", "folders"] = "sample"
+    """The bundled sample, a folder of Parquet files, of IDX files, or folders of images."""
+    dataset: str = "fashion_mnist"
+    """Name of the collection in the store."""
+    path: str | None = None
+    """Folder of the Parquet or IDX files."""
+    num_labeled: Annotated[int, Field(ge=1)] = 300
+    """IDX: labeled images, as many of every class."""
+    num_validation: Annotated[int, Field(ge=0)] = 1000
+    """IDX: validation images."""
+    num_unlabeled: Annotated[int, Field(ge=1)] | None = None
+    """IDX: unlabeled images; all the rest unless given."""
+    num_test: Annotated[int, Field(ge=1)] | None = None
+    """IDX: test images; all unless given."""
+    labeled: str | None = None
+    """Folders: a folder for each class below this one."""
+    unlabeled: str | None = None
+    """Folders: images anywhere below this one."""
+    validation: str | None = None
+    """Folders: as labeled; split off from it by a seeded hash unless given."""
+    test: str | None = None
+    """Folders: as labeled; never trained on."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Folders: share of the labeled images that is split off."""
+    max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    """Images of more pixels are refused."""
+    limit_unlabeled: Annotated[int, Field(ge=1)] | None = None
+    """Import only this many unlabeled images."""
+
+    @model_validator(mode="after")
+    def _has_its_paths(self) -> "Data":
+        if self.source in {"parquet", "idx"} and self.path is None:
+            raise ValueError(f"source {self.source!r} needs path, the folder of its files")
+        if self.source == "folders" and (self.labeled is None or self.unlabeled is None):
+            raise ValueError("source 'folders' needs labeled and unlabeled, two folders")
+        return self
+
+
+class Model(_Section):
+    """Which models, and how they see images. Any timm model of images."""
+
+    teacher: str = "resnet18"
+    """timm name of the first teacher and, unless `students` says otherwise, of the students."""
+    students: Annotated[list[str], Field(min_length=1)] | None = None
+    """timm names by iteration, equal or larger than the teacher; the last one repeats."""
+    resolution: Annotated[int, Field(ge=8, le=1024)] = 128
+    """Pixels a side."""
+    channels: Literal[1, 3] = 3
+    """1 reads images as grayscale."""
+    mean: list[Share] | None = None
+    """By channel; the model's own unless given."""
+    std: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    """By channel; the model's own unless given."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Of the resize."""
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the shorter side that a clean image keeps."""
+    pretrained: bool = False
+    """Start from the weights that timm brings. The paper's students start from scratch."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Before the classifier."""
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Drop rate of the last block, linear in depth."""
+
+    @model_validator(mode="after")
+    def _has_a_value_per_channel(self) -> "Model":
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.channels:
+                raise ValueError(f"{name} has {len(values)} values for {self.channels} channels")
+        return self
+
+    def student(self, iteration: int) -> str:
+        """Return the architecture of an iteration's student; iteration 0 is the teacher."""
+        if iteration == 0 or self.students is None:
+            return self.teacher
+        return self.students[min(iteration, len(self.students)) - 1]
+
+
+class Train(_Section):
+    """How long, and with which optimizer. The control takes as many steps and images."""
+
+    steps: Annotated[int, Field(ge=1)] = 2000
+    """Optimizer steps of every model."""
+    labeled_batch: Annotated[int, Field(ge=1)] = 32
+    """Labeled images a step of a student."""
+    ratio: Annotated[int, Field(ge=1)] = 3
+    """Pseudo-labeled images a step, per labeled image (Noisy Student, table 14)."""
+    optimizer: str = "adamw"
+    """timm name."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak; cosine to zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    """Not on biases and norms."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps of linear warm-up."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of hard labels; soft labels are left as they are."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the weights that become the teacher; min(this, (1 + t) / (10 + t)) at step t."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; they change the last bits, so a recipe that fixes them repeats exactly."""
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> "Train":
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} is not below steps {self.steps}")
+        return self
+
+    @property
+    def pseudo_batch(self) -> int:
+        """Pseudo-labeled images a step."""
+        return self.labeled_batch * self.ratio
+
+
+class NoiseSection(_Section):
+    """Input noise of students, teacher and control alike."""
+
+    flip: Share = 0.5
+    """Probability of a horizontal flip."""
+    crop_min_area: Annotated[float, Field(gt=0, le=1)] = 0.35
+    """Random-resized crop: smallest share of the area."""
+    crop_max_aspect: Annotated[float, Field(ge=1, le=4)] = 4 / 3
+    """Random-resized crop: aspect ratios from 1 / this to this."""
+    fill: Annotated[int, Field(ge=0, le=255)] | None = None
+    """Value of pixels from outside the image; its edge is repeated unless given."""
+    num_ops: Annotated[int, Field(ge=0, le=8)] = 2
+    """RandAugment operations an image gets."""
+    magnitude: Literal["uniform", "fixed"] = "uniform"
+    """Up to the largest magnitude, or always the largest."""
+    ops: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: {
+            "identity": 0.0,
+            "rotate": 20.0,
+            "shear_x": 0.2,
+            "shear_y": 0.2,
+            "translate_x": 0.15,
+            "translate_y": 0.15,
+            "brightness": 0.4,
+            "contrast": 0.4,
+            "saturation": 0.4,
+        }
+    )
+    """Operations with their largest magnitude."""
+
+    @model_validator(mode="after")
+    def _knows_its_ops(self) -> "NoiseSection":
+        unknown = sorted(set(self.ops) - set(OPS))
+        if unknown:
+            raise ValueError(f"ops {', '.join(unknown)} unknown; wanted some of {', '.join(OPS)}")
+        return self
+
+    def as_noise(self) -> Noise:
+        """Return it as the loader wants it."""
+        return Noise(
+            crop=Crop(min_area=self.crop_min_area, max_aspect=self.crop_max_aspect),
+            flip=self.flip,
+            randaugment=RandAugment(
+                num_ops=self.num_ops, ops=self.ops, magnitude=self.magnitude
+            ),
+            fill=self.fill,
+        )
+
+
+class Label(_Section):
+    """How a teacher labels."""
+
+    topk: Annotated[int, Field(ge=1)] = 20
+    """Classes kept of a soft label."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of the teacher's softmax."""
+
+
+class Select(_Section):
+    """What a student trains on."""
+
+    query: str = "selection/class_balanced"
+    """Saved query that decides."""
+    min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Pseudo-labels above this are kept (Noisy Student, 3.1)."""
+    images_per_class: Annotated[int, Field(ge=1)] | None = None
+    """K: the most confident kept, fewer duplicated up to it. Unlabeled images divided by
+    classes unless given."""
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    iterations: Annotated[int, Field(ge=1, le=99)] = 3
+    control: bool = True
+    """Also train the control: the last student's model, labels alone."""
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    noise: NoiseSection = NoiseSection()
+    label: Label = Label()
+    select: Select = Select()
+
+    @property
+    def hash(self) -> str:
+        """Identity of all that the recipe says."""
+        return value_hash(self.model_dump(mode="json"))
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes that ship with plstore."""
+    return Path(__file__).parent / "recipes"
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: A file, or the name of one that ships with plstore, such as "fashion_mnist".
+        overrides: ``path.to.key=value`` each, the value as in TOML; quotes may be left off.
+
+    Raises:
+        RecipeError: If the file is not there or no TOML, or any value is not as it must be;
+            the message lists all of them.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = recipes_folder() / f"{name}.toml"
+    if not path.is_file():
+        shipped = ", ".join(sorted(file.stem for file in recipes_folder().glob("*.toml")))
+        raise RecipeError(f"no recipe {str(name)!r}: no such file, and plstore ships {shipped}")
+    try:
+        values = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no TOML: {error}") from error
+    for override in overrides:
+        _apply(values, override)
+    return check_recipe(values, str(path))
+
+
+def check_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    """Return values as a recipe, or raise RecipeError with everything that is wrong."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {problem}" for problem in _problems(error))
+        raise RecipeError(f"{where}: {error.error_count()} wrong\n{problems}") from error
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for detail in error.errors():
+        path = ".".join(str(part) for part in detail["loc"]) or "recipe"
+        if detail["type"] == "extra_forbidden":
+            yield f"{path}: unknown key; known are {', '.join(_known_keys(detail['loc']))}"
+        elif detail["type"] == "missing":
+            yield f"{path}: missing, and there is no default"
+        elif detail["type"] == "value_error":
+            yield f"{path}: {detail['msg'].removeprefix('Value error, ')}"
+        else:
+            yield f"{path}: found {detail['input']!r}; {detail['msg'].lower()}"
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for part in loc[:-1]:
+        section = section.model_fields[str(part)].annotation
+    return sorted(section.model_fields)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError(f"--set {override!r}: wanted path.to.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise RecipeError(f"--set {override!r}: {key!r} is a value, not a section")
+    values[keys[-1]] = value

@@ -1,0 +1,73 @@
+"""The images that a recipe names."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from plstore.exchange import IdxSplits, Source, idx_files, image_folders, parquet_folder
+from plstore.fingerprint import value_hash
+from plstore.store import ImageRecord
+from trainers.data import FASHION_MNIST_CLASSES, sample_folder
+from trainers.recipe import Data
+
+
+def open_source(data: Data, seed: int) -> Source:
+    """Return the images that a recipe's data section names.
+
+    Raises:
+        InputError: If they are not there, or not as they must be.
+    """
+    source = _open(data, seed)
+    if data.limit_unlabeled is None:
+        return source
+    return _limited(source, data.limit_unlabeled)
+
+
+def _open(data: Data, seed: int) -> Source:
+    if data.source == "folders":
+        return image_folders(
+            labeled=Path(str(data.labeled)),
+            unlabeled=Path(str(data.unlabeled)),
+            test=None if data.test is None else Path(data.test),
+            validation=None if data.validation is None else Path(data.validation),
+            validation_fraction=data.validation_fraction,
+            seed=seed,
+            dataset=data.dataset,
+        )
+    if data.source == "idx":
+        splits = IdxSplits(
+            num_labeled=data.num_labeled,
+            num_validation=data.num_validation,
+            num_unlabeled=data.num_unlabeled,
+            num_test=data.num_test,
+            seed=seed,
+        )
+        return idx_files(
+            Path(str(data.path)),
+            class_names=FASHION_MNIST_CLASSES,
+            splits=splits,
+            dataset=data.dataset,
+        )
+    folder = sample_folder() if data.source == "sample" else Path(str(data.path))
+    return parquet_folder(folder, dataset=data.dataset)
+
+
+def _limited(source: Source, limit: int) -> Source:
+    def records() -> Iterator[ImageRecord]:
+        left = limit
+        for record in source.records():
+            if record.split == "unlabeled":
+                left -= 1
+            if record.split != "unlabeled" or left >= 0:
+                yield record
+
+    unlabeled = min(limit, source.splits["unlabeled"])
+    splits = source.splits | {"unlabeled": unlabeled}
+    return replace(
+        source,
+        identity=value_hash({"identity": source.identity, "limit": limit}),
+        splits=splits,
+        num_images=sum(splits.values()),
+        num_bytes=source.num_bytes * sum(splits.values()) // source.num_images,
+        records=records,
+    )

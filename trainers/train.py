@@ -1,0 +1,201 @@
+"""Training of one model: a teacher, a student or the control. They differ in what they see.
+
+Every random number of a step follows from (seed, step): the batch and its input noise by the
+loader's plan, dropout and stochastic depth by a seed set before the step. So a training that
+was stopped goes on from its last checkpoint and ends with the same weights, bit for bit, on the
+same machine and number of threads.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+
+from plstore.errors import InputError, PlstoreError
+from plstore.loaders import ImageFormat, load
+from plstore.seeds import Purpose, torch_seed
+from plstore.store import View
+from trainers.losses import combined_cross_entropy
+from trainers.model import Ema, build_model, image_format
+from trainers.recipe import Recipe
+
+_CHECKPOINT_SECONDS = 20.0
+_METRIC_STEPS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What to train.
+
+    Attributes:
+        recipe: Model, optimizer, noise.
+        architecture: timm name.
+        view: What to train on.
+        num_classes: Of the label space.
+        labeled_batch: Labeled images a step.
+        pseudo_batch: Pseudo-labeled images a step, 0 for teacher and control.
+        seed: Of this training, not of the run.
+        device: "cpu" or a CUDA device.
+    """
+
+    recipe: Recipe
+    architecture: str
+    view: View
+    num_classes: int
+    labeled_batch: int
+    pseudo_batch: int
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What came of it: the averaged model and the metrics, as (step, name, value)."""
+
+    network: nn.Module
+    format: ImageFormat
+    metrics: list[tuple[int, str, float]]
+
+
+def pick_device(device: str) -> str:
+    """Return "cuda" or "cpu" for "auto", else the device asked for.
+
+    Raises:
+        InputError: If it is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device is {device!r}, and no CUDA device is there; wanted 'cpu'")
+    return device
+
+
+def train(
+    training: Training, partial: Path, on_step: Callable[[int, float], None]
+) -> Trained:
+    """Train a model from scratch, or go on from the checkpoint at `partial`.
+
+    Args:
+        training: What to train.
+        partial: File for checkpoints of this training; removed by whoever keeps the result.
+        on_step: Called after each step with (steps done, loss).
+
+    Raises:
+        PlstoreError: If the loss is no longer finite.
+    """
+    recipe, device = training.recipe.train, training.device
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
+    network = build_model(training.recipe.model, training.architecture, training.num_classes)
+    format_ = image_format(training.recipe.model, network)
+    network = network.to(device).train()
+    state = _State(training, network)
+    state.restore(partial)
+    on_step(state.step, float("nan"))
+    batches = load(
+        training.view,
+        labeled_batch=training.labeled_batch,
+        pseudo_batch=training.pseudo_batch,
+        image_format=format_,
+        noise=training.recipe.noise.as_noise(),
+        seed=training.seed,
+        first_step=state.step,
+        device=device,
+    )
+    saved = monotonic()
+    while state.step < recipe.steps:
+        batch = next(batches)
+        torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_NOISE, state.step))
+        images = format_.normalise(batch.images)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+            logits = network(images)
+        loss = combined_cross_entropy(
+            logits.float(),
+            batch.targets,
+            num_labeled=batch.num_labeled,
+            label_smoothing=recipe.label_smoothing,
+        )
+        state.update(loss)
+        on_step(state.step, state.last_loss)
+        if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < recipe.steps:
+            state.save(partial)
+            saved = monotonic()
+    averaged = state.ema.module.eval()
+    return Trained(network=averaged, format=format_, metrics=state.metrics)
+
+
+class _State:
+    """All that changes in training, and its checkpoint."""
+
+    def __init__(self, training: Training, network: nn.Module) -> None:
+        recipe = training.recipe.train
+        self.network = network
+        self.ema = Ema(network, decay=recipe.ema_decay)
+        self.optimizer = create_optimizer_v2(
+            network,
+            opt=recipe.optimizer,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+        )
+        self.schedule = CosineLRScheduler(
+            self.optimizer,
+            t_initial=recipe.steps,
+            warmup_t=recipe.warmup_steps,
+            warmup_lr_init=recipe.learning_rate / max(recipe.warmup_steps, 1),
+            t_in_epochs=False,
+        )
+        self.step = 0
+        self.last_loss = float("nan")
+        self.metrics: list[tuple[int, str, float]] = []
+
+    def update(self, loss: torch.Tensor) -> None:
+        self.last_loss = float(loss.detach())
+        if not torch.isfinite(loss):
+            raise PlstoreError(
+                f"the loss is {self.last_loss} at step {self.step}; lower "
+                "train.learning_rate (--set train.learning_rate=...) and run again"
+            )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.ema.update(self.network, step=self.step)
+        self.step += 1
+        self.schedule.step_update(self.step)
+        if self.step % _METRIC_STEPS == 0:
+            rate = float(self.optimizer.param_groups[0]["lr"])
+            self.metrics += [
+                (self.step, "train/loss", self.last_loss),
+                (self.step, "train/learning_rate", rate),
+            ]
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        state: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "metrics": self.metrics,
+        }
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def restore(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        state = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.metrics = state["metrics"]
+        self.schedule.step_update(self.step)
