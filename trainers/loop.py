@@ -1,6 +1,6 @@
 """The loop of Noisy Student: teacher, labels, selection, student, and again."""
 
-import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ import plstore
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json
 from plstore.loaders import open_split
-from plstore.query import Selection, select, select_labeled
+from plstore.query import Selection, run_query, select, select_labeled
 from plstore.report.progress import Display
 from plstore.schema import Split
 from plstore.seeds import Purpose, torch_seed
@@ -29,7 +29,7 @@ from trainers.inference import accuracy, label_batches
 from trainers.model import Bundle, check_weights, load_bundle, save_bundle
 from trainers.recipe import Recipe
 from trainers.steps import Ledger, Step, plan_steps
-from trainers.train import Trained, Training, pick_device, train
+from trainers.train import Trained, Training, train
 
 Outputs = dict[str, Any]
 
@@ -80,20 +80,35 @@ class Run:
 
     def _import(self, _: Step, __: list[Outputs]) -> Outputs:
         with self.display.task("import images", self.source.num_images) as advance:
-            counts = import_images(
+            import_images(
                 self.store,
                 self.source.records(),
                 dataset=self.source.dataset,
                 class_names=self.source.class_names,
                 max_pixels=self.recipe.data.max_pixels,
-                on_progress=lambda count: advance(count, ""),
+                on_progress=advance,
             )
-        for verdict, number in sorted(counts.verdicts.items()):
+        counts = self._imported()
+        for verdict, number in counts["verdicts"].items():
             self.display.say(f"  {verdict}: {number}")
-        for conversion, number in sorted(counts.conversions.items()):
+        for conversion, number in counts["conversions"].items():
             self.display.say(f"  of these converted, {conversion}: {number}")
-        version = self.store.table("images").version()
-        return {"images_version": version, **counts.as_dict()}
+        return {"images_version": self.store.table("images").version(), **counts}
+
+    def _imported(self) -> Outputs:
+        # From the store, not from this import: an earlier one may have been stopped half-way.
+        counts: dict[str, Counter[str]] = {
+            "splits": Counter(),
+            "verdicts": Counter(),
+            "conversions": Counter(),
+        }
+        for row in run_query(self.store, "coverage/verdicts").to_pylist():
+            if row["dataset"] == self.source.dataset:
+                counts["splits"][row["split"]] += row["num_images"]
+                counts["verdicts"][row["verdict"]] += row["num_images"]
+                if row["conversion"] is not None:
+                    counts["conversions"][row["conversion"]] += row["num_images"]
+        return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
 
     def _labeled(self, step: Step, _: list[Outputs]) -> Outputs:
         view = select_labeled(
@@ -117,8 +132,7 @@ class Run:
             architecture=self.recipe.model.student(step.iteration),
             view=view,
             num_classes=len(self.store.class_names),
-            labeled_batch=settings.labeled_batch
-            + (0 if is_student else settings.pseudo_batch),
+            labeled_batch=settings.labeled_batch + (0 if is_student else settings.pseudo_batch),
             pseudo_batch=settings.pseudo_batch if is_student else 0,
             seed=torch_seed(
                 self.recipe.seed,
@@ -127,7 +141,7 @@ class Run:
             ),
             device=self.device,
         )
-        partial = self.store.work_folder("partial", f"{step.key}.pt")
+        checkpoint = self.store.work_folder("partial", f"{step.key}.pt")
         with self.display.task(f"train {_title(step)}", settings.steps) as advance:
             shown = 0
 
@@ -136,9 +150,9 @@ class Run:
                 advance(done - shown, f"loss {loss:.3f}")
                 shown = done
 
-            trained = train(training, partial, on_step)
+            trained = train(training, checkpoint, on_step)
         outputs = self._keep(step, training, trained)
-        partial.unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
         return outputs
 
     def _keep(self, step: Step, training: Training, trained: Trained) -> Outputs:
@@ -147,7 +161,10 @@ class Run:
         teacher_id = f"{prefix}-{step.key[:8]}"
         checkpoint = Path("checkpoints", teacher_id)
         digest = save_bundle(
-            self.store.root / checkpoint, trained.network, trained.format, self.store.class_names
+            self.store.root / checkpoint,
+            trained.network,
+            trained.format,
+            self.store.class_names,
         )
         runs = [
             {"run": teacher_id, "step": number, "name": name, "value": value}
@@ -205,11 +222,9 @@ class Run:
                     images,
                     device=self.device,
                     temperature=self.recipe.label.temperature,
-                    on_images=lambda count, advance=advance: advance(count, ""),
+                    on_images=advance,
                 )
-                shards += write_labels(
-                    self.store, label_set, batches, k=self.recipe.label.topk
-                )
+                shards += write_labels(self.store, label_set, batches, k=self.recipe.label.topk)
         lineage = {
             "step": step.name,
             "teacher_id": teacher["teacher_id"],

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
@@ -54,7 +55,7 @@ def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
         network = timm.create_model(architecture, pretrained=model.pretrained, **wanted)
     except TypeError as error:
         raise InputError(f"model {architecture!r} does not take {wanted}: {error}") from error
-    return network.to(memory_format=torch.channels_last)
+    return cast("nn.Module", network.to(memory_format=torch.channels_last))
 
 
 def image_format(model: Model, network: nn.Module) -> ImageFormat:
@@ -139,13 +140,13 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         interpolation=pretrained["interpolation"],
         crop_pct=pretrained["crop_pct"],
     )
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
     names = tuple(config["label_names"])
     return Bundle(folder=folder, network=network, format=format_, class_names=names)
 
 
 def check_weights(folder: Path, digest: str) -> None:
-    """Raise StoreError unless the weights in a folder are those that a teacher was saved with."""
+    """Raise StoreError unless a folder's weights are those that a teacher was saved with."""
     found = file_hash(folder / _WEIGHTS)
     if found != digest:
         raise StoreError(

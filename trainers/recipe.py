@@ -89,7 +89,9 @@ class Model(_Section):
     def _has_a_value_per_channel(self) -> "Model":
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.channels:
-                raise ValueError(f"{name} has {len(values)} values for {self.channels} channels")
+                raise ValueError(
+                    f"{name} has {len(values)} values for {self.channels} channels"
+                )
         return self
 
     def student(self, iteration: int) -> str:
@@ -126,7 +128,9 @@ class Train(_Section):
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Train":
         if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} is not below steps {self.steps}")
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} is not below steps {self.steps}"
+            )
         return self
 
     @property
@@ -169,7 +173,9 @@ class NoiseSection(_Section):
     def _knows_its_ops(self) -> "NoiseSection":
         unknown = sorted(set(self.ops) - set(OPS))
         if unknown:
-            raise ValueError(f"ops {', '.join(unknown)} unknown; wanted some of {', '.join(OPS)}")
+            raise ValueError(
+                f"ops {', '.join(unknown)} unknown; wanted some of {', '.join(OPS)}"
+            )
         return self
 
     def as_noise(self) -> Noise:

@@ -29,8 +29,10 @@ def build_result(run: Run, done: Mapping[str, Outputs]) -> dict[str, Any]:
         student["taught_by"] = done[f"label-{iteration}"]["teacher_id"]
         student["images"] = counts["kept"]
         student["counts"] = counts
-        if (view := done[f"select-{iteration}"]["view"]) in right:
-            student["pseudo_label_accuracy"] = right[view]
+        student["view"] = done[f"select-{iteration}"]["view"]
+        student["min_confidence"] = run.recipe.select.min_confidence
+        if student["view"] in right:
+            student["pseudo_label_accuracy"] = right[student["view"]]
         students.append(student)
     return {
         "recipe": run.recipe.name,

@@ -55,6 +55,7 @@ class _Chain:
         kind: Kind,
         needs: tuple[str, ...],
         what: Mapping[str, object],
+        *,
         iteration: int = 0,
     ) -> str:
         identity = {
@@ -89,21 +90,25 @@ def plan_steps(recipe: Recipe, source: Source) -> list[Step]:
             "seed": recipe.seed,
             "name": name,
         }
-        trained = chain.add(f"train-{name}", "train", (view,), what, iteration)
-        chain.add(f"evaluate-{name}", "evaluate", (imported, trained), {}, iteration)
+        trained = chain.add(f"train-{name}", "train", (view,), what, iteration=iteration)
+        chain.add(f"evaluate-{name}", "evaluate", (imported, trained), {}, iteration=iteration)
         return trained
 
     teacher = train("0", labeled, 0)
     for iteration in range(1, recipe.iterations + 1):
         label = chain.add(
-            f"label-{iteration}", "label", (imported, teacher), dump["label"], iteration
+            f"label-{iteration}",
+            "label",
+            (imported, teacher),
+            dump["label"],
+            iteration=iteration,
         )
         chosen = chain.add(
             f"select-{iteration}",
             "select",
             (label,),
             {**dump["select"], "seed": recipe.seed},
-            iteration,
+            iteration=iteration,
         )
         teacher = train(str(iteration), chosen, iteration)
     if recipe.control:

@@ -77,9 +77,7 @@ def pick_device(device: str) -> str:
     return device
 
 
-def train(
-    training: Training, partial: Path, on_step: Callable[[int, float], None]
-) -> Trained:
+def train(training: Training, partial: Path, on_step: Callable[[int, float], None]) -> Trained:
     """Train a model from scratch, or go on from the checkpoint at `partial`.
 
     Args:
@@ -164,7 +162,7 @@ class _State:
                 "train.learning_rate (--set train.learning_rate=...) and run again"
             )
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's is
         self.optimizer.step()
         self.ema.update(self.network, step=self.step)
         self.step += 1

@@ -53,7 +53,9 @@ def read_idx(path: Path) -> _BYTES:
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     if len(data) < 4 or data[:3] != bytes([0, 0, _UNSIGNED_BYTE]):  # noqa: PLR2004
-        raise InputError(f"{path} is no IDX file of unsigned bytes: it starts with {data[:4]!r}")
+        raise InputError(
+            f"{path} is no IDX file of unsigned bytes: it starts with {data[:4]!r}"
+        )
     num_dims = data[3]
     shape = np.frombuffer(data, dtype=">i4", count=num_dims, offset=4)
     values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * num_dims)
@@ -126,7 +128,9 @@ def _find(folder: Path, name: str) -> Path:
     raise InputError(f"{folder} has no {name}.gz; wanted the four IDX files of the data set")
 
 
-def _deal(labels: _BYTES, num_classes: int, splits: IdxSplits) -> dict[str, npt.NDArray[np.intp]]:
+def _deal(
+    labels: _BYTES, num_classes: int, splits: IdxSplits
+) -> dict[str, npt.NDArray[np.intp]]:
     order = generator(splits.seed, Purpose.SAMPLE, 0).permutation(len(labels))
     per_class, remainder = divmod(splits.num_labeled, num_classes)
     if remainder:
@@ -134,7 +138,9 @@ def _deal(labels: _BYTES, num_classes: int, splits: IdxSplits) -> dict[str, npt.
             f"{splits.num_labeled} labeled images cannot be dealt evenly to {num_classes} "
             f"classes; wanted a multiple of {num_classes}"
         )
-    labeled = np.concatenate([order[labels[order] == c][:per_class] for c in range(num_classes)])
+    labeled = np.concatenate(
+        [order[labels[order] == c][:per_class] for c in range(num_classes)]
+    )
     rest = order[~np.isin(order, labeled)]
     end = splits.num_validation + (
         len(rest) - splits.num_validation

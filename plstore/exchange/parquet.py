@@ -9,6 +9,7 @@ unlabeled images, in their order, for evaluation. `datasets.load_dataset` opens 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -114,6 +115,6 @@ def _records(
             )
 
 
-def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, object]]:
+def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
     for batch in file.iter_batches(batch_size=1024, columns=columns):
         yield from batch.to_pylist()

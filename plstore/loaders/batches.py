@@ -192,7 +192,7 @@ def clean_batches(
     backend: Backend = "auto",
     batch_size: int = MAX_BATCH,
 ) -> Iterator[Batch]:
-    """Yield every image once, in order, clean: as a teacher labels and an evaluation sees it."""
+    """Yield every image once, in order, clean: as teachers and evaluations see it."""
     windows = center_windows(images.widths, images.heights, image_format.crop_pct)
 
     def work(step: int) -> Work:

@@ -29,7 +29,9 @@ _MIXED = "mixed"
 def run(spec: BackendSpec) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (images uint8 [batch, channels, size, size], targets, sample ids) by step."""
     gpu = spec.device.startswith("cuda")
-    pipeline = build_pipeline(spec, device_id=torch.device(spec.device).index or 0 if gpu else None)
+    pipeline = build_pipeline(
+        spec, device_id=torch.device(spec.device).index or 0 if gpu else None
+    )
     iterator = DALIGenericIterator(
         [pipeline],
         ["images", "targets", "sample_ids"],

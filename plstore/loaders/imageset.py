@@ -118,7 +118,14 @@ def open_split(store: Store, split: str, *, version: int | None = None) -> Image
 def write_images(path: Path, images: Iterable[tuple[bytes, int, int]]) -> None:
     """Write images that are in no store, as (bytes, width, height), for `ImageSet`."""
     rows = [
-        {"sample_id": index, "kind": "labeled", "copies": 1, "width": w, "height": h, "image": b}
+        {
+            "sample_id": index,
+            "kind": "labeled",
+            "copies": 1,
+            "width": w,
+            "height": h,
+            "image": b,
+        }
         for index, (b, w, h) in enumerate(images)
     ]
     _write(path, pa.Table.from_pylist(rows, schema=_SCHEMA).to_batches())

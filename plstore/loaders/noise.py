@@ -172,7 +172,7 @@ def _crop_windows(
     crop_h = np.take_along_axis(crop_h, pick, axis=1)
     # None of the attempts fits: the largest centred window of an allowed aspect ratio.
     ratio = np.clip(w / h, 1 / crop.max_aspect, crop.max_aspect)
-    some = fits.any(axis=1)[:, None]
+    some = fits.any(axis=1, keepdims=True)
     crop_w = np.where(some, crop_w, np.minimum(w, h * ratio))
     crop_h = np.where(some, crop_h, np.minimum(h, w / ratio))
     where = random.random((len(widths), 2))

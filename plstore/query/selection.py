@@ -1,4 +1,4 @@
-"""Selection: a saved query decides, the decision and its inputs are recorded, a view is kept."""
+"""Selection: a saved query decides; decision and inputs are recorded; a view is kept."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing

@@ -56,7 +56,9 @@ def check_read_only(sql: str) -> None:
     kinds = [statement.type for statement in statements]
     if len(kinds) != 1 or kinds[0] not in _READ_ONLY:
         found = ", ".join(kind.name for kind in kinds) or "nothing"
-        raise QueryError(f"found {found}; wanted exactly one SELECT: a store is read-only in SQL")
+        raise QueryError(
+            f"found {found}; wanted exactly one SELECT: a store is read-only in SQL"
+        )
 
 
 def run_sql(

@@ -1,7 +1,8 @@
 """Progress of long work, on stderr, so that stdout stays for results."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -13,8 +14,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Advance = Callable[[int, str], None]
-"""Called with (units just done, a note to show beside the bar)."""
+
+class Advance(Protocol):
+    """Moves a bar."""
+
+    def __call__(self, count: int, note: str = "") -> None:
+        """Say how many units were just done, and what to show beside the bar."""
 
 
 class Display:
@@ -41,7 +46,9 @@ class Display:
         )
         if not self.console.is_terminal:
             self.say(f"{title} ...")
-        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bar:
+        with Progress(
+            *columns, console=self.console, disable=not self.console.is_terminal
+        ) as bar:
             task = bar.add_task(title, total=total, note="")
 
             def advance(count: int, note: str = "") -> None:

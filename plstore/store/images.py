@@ -48,8 +48,10 @@ class ImageRecord:
 
 @dataclass(kw_only=True)
 class ImportCounts:
-    """What became of the images of one import; every image is counted once in `verdicts` or
-    in `already_there`."""
+    """What became of the images of one import.
+
+    Every image is counted once, in `verdicts` or in `already_there`.
+    """
 
     already_there: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -66,7 +68,7 @@ class ImportCounts:
         }
 
 
-def import_images(  # noqa: PLR0913  one keyword per choice of the user
+def import_images(
     store: "Store",
     records: Iterable[ImageRecord],
     *,

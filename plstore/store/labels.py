@@ -12,7 +12,7 @@ import pyarrow as pa
 from plstore.codec import encode, statistics
 from plstore.errors import InputError
 from plstore.schema import TABLES
-from plstore.store.table import Shard
+from plstore.store.table import PartitionValues, Shard
 
 if TYPE_CHECKING:
     from plstore.store.store import Store
@@ -127,7 +127,7 @@ def _blocks(rows: pa.Table) -> Iterable[tuple[int, pa.Table]]:
 
 
 def _write(store: "Store", label_set: LabelSet, block: int, parts: list[pa.Table]) -> Shard:
-    partition = {
+    partition: PartitionValues = {
         "iteration": label_set.iteration,
         "teacher_id": label_set.teacher_id,
         "split": label_set.split,

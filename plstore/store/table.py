@@ -18,7 +18,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from plstore.errors import CommitConflictError, StoreError, StoreNotFoundError
 from plstore.schema import TableSpec
@@ -144,7 +144,9 @@ class Table:
             path,
             compression={leaf: "NONE" if leaf in raw else "ZSTD" for leaf in leaves},
             use_dictionary=[leaf for leaf in leaves if leaf not in raw],
-            row_group_size=int(min(max(_ROW_GROUP_BYTES // row_bytes, 64), _MAX_ROW_GROUP_ROWS)),
+            row_group_size=int(
+                min(max(_ROW_GROUP_BYTES // row_bytes, 64), _MAX_ROW_GROUP_ROWS)
+            ),
             write_statistics=[name for name in leaves if name not in raw],
         )
 
@@ -166,7 +168,7 @@ class Table:
         if delta.transaction_version(transaction) is not None:
             return int(delta.version())
         milliseconds = int(datetime.now(UTC).timestamp() * 1000)
-        actions = [
+        actions: list[AddAction | RemoveAction] = [
             AddAction(
                 path=shard.path,
                 size=shard.size_bytes,

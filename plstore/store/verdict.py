@@ -34,6 +34,16 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION = 0x0112
 _PNG_DEPTH_OFFSET = 24
 _EIGHT_BITS = 8
+_MODES: dict[str, str | None] = {
+    "L": None,
+    "RGB": None,
+    "1": "low_bit_depth",
+    "CMYK": "cmyk",
+    "P": "palette",
+    "PA": "palette",
+    "LA": "alpha",
+    "RGBA": "alpha",
+}
 _SIXTEEN_BITS = 16
 
 
@@ -87,14 +97,15 @@ def judge(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:
 
 def _judge_opened(image: Image.Image, data: bytes, max_pixels: int) -> Verdict:
     width, height = image.size
+    kind = "JPEG" if image.format == "MPO" else image.format  # a phone's JPEG with a preview
     refusal = None
-    if getattr(image, "n_frames", 1) > 1:
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         refusal = "animated"
-    elif image.format not in _FORMATS:
+    elif kind not in _FORMATS:
         refusal = "unsupported_format"
     elif width * height > max_pixels:
         refusal = "over_pixel_limit"
-    elif _ends_early(image.format, data):
+    elif _ends_early(kind, data):
         refusal = "truncated"
     if refusal is not None:
         return Verdict(verdict=refusal, width=width, height=height)
@@ -132,15 +143,11 @@ def _conversion(image: Image.Image, data: bytes) -> str | None:
     depth = data[_PNG_DEPTH_OFFSET] if image.format == "PNG" else _EIGHT_BITS
     if depth == _SIXTEEN_BITS:
         return "sixteen_bit"
-    if image.mode == "CMYK":
-        return "cmyk"
-    if image.mode in {"P", "PA"}:
-        return "palette"
-    if image.mode in {"RGBA", "LA", "La", "RGBa"} or "transparency" in image.info:
+    if image.mode in {"L", "RGB"} and "transparency" in image.info:
         return "alpha"
-    if depth < _EIGHT_BITS or image.mode == "1":
+    if depth < _EIGHT_BITS and image.mode == "L":
         return "low_bit_depth"
-    return None if image.mode in {"L", "RGB"} else "sixteen_bit"
+    return _MODES.get(image.mode, "sixteen_bit")
 
 
 def _convert(image: Image.Image, conversion: str) -> Image.Image:

@@ -16,6 +16,7 @@ from plstore.fingerprint import canonical_json
 
 if TYPE_CHECKING:
     from plstore.store.store import Store
+    from plstore.store.table import PartitionValues
 
 _NAME = re.compile(r"[a-z0-9_-]+")
 _SHARD_ROWS = 8192
@@ -122,9 +123,7 @@ def _view(store: "Store", row: dict[str, Any]) -> View:
     return View(store, ViewRecord(**row))
 
 
-def write_view(
-    store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBatch]
-) -> View:
+def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBatch]) -> View:
     """Write a view's rows, commit them, then the row of `views` that makes it exist.
 
     Args:
@@ -134,7 +133,7 @@ def write_view(
     """
     check_view_name(record.view)
     table = store.table("view_rows")
-    partition = {"view": record.view, "version": record.version}
+    partition: PartitionValues = {"view": record.view, "version": record.version}
     shards, num_images, num_draws = [], 0, 0
     for index, rows in enumerate(_shards(batches)):
         shards.append(table.write_shard(f"part-{index:06d}", rows, partition))

@@ -1,0 +1,1 @@
+"""One program a question; each checks the answer before it times anything."""

@@ -1,0 +1,62 @@
+"""The ``plstore`` command.
+
+Exit codes: 0 done, 1 found wrong, 2 bad input, 3 interrupted (run it again to go on).
+"""
+
+import sys
+
+import typer
+
+from plstore.cli import ask, make, train
+from plstore.errors import PlstoreError
+
+BAD_INPUT = 2
+INTERRUPTED = 3
+
+app = typer.Typer(
+    name="plstore",
+    help="A pseudo-label store and toolkit for Noisy Student training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("init")(make.init)
+app.add_typer(make.importing, name="import")
+app.command("run")(train.run)
+app.command("predict")(train.predict)
+app.command("sql")(ask.sql)
+app.add_typer(ask.queries, name="query")
+app.command("log")(ask.log)
+app.command("info")(ask.info)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: bool = typer.Option(default=False, help="Print the version and exit."),
+) -> None:
+    """A pseudo-label store and toolkit for Noisy Student training."""
+    if version:
+        import plstore
+
+        print(plstore.__version__)
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+
+
+def main() -> None:
+    """Run the command; turn errors into a message on stderr and an exit code."""
+    try:
+        app()
+    except PlstoreError as error:
+        print(f"plstore: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print("plstore: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Verbs that train and use models: run and predict."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plstore.cli.options import FormatOption, StoreOption, check_format, print_rows
+
+_FOLDERS_RECIPE = "images"
+
+
+def run(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            help="A TOML file, or fashion_mnist or images, which ship with plstore."
+        ),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PLSTORE_STORE",
+            help="Folder of the store; plstore-NAME/store unless given. The result and the "
+            "report are left beside it.",
+        ),
+    ] = None,
+    labeled: Annotated[
+        Path | None, typer.Option(help="Your images: a folder for each class.")
+    ] = None,
+    unlabeled: Annotated[
+        Path | None, typer.Option(help="Your images without labels, anywhere below.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="As --labeled; split off by a seeded hash unless given.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="As --labeled; only ever evaluated on.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Any timm model of images.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from timm's weights.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a value: --set train.steps=500. Repeatable."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Run several: 0..4 or 0,3,7; one folder a seed.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print steps, images, time and disk; do nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    format_: FormatOption = "table",
+) -> None:
+    """Run Noisy Student: train, label, select, train again. Goes on where it was stopped.
+
+    Examples:
+    plstore run fashion_mnist --store demo/store
+    plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
+    plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
+    """
+    check_format(format_)
+    from plstore.report.progress import Display
+    from trainers import programs
+    from trainers.recipe import load_recipe
+
+    folders = {
+        "labeled": labeled,
+        "unlabeled": unlabeled,
+        "validation": validation,
+        "test": test,
+    }
+    overrides = [f"data.{k}={str(v)!r}" for k, v in folders.items() if v is not None]
+    if overrides:
+        overrides.insert(0, "data.source='folders'")
+    elif recipe is None:
+        raise typer.BadParameter(
+            "name a recipe (plstore run fashion_mnist), or your own images with --labeled "
+            "and --unlabeled"
+        )
+    if model is not None:
+        overrides.append(f"model.teacher={model!r}")
+    if resolution is not None:
+        overrides.append(f"model.resolution={resolution}")
+    if pretrained:
+        overrides.append("model.pretrained=true")
+    loaded = load_recipe(recipe or _FOLDERS_RECIPE, [*overrides, *(set_ or [])])
+    home = store if store is not None else Path(f"plstore-{loaded.name}", "store")
+    display = Display(quiet=quiet)
+    if dry_run:
+        rows = programs.dry_run(loaded, home, device=device, display=display)
+    elif seeds is not None:
+        rows = programs.run_seeds(
+            loaded, home, programs.parse_seeds(seeds), device=device, display=display
+        )
+    else:
+        rows = programs.run_recipe(loaded, home, device=device, display=display)
+    print_rows(rows, format_)
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Images anywhere below.")],
+    store: StoreOption,
+    teacher: Annotated[
+        str | None, typer.Option(help="Teacher id; the last student unless given.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Say what a trained model sees in a folder of images.
+
+    Example: plstore predict new-photos --store pets/store --format csv > predictions.csv
+    """
+    from plstore.report.progress import Display
+    from plstore.store import open as open_store
+    from trainers import programs
+
+    check_format(format_)
+    rows = programs.predict(
+        open_store(store), folder, teacher_id=teacher, device=device, display=Display()
+    )
+    print_rows(rows, format_)
