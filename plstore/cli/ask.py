@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plstore.cli.options import FormatOption, StoreOption, print_rows
+from plstore.cli.options import FormatOption, StoreOption, open_to_read, print_rows
 from plstore.errors import QueryError
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def sql(
     Example: plstore sql --store demo/store
     "select class_id, count(*) from soft_labels group by class_id"
     """
+    opened = open_to_read(store)
     from plstore.query import run_sql
-    from plstore.store import open as open_store
 
-    _print(run_sql(open_store(store), query), format_)
+    _print(run_sql(opened, query), format_)
 
 
 @queries.command("list")
@@ -65,17 +65,15 @@ def query_run(
     Example: plstore query run coverage/labels_per_class --min-confidence 0.5
     --store demo/store
     """
+    opened = open_to_read(store)
     from plstore.query import run_query, saved_query
-    from plstore.store import open as open_store
 
     parameters = _parameters(saved_query(name), ctx.args)
-    _print(run_query(open_store(store), name, **parameters), format_)
+    _print(run_query(opened, name, **parameters), format_)
 
 
 def log(store: StoreOption, format_: FormatOption = "table") -> None:
     """Show every commit of the store, newest first, with its lineage."""
-    from plstore.store import open as open_store
-
     rows = [
         {
             "time": commit.time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -84,16 +82,14 @@ def log(store: StoreOption, format_: FormatOption = "table") -> None:
             "operation": commit.operation,
             "lineage": json.dumps(dict(commit.lineage), sort_keys=True),
         }
-        for commit in open_store(store).history()
+        for commit in open_to_read(store).history()
     ]
     print_rows(rows, format_)
 
 
 def info(store: StoreOption, format_: FormatOption = "table") -> None:
     """Show what the store holds and takes: rows, files and bytes by table."""
-    from plstore.store import open as open_store
-
-    opened = open_store(store)
+    opened = open_to_read(store)
     sizes = opened.size_bytes()
     rows = []
     for name, version in opened.versions().items():

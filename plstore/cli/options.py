@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from plstore.report.output import Format
+    from plstore.store import Store
 
 StoreOption = Annotated[
     Path,
@@ -17,6 +19,29 @@ StoreOption = Annotated[
 FormatOption = Annotated[
     str, typer.Option("--format", help="How rows are printed: table, json or csv.")
 ]
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("not needed", name=fullname)
+
+
+def open_to_read(path: Path) -> "Store":
+    """Open a store for a verb that only reads, without paying for pandas.
+
+    Where pandas is installed, importing pyarrow.dataset imports it too, to learn whether it is
+    there: half of the start-up time of a verb that never uses it.
+    """
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        import pyarrow.dataset  # noqa: F401
+    finally:
+        sys.meta_path.remove(finder)
+    from plstore.store import open as open_store
+
+    return open_store(path)
 
 
 def check_format(format_: str) -> "Format":

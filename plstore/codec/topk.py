@@ -1,9 +1,8 @@
 """The `topk` codec: the k most probable classes exactly enough, the rest as one number.
 
 Error bound. A stored probability differs from the true one by at most 2^-11 of it (mantissa
-rounded to 10 bits, to nearest); the first one by 2^-10, where rounding would tie it with the
-second. The classes outside the top k share the residual evenly, so
-the total variation distance to the true distribution is at most the residual + 2^-10. With
+rounded to 10 bits, to nearest); the first one by 2^-9, where rounding would take its lead. The classes outside the top k share the residual evenly, so
+the total variation distance to the true distribution is at most the residual + 2^-9. With
 k >= the number of classes only the rounding remains.
 """
 
@@ -70,12 +69,13 @@ def _round_mantissa(values: Floats) -> Floats:
     return (((bits + half) >> _DROPPED_BITS) << _DROPPED_BITS).view(np.float32)
 
 
-def _rounded(exact: Floats) -> Floats:
-    # Rounding may tie the first with the second: one step up keeps the argmax in every row.
+def _rounded(exact: Floats, tail: npt.NDArray[np.float64]) -> Floats:
+    # Rounding may tie the first class with the second, or let it sink below the even share of
+    # those that are not kept: one step up keeps the argmax in every row.
     rounded = _round_mantissa(exact)
-    if rounded.shape[1] > 1:
-        tied = rounded[:, 0] == rounded[:, 1]
-        rounded[tied, 0] = (rounded[tied, 0].view(np.uint32) + _STEP).view(np.float32)
+    rivals = np.maximum(tail, rounded[:, 1]) if rounded.shape[1] > 1 else tail
+    tied = rounded[:, 0] <= rivals
+    rounded[tied, 0] = (rounded[tied, 0].view(np.uint32) + _STEP).view(np.float32)
     return rounded
 
 
@@ -126,8 +126,9 @@ def encode(probabilities: Floats, *, k: int = 20) -> pa.StructArray:
     if k == rows.shape[1]:
         residual[:] = 0
     offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * k)
+    tail = residual / max(rows.shape[1] - k, 1)
     class_ids = pa.ListArray.from_arrays(offsets, pa.array(top.ravel().astype(np.int32)))
-    probs = pa.ListArray.from_arrays(offsets, pa.array(_rounded(exact).ravel()))
+    probs = pa.ListArray.from_arrays(offsets, pa.array(_rounded(exact, tail).ravel()))
     return pa.StructArray.from_arrays(
         [class_ids, probs, pa.array(residual.astype(np.float32))], fields=list(LABEL_TYPE)
     )

@@ -66,7 +66,10 @@ class Plan:
             ("pseudo-labeled", self._pseudo, pseudo_batch),
         ):
             if wanted and not len(stream):
-                raise InputError(f"the view has no {name} images and {wanted} a step are asked")
+                raise InputError(
+                    f"the view has no {name} images and {wanted} a step are asked for; if the "
+                    "selection kept none, train the teacher longer or lower its confidence floor"
+                )
 
     @property
     def batch_size(self) -> int:

@@ -4,7 +4,7 @@ Tables are registered Arrow datasets over the files of the pinned versions: Duck
 a path, so SQL can neither read another file nor write one, even inside the store.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -30,11 +30,24 @@ def connect(
         store: The store.
         as_of: Version by table, such as a view's pins; newest for tables it does not name.
     """
-    pins = store.versions() | dict(as_of or {})
-    spill = store.work_folder("spill")
     connection = duckdb.connect(":memory:")
-    for name in TABLES:
-        connection.register(name, store.table(name).dataset(pins[name]))
+    _register(connection, store, as_of or {}, TABLES)
+    _lock(connection, store)
+    return connection
+
+
+def _register(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    pins: Mapping[str, int],
+    names: Iterable[str],
+) -> None:
+    for name in names:
+        connection.register(name, store.table(name).dataset(pins.get(name)))
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    spill = store.work_folder("spill")
     for setting in (
         f"set temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'",
         "set python_enable_replacements = false",
@@ -44,7 +57,6 @@ def connect(
         "set lock_configuration = true",
     ):
         connection.execute(setting)
-    return connection
 
 
 def check_read_only(sql: str) -> None:
@@ -74,7 +86,11 @@ def run_sql(
         QueryError: If it is not one SELECT, or DuckDB refuses it.
     """
     check_read_only(sql)
-    with closing(connect(store, as_of=as_of)) as connection:
+    with closing(duckdb.connect(":memory:")) as connection:
+        # Only the tables that the text names: opening one costs milliseconds.
+        names = [name for name in TABLES if name in sql.lower()]
+        _register(connection, store, as_of or {}, names)
+        _lock(connection, store)
         return fetch(connection, sql, parameters)
 
 

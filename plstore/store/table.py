@@ -8,6 +8,7 @@ adds nothing; a shard that no commit names is invisible.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +123,8 @@ class Table:
             self._write_parquet(temporary, rows)
             temporary.replace(target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise StoreError(
                 f"cannot write {target}: {error}. Nothing was committed; run the same "
                 "command again when the disk has room and may be written"

@@ -90,7 +90,8 @@ def judge(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:
     except Image.DecompressionBombError:
         return Verdict(verdict="over_pixel_limit")
     except (OSError, ValueError, SyntaxError, struct.error):
-        return Verdict(verdict="damaged")
+        cut = data.startswith(b"RIFF") and _ends_early("WEBP", data)
+        return Verdict(verdict="truncated" if cut else "damaged")
     with image:
         return _judge_opened(image, data, max_pixels)
 

@@ -1,0 +1,84 @@
+"""Real stores of real images, small."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import plstore
+from plstore.store import (
+    ImageRecord,
+    LabelBatch,
+    LabelSet,
+    Store,
+    commit_labels,
+    import_images,
+    write_labels,
+)
+
+CLASS_NAMES = ("cat", "dog", "owl")
+
+
+def encode(pixels: npt.NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format=kind)
+    return stream.getvalue()
+
+
+def make_records(num_labeled: int = 12, num_unlabeled: int = 60) -> list[ImageRecord]:
+    random = np.random.default_rng(0)
+    records = []
+    splits = ["labeled"] * num_labeled + ["unlabeled"] * num_unlabeled
+    splits += ["validation"] * 6 + ["test"] * 6
+    for index, split in enumerate(splits):
+        size = (20 + index % 5, 24, 3) if index % 2 else (22, 18 + index % 3)
+        name = CLASS_NAMES[index % 3]
+        hidden = split == "unlabeled"
+        records.append(
+            ImageRecord(
+                key=f"{split}/{index:04d}.png",
+                split=split,
+                data=encode(random.integers(0, 256, size, dtype=np.uint8)),
+                label=None if hidden else name,
+                truth=name if hidden else None,
+            )
+        )
+    return records
+
+
+def give_labels(
+    store: Store,
+    teacher_id: str = "t0",
+    iteration: int = 1,
+    probabilities: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    rows = store.table("images").read(columns=["sample_id", "split"]).to_pylist()
+    ids = np.array([r["sample_id"] for r in rows if r["split"] == "unlabeled"], np.int64)
+    if probabilities is None:
+        random = np.random.default_rng(iteration)
+        probabilities = random.dirichlet([0.5] * 3, len(ids)).astype(np.float32)
+    label_set = LabelSet(teacher_id=teacher_id, iteration=iteration, split="unlabeled")
+    batch = LabelBatch(sample_ids=ids, probabilities=probabilities)
+    shards = write_labels(store, label_set, [batch], k=20)
+    transaction = f"labels-{teacher_id}-{iteration}"
+    commit_labels(store, shards, lineage={"step": "label"}, transaction=transaction)
+    return probabilities
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[[], Store]:
+    def make() -> Store:
+        store = plstore.create(tmp_path / "store")
+        import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+        return store
+
+    return make
+
+
+@pytest.fixture
+def store(make_store: Callable[[], Store]) -> Store:
+    return make_store()

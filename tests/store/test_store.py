@@ -1,0 +1,203 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import plstore
+from plstore.errors import InputError, StoreError, StoreNotFoundError
+from plstore.schema import TABLES
+from plstore.store import ImageRecord, Store, import_images
+from tests.conftest import CLASS_NAMES, encode, give_labels, make_records
+
+
+def test_import_numbers_images_in_order_and_keeps_their_bytes(store: Store) -> None:
+    rows = store.table("images").read().sort_by("sample_id").to_pylist()
+    records = make_records()
+
+    assert [row["sample_id"] for row in rows] == list(range(len(records)))
+    assert [row["image"]["bytes"] for row in rows] == [record.data for record in records]
+    assert [row["key"] for row in rows] == [record.key for record in records]
+
+
+def test_import_twice_adds_nothing(store: Store) -> None:
+    before = store.versions()
+    counts = import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+
+    assert counts.already_there == len(make_records())
+    assert store.versions() == before
+
+
+def test_truth_is_kept_apart_from_labels(store: Store) -> None:
+    rows = store.table("images").read().to_pylist()
+    unlabeled = {row["sample_id"] for row in rows if row["split"] == "unlabeled"}
+    truth = store.table("truth").read()["sample_id"].to_pylist()
+
+    assert set(truth) == unlabeled
+    assert all(row["label"] is None for row in rows if row["split"] == "unlabeled")
+
+
+def test_a_damaged_image_is_counted_and_its_bytes_are_not_kept(store: Store) -> None:
+    bad = ImageRecord(key="bad.png", split="unlabeled", data=b"nope")
+    counts = import_images(store, [bad], dataset="pets", class_names=CLASS_NAMES)
+    row = store.table("images").read().sort_by("sample_id").to_pylist()[-1]
+
+    assert counts.verdicts == {"not_an_image": 1}
+    assert (row["key"], row["verdict"], row["image"]["bytes"]) == (
+        "bad.png",
+        "not_an_image",
+        None,
+    )
+
+
+def test_other_contents_under_a_known_key_are_refused(store: Store) -> None:
+    changed = ImageRecord(key="labeled/0000.png", split="labeled", data=b"new", label="cat")
+
+    with pytest.raises(InputError, match="with other contents"):
+        import_images(store, [changed], dataset="pets", class_names=CLASS_NAMES)
+
+
+def test_another_label_space_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match="classes cow are not in the store"):
+        import_images(store, [], dataset="farm", class_names=["cat", "cow"])
+
+
+def test_committing_a_labeling_twice_adds_nothing(store: Store) -> None:
+    give_labels(store)
+    version = store.table("soft_labels").version()
+    give_labels(store)
+
+    assert store.table("soft_labels").version() == version
+    assert store.table("soft_labels").dataset().count_rows() == 60
+
+
+def test_an_older_version_still_reads_as_it_was(store: Store) -> None:
+    give_labels(store, "t0", 1)
+    pinned = store.table("soft_labels").version()
+    give_labels(store, "t1", 2)
+
+    assert store.table("soft_labels").dataset(pinned).count_rows() == 60
+    assert store.table("soft_labels").dataset().count_rows() == 120
+
+
+def test_a_shard_that_was_not_committed_is_invisible(store: Store) -> None:
+    table = store.table("runs")
+    rows = pa.Table.from_pylist([{"run": "r", "step": 1}], schema=TABLES["runs"].columns)
+    table.write_shard("orphan", rows)
+
+    assert table.dataset().count_rows() == 0
+
+
+def test_a_moved_store_reads_the_same(store: Store, tmp_path: Path) -> None:
+    count = store.table("images").dataset().count_rows()
+    store.root.rename(tmp_path / "elsewhere")
+
+    assert plstore.open(tmp_path / "elsewhere").table("images").dataset().count_rows() == count
+
+
+def test_image_bytes_are_stored_plain(store: Store) -> None:
+    metadata = pq.ParquetFile(store.table("images").files()[0]).metadata.row_group(0)
+    columns = {metadata.column(i).path_in_schema: metadata.column(i) for i in range(11)}
+
+    assert columns["image.bytes"].compression == "UNCOMPRESSED"
+    assert columns["key"].compression == "ZSTD"
+
+
+def test_history_tells_who_and_from_what(store: Store) -> None:
+    give_labels(store)
+    newest = store.history()[0]
+
+    assert (newest.table, newest.lineage["step"]) == ("soft_labels", "label")
+
+
+def test_no_store_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError, match="plstore init --store"):
+        plstore.open(tmp_path / "nothing")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(StoreError, match="is no plstore store"):
+        plstore.create(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_newer_format_is_refused(store: Store) -> None:
+    (store.root / "plstore.json").write_text('{"format_version": 99}')
+
+    with pytest.raises(StoreError, match="format version 99"):
+        plstore.open(store.root)
+
+
+def test_a_file_where_a_folder_must_be_is_a_clear_error(store: Store) -> None:
+    blocked = store.table("soft_labels").root / "iteration=1"
+    blocked.write_text("in the way")
+
+    with pytest.raises(StoreError, match="Nothing was committed"):
+        give_labels(store)
+
+
+def _append(path: str, writer: int) -> None:
+    store = plstore.open(path)
+    for number in range(5):
+        row = {"run": f"w{writer}", "step": number, "name": "loss", "value": 0.0}
+        store.append("runs", [row], identity=f"{writer}-{number}", step="test")
+
+
+def test_concurrent_writers_all_succeed(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_append, args=(str(store.root), w)) for w in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert store.table("runs").dataset().count_rows() == 15
+
+
+_ENDLESS_IMPORT = """
+import sys, plstore
+from plstore.store import import_images, images
+from tests.store.test_store import many_records
+images._SHARD_ROWS = 50
+store = plstore.create(sys.argv[1])
+import_images(store, many_records(), dataset="d", class_names=["a", "b"])
+"""
+
+
+def many_records() -> list[ImageRecord]:
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (1500, 8, 8), dtype=np.uint8)
+    return [
+        ImageRecord(key=f"{i}", split="labeled", data=encode(p), label="ab"[i % 2])
+        for i, p in enumerate(pixels)
+    ]
+
+
+def test_an_import_that_is_killed_again_and_again_ends_complete(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    command = [sys.executable, "-c", _ENDLESS_IMPORT, str(path)]
+    killed = 0
+    for delay in (0.9, 1.1, 1.3):
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+        time.sleep(delay)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+    rows = plstore.open(path).table("images").read().sort_by("sample_id")
+
+    assert killed
+    assert rows["sample_id"].to_pylist() == list(range(1500))
+    assert rows["key"].to_pylist() == [str(i) for i in range(1500)]

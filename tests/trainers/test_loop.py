@@ -1,0 +1,149 @@
+"""The whole loop on a tiny slice of the bundled sample, killed and not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import plstore
+from plstore.query import run_query, run_sql
+
+TINY = [
+    "train.steps=24",
+    "train.warmup_steps=2",
+    "train.labeled_batch=16",
+    "data.limit_unlabeled=200",
+    "select.min_confidence=0.15",
+    "select.images_per_class=20",
+    "iterations=2",
+]
+
+
+def command(home: Path, *extra: str) -> list[str]:
+    words = [sys.executable, "-m", "plstore.cli.main", "run", "fashion_mnist"]
+    for setting in TINY:
+        words += ["--set", setting]
+    return [*words, "--store", str(home / "store"), "--format", "json", *extra]
+
+
+def result(home: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((home / "result.json").read_text())
+    found.pop("run_seconds")
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(home), check=True, capture_output=True)
+    return home
+
+
+@pytest.mark.slow
+def test_the_loop_leaves_models_result_and_report(finished: Path) -> None:
+    found = result(finished)
+    page = (finished / "report.html").read_text()
+
+    assert [student["iteration"] for student in found["students"]] == [1, 2]
+    for model in (found["teacher"], found["control"], *found["students"]):
+        assert 5 < model["test_accuracy"] < 100
+        assert (finished / "store" / model["checkpoint"] / "model.safetensors").is_file()
+    assert page.count("<img") == 5
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.slow
+def test_every_pseudo_label_can_be_asked_for_in_sql(finished: Path) -> None:
+    store = plstore.open(finished / "store")
+    rows = run_sql(
+        store,
+        "select labels.iteration, teachers.checkpoint_hash, count(*) as n "
+        "from soft_labels as labels join teachers using (teacher_id) "
+        "where split = 'unlabeled' group by all order by all",
+    ).to_pylist()
+
+    assert [(row["iteration"], row["n"]) for row in rows] == [(1, 200), (2, 200)]
+    assert all(len(row["checkpoint_hash"]) == 32 for row in rows)
+    assert run_query(store, "audit/unknown_images").num_rows == 0
+    assert run_query(store, "audit/truth_in_training").num_rows == 0
+
+
+@pytest.mark.slow
+def test_views_pin_what_they_were_made_of(finished: Path) -> None:
+    rows = plstore.open(finished / "store").table("views").read().to_pylist()
+    by_name = {row["view"]: json.loads(row["pins"]) for row in rows}
+
+    assert by_name["fashion_mnist-1"]["soft_labels"] == 1
+    assert by_name["fashion_mnist-2"]["soft_labels"] == 2
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_done_again(finished: Path) -> None:
+    before = plstore.open(finished / "store").versions()
+    start = time.monotonic()
+    done = subprocess.run(command(finished), check=True, capture_output=True, text=True)
+
+    assert plstore.open(finished / "store").versions() == before
+    assert "train" not in done.stderr
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_with_the_same_result(
+    finished: Path, tmp_path: Path
+) -> None:
+    draw = random.Random(0)  # noqa: S311  moments, not secrets
+    killed = 0
+    for _ in range(5):
+        process = subprocess.Popen(
+            command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(draw.uniform(4, 11))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+    subprocess.run(command(tmp_path), check=True, capture_output=True)
+
+    assert killed
+    assert result(tmp_path) == result(finished)
+
+
+@pytest.mark.slow
+def test_a_changed_recipe_runs_beside_the_old_one(finished: Path, tmp_path: Path) -> None:
+    words = command(finished, "--set", "select.min_confidence=0.2", "--set", "control=false")
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    rows = plstore.open(finished / "store").table("views").read().to_pylist()
+
+    assert "train-0" not in done.stderr
+    assert "train-1" in done.stderr
+    assert sorted(r["version"] for r in rows if r["view"] == "fashion_mnist-1") == [1, 2]
+
+
+@pytest.mark.slow
+def test_predict_names_what_it_sees_and_what_it_cannot_read(
+    finished: Path, tmp_path: Path
+) -> None:
+    images = plstore.open(finished / "store").table("images").read().to_pylist()
+    for row in [row for row in images if row["split"] == "test"][:5]:
+        (tmp_path / f"{row['sample_id']}.png").write_bytes(row["image"]["bytes"])
+    (tmp_path / "notes.txt").write_text("no image")
+    words = [sys.executable, "-m", "plstore.cli.main", "predict", str(tmp_path)]
+    done = subprocess.run(
+        [*words, "--store", str(finished / "store"), "--format", "json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    rows = json.loads(done.stdout)
+
+    assert [row["verdict"] for row in rows] == ["accepted"] * 5 + ["not_an_image"]
+    assert all(0 < row["confidence"] <= 1 for row in rows[:5])
+    assert rows[5]["class"] is None

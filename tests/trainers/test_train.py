@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from plstore.errors import PlstoreError
+from plstore.query import Selection, select
+from plstore.store import Store
+from tests.conftest import give_labels
+from trainers import train as train_module
+from trainers.losses import combined_cross_entropy
+from trainers.recipe import Recipe, check_recipe
+from trainers.train import Trained, Training, train
+
+STEPS = 8
+
+
+def recipe(**train_values: object) -> Recipe:
+    values = {
+        "name": "tiny",
+        "model": {"teacher": "test_resnet", "resolution": 16, "dropout": 0.2},
+        "train": {
+            "steps": STEPS,
+            "warmup_steps": 2,
+            "labeled_batch": 4,
+            "threads": 1,
+            **train_values,
+        },
+    }
+    return check_recipe(values, "test")
+
+
+def training(store: Store, seed: int = 0, **train_values: object) -> Training:
+    give_labels(store)
+    parameters = {"min_confidence": 0.3, "images_per_class": 10, "seed": 0}
+    selection = Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters)
+    return Training(
+        recipe=recipe(**train_values),
+        architecture="test_resnet",
+        view=select(store, selection, identity="v"),
+        num_classes=3,
+        labeled_batch=4,
+        pseudo_batch=12,
+        seed=seed,
+        device="cpu",
+    )
+
+
+def weights(trained: Trained) -> dict[str, torch.Tensor]:
+    return dict(trained.network.state_dict())
+
+
+def same(a: Trained, b: Trained) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True)
+    )
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
+    store: Store, tmp_path: Path
+) -> None:
+    first = train(training(store), tmp_path / "a", lambda *_: None)
+    second = train(training(store), tmp_path / "b", lambda *_: None)
+    other = train(training(store, seed=1), tmp_path / "c", lambda *_: None)
+
+    assert same(first, second)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, STEPS - 1])
+def test_a_stopped_training_goes_on_to_the_same_bits(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    monkeypatch.setattr(train_module, "_CHECKPOINT_SECONDS", 0.0)
+    whole = train(training(store), tmp_path / "whole", lambda *_: None)
+
+    def stop(done: int, _: float) -> None:
+        if done == stop_at:
+            raise KeyboardInterrupt
+
+    started: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(training(store), tmp_path / "part", stop)
+    resumed = train(training(store), tmp_path / "part", lambda done, _: started.append(done))
+
+    assert started[0] == stop_at - 1
+    assert same(whole, resumed)
+    assert whole.metrics == resumed.metrics
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_harmed(
+    store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(PlstoreError, match="lower train.learning_rate"):
+        train(training(store, learning_rate=1e30), tmp_path / "x", lambda *_: None)
+
+
+def test_the_loss_is_the_mean_over_labeled_and_pseudo_labeled_images() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 3)
+    targets = torch.softmax(torch.randn(5, 3), dim=1)
+    expected = -(targets * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    loss = combined_cross_entropy(logits, targets, num_labeled=2, label_smoothing=0.0)
+
+    torch.testing.assert_close(loss, expected)
+
+
+def test_only_hard_labels_are_smoothed() -> None:
+    logits = torch.randn(4, 3)
+    targets = torch.eye(3)[[0, 1, 2, 0]]
+    smoothed = combined_cross_entropy(logits, targets, num_labeled=4, label_smoothing=0.1)
+    half = combined_cross_entropy(logits, targets, num_labeled=0, label_smoothing=0.1)
+    library = torch.nn.functional.cross_entropy(
+        logits, targets.argmax(dim=1), label_smoothing=0.1
+    )
+
+    torch.testing.assert_close(smoothed, library)
+    torch.testing.assert_close(half, torch.nn.functional.cross_entropy(logits, targets))
