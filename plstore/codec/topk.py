@@ -1,9 +1,10 @@
 """The `topk` codec: the k most probable classes exactly enough, the rest as one number.
 
 Error bound. A stored probability differs from the true one by at most 2^-11 of it (mantissa
-rounded to 10 bits, to nearest); the first one by 2^-9, where rounding would take its lead. The classes outside the top k share the residual evenly, so
-the total variation distance to the true distribution is at most the residual + 2^-9. With
-k >= the number of classes only the rounding remains.
+rounded to 10 bits, to nearest); the first one by at most 2^-9, where rounding would take its
+lead. The classes outside the top k share the residual evenly, so the total variation distance
+to the true distribution is at most the residual + 2^-9. With k >= the number of classes only
+the rounding remains.
 """
 
 import numpy as np

@@ -67,8 +67,9 @@ class Plan:
         ):
             if wanted and not len(stream):
                 raise InputError(
-                    f"the view has no {name} images and {wanted} a step are asked for; if the "
-                    "selection kept none, train the teacher longer or lower its confidence floor"
+                    f"the view has no {name} images and {wanted} a step are asked for; if its "
+                    "selection kept none, train the teacher longer or lower the confidence "
+                    "floor"
                 )
 
     @property

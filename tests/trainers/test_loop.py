@@ -117,7 +117,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_result(
 
 
 @pytest.mark.slow
-def test_a_changed_recipe_runs_beside_the_old_one(finished: Path, tmp_path: Path) -> None:
+def test_a_changed_recipe_runs_beside_the_old_one(finished: Path) -> None:
     words = command(finished, "--set", "select.min_confidence=0.2", "--set", "control=false")
     done = subprocess.run(words, check=True, capture_output=True, text=True)
     rows = plstore.open(finished / "store").table("views").read().to_pylist()

@@ -91,7 +91,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_harmed(
     store: Store, tmp_path: Path
 ) -> None:
-    with pytest.raises(PlstoreError, match="lower train.learning_rate"):
+    with pytest.raises(PlstoreError, match=r"lower train\.learning_rate"):
         train(training(store, learning_rate=1e30), tmp_path / "x", lambda *_: None)
 
 

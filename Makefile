@@ -1,0 +1,52 @@
+# Everything runs in .venv, which `make setup` builds from the package index alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test format lint types unit wheel bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+setup: $(READY)  ## make .venv and install plstore with all extras
+
+demo: $(READY)  ## Noisy Student on real images: table, demo/result.json, demo/report.html
+	$(BIN)/plstore run fashion_mnist --store demo/store
+
+test: lint types unit wheel  ## everything that CI runs
+
+format: $(READY)  ## rewrite the code in its format
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+lint: $(READY)  ## ruff, import layers, SQL
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/sqlfluff lint queries
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(READY)  ## the tests, with a smoke run of the whole loop
+	$(BIN)/pytest
+
+wheel: $(READY)  ## the wheel works alone: core, in an empty environment
+	$(BIN)/python tests/check_wheel.py
+
+bench: $(READY)  ## every benchmark, quickly
+	@for file in benchmarks/[a-z]*.py; do \
+	  name=$$(basename $$file .py); \
+	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; \
+	done
+
+clean:  ## remove what make made
+	rm -rf $(VENV) demo dist .mypy_cache .ruff_cache .pytest_cache
