@@ -13,6 +13,7 @@ from typing import Any, Literal
 import plstore
 from plstore.exchange import Source
 from plstore.fingerprint import value_hash
+from plstore.query import saved_query
 from plstore.storage import read_json, write_json
 from plstore.store import Store
 from trainers.recipe import Recipe
@@ -73,6 +74,7 @@ def plan_steps(recipe: Recipe, source: Source) -> list[Step]:
     """Return the steps of a run, in order."""
     chain = _Chain()
     dump: dict[str, Any] = json.loads(recipe.model_dump_json())
+    sql = saved_query(recipe.select.query).sql
     imported = chain.add(
         "import",
         "import",
@@ -107,7 +109,7 @@ def plan_steps(recipe: Recipe, source: Source) -> list[Step]:
             f"select-{iteration}",
             "select",
             (label,),
-            {**dump["select"], "seed": recipe.seed},
+            {**dump["select"], "seed": recipe.seed, "sql": sql},
             iteration=iteration,
         )
         teacher = train(str(iteration), chosen, iteration)

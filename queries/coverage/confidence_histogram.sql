@@ -10,7 +10,7 @@ select
     iteration,
     teacher_id,
     least(floor(confidence * 20), 19)::integer as bin,
-    least(floor(confidence * 20), 19) / 20 as confidence_from,
+    least(floor(confidence * 20), 19)::double / 20 as confidence_from,
     count(*) as num_labels
 from soft_labels
 where split = 'unlabeled'

@@ -28,10 +28,13 @@ with candidates as (
             else 'low_confidence'
         end as standing
     from soft_labels as labels
+    inner join images on labels.sample_id = images.sample_id
     where
         labels.teacher_id = $teacher_id
         and labels.iteration = $iteration
         and labels.split = 'unlabeled'
+        and images.split = 'unlabeled'
+        and images.verdict = 'accepted'
 ),
 
 ranked as (

@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float32]
 
 def softmax(logits: npt.NDArray[np.float64]) -> Floats:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
 @st.composite

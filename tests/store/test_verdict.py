@@ -13,7 +13,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 
 def save(image: Image.Image, kind: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format=kind, **options)  # type: ignore[arg-type]  # passed through
+    image.save(stream, format=kind, **options)
     return stream.getvalue()
 
 

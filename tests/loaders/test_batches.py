@@ -1,0 +1,262 @@
+import io
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor
+
+from plstore.codec import decode
+from plstore.errors import InputError
+from plstore.loaders import (
+    Batch,
+    Crop,
+    ImageFormat,
+    Noise,
+    Plan,
+    RandAugment,
+    clean_batches,
+    load,
+    open_split,
+    open_view_images,
+)
+from plstore.loaders.batches import BackendSpec
+from plstore.loaders.dali import build_pipeline
+from plstore.query import Selection, select
+from plstore.store import Store, View
+from tests.conftest import give_labels
+
+GRAY = ImageFormat(size=16, channels=1, mean=(0.5,), std=(0.25,))
+RGB = ImageFormat(size=16)
+STRONG = Noise(
+    randaugment=RandAugment(
+        num_ops=2,
+        ops={
+            "rotate": 20,
+            "shear_x": 0.2,
+            "translate_y": 0.2,
+            "zoom": 0.2,
+            "brightness": 0.3,
+            "contrast": 0.3,
+            "saturation": 0.3,
+        },
+    )
+)
+
+
+@pytest.fixture
+def view(store: Store) -> View:
+    give_labels(store)
+    parameters = {"min_confidence": 0.4, "images_per_class": 23, "seed": 0}
+    selection = Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters)
+    return select(store, selection)
+
+
+def batches(view: View, count: int, **changes: Any) -> list[Batch]:  # noqa: ANN401
+    values: dict[str, Any] = {
+        "labeled_batch": 5,
+        "pseudo_batch": 15,
+        "image_format": RGB,
+        "noise": STRONG,
+        "seed": 0,
+    }
+    return list(islice(load(view, **{**values, **changes}), count))
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return (
+        torch.equal(a.images, b.images)
+        and torch.equal(a.targets, b.targets)
+        and torch.equal(a.sample_ids, b.sample_ids)
+    )
+
+
+@pytest.mark.parametrize("backend", ["dali", "portable"])
+@pytest.mark.parametrize("image_format", [RGB, GRAY])
+def test_a_resumed_loader_gives_the_same_bits(
+    view: View, backend: str, image_format: ImageFormat
+) -> None:
+    whole = batches(view, 7, backend=backend, image_format=image_format)
+    resumed = batches(view, 4, backend=backend, image_format=image_format, first_step=3)
+
+    assert all(equal(a, b) for a, b in zip(whole[3:], resumed, strict=True))
+    assert [batch.step for batch in resumed] == [3, 4, 5, 6]
+
+
+def test_another_seed_gives_other_batches(view: View) -> None:
+    assert not equal(batches(view, 1)[0], batches(view, 1, seed=1)[0])
+
+
+def test_image_and_soft_label_belong_together(view: View) -> None:
+    rows = {row["sample_id"]: row for b in view.batches() for row in b.to_pylist()}
+    for batch in batches(view, 6):
+        for slot, sample_id in enumerate(batch.sample_ids.tolist()):
+            row = rows[sample_id]
+            assert (row["kind"] == "labeled") == (slot < batch.num_labeled)
+            assert batch.targets[slot].argmax() == row["class_id"]
+            assert abs(float(batch.targets[slot].max()) - row["confidence"]) < 2e-3
+
+
+def test_an_identity_plan_shows_the_stored_pixels(store: Store) -> None:
+    from PIL import Image
+
+    images = open_split(store, "test")
+    rows = store.table("images").read().sort_by("sample_id").to_pylist()
+    side = ImageFormat(size=20, crop_pct=1.0)
+    (batch,) = clean_batches(images, side)
+    stored = {row["sample_id"]: row["image"]["bytes"] for row in rows}
+    for image, sample_id in zip(batch.images, batch.sample_ids.tolist(), strict=True):
+        with Image.open(io.BytesIO(stored[sample_id])) as file:
+            rgb = file.convert("RGB")
+        side_px = min(rgb.size)
+        left, top = (rgb.width - side_px) / 2, (rgb.height - side_px) / 2
+        box = (left, top, left + side_px, top + side_px)
+        expected = rgb.resize((20, 20), Image.Resampling.BILINEAR, box=box)
+        difference = np.abs(
+            image.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected).astype(int)
+        )
+        assert difference.mean() < 1
+        assert difference.max() <= 4
+
+
+def test_clean_batches_show_every_image_once_in_order(store: Store) -> None:
+    images = open_split(store, "unlabeled")
+    found = [i for b in clean_batches(images, RGB, batch_size=7) for i in b.sample_ids.tolist()]
+
+    assert found == images.sample_ids.tolist() == sorted(found)
+    assert len(found) == 60
+
+
+@pytest.mark.parametrize("op", sorted(set(STRONG.randaugment.ops)))
+def test_both_backends_do_the_same_to_the_pixels(view: View, op: str) -> None:
+    noise = Noise(
+        crop=Crop(min_area=0.5),
+        randaugment=RandAugment(num_ops=1, ops={op: STRONG.randaugment.ops[op]}),
+        fill=128,
+    )
+    dali = batches(view, 2, noise=noise, backend="dali")
+    portable = batches(view, 2, noise=noise, backend="portable")
+    for a, b in zip(dali, portable, strict=True):
+        difference = (a.images.int() - b.images.int()).abs().float()
+        assert torch.equal(a.sample_ids, b.sample_ids)
+        assert torch.equal(a.targets, b.targets)
+        assert difference.mean() < 2.5, op
+
+
+def test_copies_are_honoured_exactly_in_every_pass(view: View) -> None:
+    images = open_view_images(view)
+    draws = int(images.copies[images.is_pseudo].sum())
+    plan = Plan(images, labeled_batch=4, pseudo_batch=draws, noise=STRONG, size=16, seed=3)
+    for step in range(3):
+        rows = Counter(plan.draws(step).rows[4:].tolist())
+        assert rows == {r: int(images.copies[r]) for r in np.flatnonzero(images.is_pseudo)}
+    assert plan.draws(0).rows.tolist() != plan.draws(1).rows.tolist()
+
+
+def test_an_epoch_draws_every_labeled_image_once(view: View) -> None:
+    images = open_view_images(view)
+    plan = Plan(images, labeled_batch=4, pseudo_batch=0, noise=STRONG, size=16, seed=3)
+    rows = [r for step in range(plan.steps_per_epoch) for r in plan.draws(step).rows.tolist()]
+
+    assert plan.steps_per_epoch == 3
+    assert sorted(rows) == np.flatnonzero(~images.is_pseudo).tolist()
+
+
+def test_no_noise_means_no_change(view: View) -> None:
+    still = Noise(
+        crop=Crop(min_area=1, max_area=1, max_aspect=1),
+        flip=0,
+        randaugment=RandAugment(num_ops=0),
+    )
+    images = open_view_images(view)
+    noise = (
+        Plan(images, labeled_batch=8, pseudo_batch=0, noise=still, size=16, seed=0)
+        .draws(0)
+        .noise
+    )
+
+    assert np.allclose(noise.matrices, np.tile(np.eye(2, 3), (8, 1, 1)), atol=1e-5)
+    assert (noise.brightness == 1).all()
+    assert (noise.contrast == 1).all()
+    assert (noise.saturation == 1).all()
+
+
+def test_crops_stay_in_the_image_and_in_their_bounds(view: View) -> None:
+    images = open_view_images(view)
+    noise = Noise(crop=Crop(min_area=0.3, max_area=0.6, max_aspect=1.25))
+    plan = Plan(images, labeled_batch=12, pseudo_batch=60, noise=noise, size=16, seed=0)
+    draws = plan.draws(0)
+    top, left, bottom, right = draws.noise.windows.T
+    w, h = images.widths[draws.rows], images.heights[draws.rows]
+    area = (bottom - top) * (right - left) / (w * h)
+    aspect = (right - left) / (bottom - top)
+
+    assert (top >= -1e-4).all()
+    assert (left >= -1e-4).all()
+    assert (bottom <= h + 1e-3).all()
+    assert (right <= w + 1e-3).all()
+    assert area.min() >= 0.3 - 1e-4
+    assert area.max() <= 0.6 + 1e-4
+    assert 0.8 - 1e-3 <= aspect.min() <= aspect.max() <= 1.25 + 1e-3
+
+
+def test_targets_are_the_decoded_labels(view: View) -> None:
+    images = open_view_images(view)
+    rows = np.flatnonzero(images.is_pseudo)[:9]
+    stored = pa.Table.from_batches(view.batches())["label"].combine_chunks()
+
+    assert np.array_equal(images.targets(rows), decode(stored.take(pa.array(rows)), 3))
+
+
+def test_the_gpu_graph_is_legal() -> None:
+    def never(step: int) -> Any:  # noqa: ANN401
+        raise AssertionError(f"step {step} was asked for")
+
+    spec = BackendSpec(
+        work=never,
+        format=RGB,
+        fill=None,
+        noisy=True,
+        max_batch=4,
+        device="cuda:0",
+        num_threads=1,
+    )
+    graph = build_pipeline(spec, device_id=None, on_gpu=True).serialize()
+
+    assert b"mixed" in graph
+    assert b"gpu" in graph
+
+
+def test_uint8_is_normalised_by_channel() -> None:
+    images = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    found: Tensor = RGB.normalise(images)[0, :, 0, 0]
+
+    torch.testing.assert_close(found, (1 - torch.tensor(RGB.mean)) / torch.tensor(RGB.std))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backend": "ffcv"}, "wanted 'auto', 'dali' or 'portable'"),
+    ],
+)
+def test_an_unknown_backend_is_refused(view: View, changes: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        batches(view, 1, **changes)
+
+
+def test_unknown_ops_are_refused() -> None:
+    with pytest.raises(InputError, match="RandAugment ops spin are unknown"):
+        RandAugment(ops={"spin": 1})
+
+
+def test_the_cache_can_be_deleted(view: View) -> None:
+    first = batches(view, 1)[0]
+    for path in Path(view.store.work_folder("cache")).glob("*.arrow"):
+        path.unlink()
+
+    assert equal(first, batches(view, 1)[0])

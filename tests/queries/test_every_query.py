@@ -1,0 +1,92 @@
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import plstore
+from plstore.errors import QueryError
+from plstore.query import SavedQuery, connect, list_queries, run_query
+from plstore.query.library import parse_query
+from plstore.store import Store
+from tests.conftest import give_labels
+
+QUERIES = list_queries()
+VALUES: dict[str, Any] = {"float": 0.3, "integer": 1, "bigint": 5, "varchar": "t0"}
+
+
+def names(query: SavedQuery) -> str:
+    return query.name
+
+
+def parameters(query: SavedQuery) -> dict[str, Any]:
+    values = {p.name: VALUES[p.type] for p in query.parameters}
+    if "teacher_b" in values:
+        values["teacher_b"] = "t1"
+    return values
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return plstore.create(tmp_path_factory.mktemp("empty") / "store")
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=names)
+def test_it_is_one_select_whose_columns_are_as_its_header_says(
+    query: SavedQuery, empty: Store
+) -> None:
+    statements = duckdb.extract_statements(query.sql)
+    with closing(connect(empty)) as connection:
+        relation = connection.sql(query.sql, params={p.name: None for p in query.parameters})
+        found = [
+            (name, str(kind).lower())
+            for name, kind in zip(relation.columns, relation.types, strict=True)
+        ]
+
+    assert [statement.type for statement in statements] == [duckdb.StatementType.SELECT]
+    assert found == [(column.name, column.type) for column in query.columns]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=names)
+def test_an_empty_store_answers_with_no_rows(query: SavedQuery, empty: Store) -> None:
+    assert run_query(empty, query.name, **parameters(query)).num_rows == 0
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=names)
+def test_rows_come_in_one_order_on_any_number_of_threads(
+    query: SavedQuery, store: Store
+) -> None:
+    give_labels(store, "t0", 1)
+    give_labels(store, "t1", 2)
+    answers = []
+    for threads in (1, 8):
+        with closing(duckdb.connect(config={"threads": threads})) as connection:
+            for name in store.versions():
+                connection.register(name, store.table(name).dataset())
+            sql = connection.sql(query.sql, params=parameters(query))
+            answers.append(sql.to_arrow_table())
+
+    assert answers[0].equals(answers[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("select 1 as a", "needs a header"),
+        (
+            "-- S.\n--\n-- grain: one row\n-- column a integer: a\nselect $x as a",
+            r"uses the parameters \['x'\] and declares \[\]",
+        ),
+    ],
+)
+def test_a_query_without_its_promise_is_refused(text: str, words: str) -> None:
+    with pytest.raises(QueryError, match=words):
+        parse_query("mine/own", text)
+
+
+def test_every_file_ends_in_a_total_order() -> None:
+    folder = Path(__file__).parents[2] / "queries"
+
+    assert len(list(folder.rglob("*.sql"))) == len(QUERIES) >= 10
+    assert all("order by" in query.sql.rsplit(")", 1)[-1] for query in QUERIES)

@@ -1,0 +1,184 @@
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from plstore.errors import InputError, QueryError
+from plstore.query import Selection, run_query, select, select_labeled
+from plstore.store import ImageRecord, Store, import_images, open_view
+from tests.conftest import CLASS_NAMES, give_labels
+
+FLOOR = 0.5
+
+
+def selection(images_per_class: int = 15, **changes: object) -> Selection:
+    values: dict[str, Any] = {
+        "view": "student-1",
+        "teacher_id": "t0",
+        "iteration": 1,
+        "parameters": {
+            "min_confidence": FLOOR,
+            "images_per_class": images_per_class,
+            "seed": 0,
+        },
+    }
+    return Selection(**{**values, **changes})
+
+
+def pseudo_rows(store: Store, view: str = "student-1") -> list[dict[str, Any]]:
+    rows = [row for batch in open_view(store, view).batches() for row in batch.to_pylist()]
+    return [row for row in rows if row["kind"] == "pseudo"]
+
+
+@pytest.mark.parametrize("images_per_class", [1, 7, 15, 100])
+def test_every_class_adds_up_to_the_quota_with_its_most_confident(
+    store: Store, images_per_class: int
+) -> None:
+    probabilities = give_labels(store)
+    select(store, selection(images_per_class))
+    copies: Counter[int] = Counter()
+    kept: defaultdict[int, list[float]] = defaultdict(list)
+    for row in pseudo_rows(store):
+        copies[row["class_id"]] += row["copies"]
+        kept[row["class_id"]].append(row["confidence"])
+    confidence, class_id = probabilities.max(axis=1), probabilities.argmax(axis=1)
+
+    assert set(copies.values()) == {images_per_class}
+    for class_, values in kept.items():
+        all_ = np.sort(confidence[(class_id == class_) & (confidence > FLOOR)])[::-1]
+        assert sorted(values, reverse=True) == all_[:images_per_class].tolist()
+
+
+def test_copies_differ_by_one_at_most_and_the_seed_draws_which(
+    store: Store,
+) -> None:
+    give_labels(store)
+    drawn = []
+    for seed in (0, 1):
+        parameters = {"min_confidence": FLOOR, "images_per_class": 100, "seed": seed}
+        select(store, selection(view=f"seed-{seed}", parameters=parameters))
+        rows = pseudo_rows(store, f"seed-{seed}")
+        for class_ in range(3):
+            copies = [row["copies"] for row in rows if row["class_id"] == class_]
+            assert max(copies) - min(copies) <= 1
+        drawn.append({row["sample_id"]: row["copies"] for row in rows})
+
+    assert drawn[0].keys() == drawn[1].keys()
+    assert drawn[0] != drawn[1]
+
+
+def test_a_confidence_at_the_floor_is_not_above_it(store: Store) -> None:
+    probabilities = np.tile(np.array([0.3, 0.3, 0.4], np.float32), (60, 1))
+    probabilities[0] = [0.5, 0.3, 0.2]
+    give_labels(store, probabilities=probabilities)
+    parameters = {"min_confidence": 0.4, "images_per_class": 5, "seed": 0}
+    view = select(store, selection(parameters=parameters))
+
+    assert view.record.counts["kept"] == 1
+
+
+def test_every_image_is_counted_once_with_the_reason_it_was_dropped(store: Store) -> None:
+    bad = [ImageRecord(key=f"bad{i}", split="unlabeled", data=b"no") for i in range(3)]
+    import_images(store, bad, dataset="pets", class_names=CLASS_NAMES)
+    probabilities = give_labels(store, probabilities=labels_for_all(store))
+    store.append(
+        "exclusions",
+        [{"sample_id": 12, "reason": "blurred", "who": "me", "decided_at": datetime.now(UTC)}],
+        identity="one",
+        step="test",
+    )
+    counts = select(store, selection(5)).record.counts
+    unsure = (probabilities[:60].max(axis=1) <= FLOOR).sum()
+    excluded_is_unsure = probabilities[0].max() <= FLOOR
+
+    assert counts["in"] == 63
+    assert counts["kept"] + sum(counts["dropped"].values()) == counts["in"]
+    assert counts["dropped"]["excluded"] == 1
+    assert counts["dropped"]["not_an_image"] == 3
+    assert counts["dropped"]["low_confidence"] == unsure - excluded_is_unsure
+
+
+def labels_for_all(store: Store) -> npt.NDArray[np.float32]:
+    rows = store.table("images").read(columns=["split", "verdict"]).to_pylist()
+    unlabeled = sum(row["split"] == "unlabeled" for row in rows)
+    random = np.random.default_rng(5)
+    return random.dirichlet([0.5] * 3, unlabeled).astype(np.float32)
+
+
+def test_refused_images_are_never_selected_even_if_someone_labeled_them(store: Store) -> None:
+    bad = [ImageRecord(key="bad", split="unlabeled", data=b"no")]
+    import_images(store, bad, dataset="pets", class_names=CLASS_NAMES)
+    give_labels(store, probabilities=labels_for_all(store))
+    view = select(store, selection(200))
+    ids = {row["sample_id"] for row in pseudo_rows(store)}
+
+    assert 84 not in ids
+    assert len(ids) == view.record.counts["kept"]
+
+
+def test_classes_without_a_candidate_are_named(store: Store) -> None:
+    probabilities = np.tile(np.array([0.9, 0.05, 0.05], np.float32), (60, 1))
+    give_labels(store, probabilities=probabilities)
+    counts = select(store, selection()).record.counts
+
+    assert counts["classes_without_candidate"] == ["dog", "owl"]
+    assert counts["draws_by_class"] == [15, 0, 0]
+
+
+def test_a_selection_done_twice_is_one_view(store: Store) -> None:
+    give_labels(store)
+    first = select(store, selection(), identity="same")
+    versions = store.versions()
+    second = select(store, selection(), identity="same")
+
+    assert first.key == second.key == "student-1@1"
+    assert store.versions() == versions
+
+
+def test_a_view_reads_the_same_after_another_selection(store: Store) -> None:
+    give_labels(store)
+    select(store, selection(15))
+    before = pseudo_rows(store)
+    give_labels(store, "t1", 2)
+    select(store, selection(3, teacher_id="t1", iteration=2))
+    again = open_view(store, "student-1", 1)
+    rows = [row for batch in again.batches() for row in batch.to_pylist()]
+
+    assert [row for row in rows if row["kind"] == "pseudo"] == before
+    assert open_view(store, "student-1").record.version == 2
+
+
+def test_the_view_holds_labeled_images_and_their_corrections(store: Store) -> None:
+    decision = {"sample_id": 0, "label": 2, "who": "me", "decided_at": datetime.now(UTC)}
+    store.append("corrections", [decision], identity="one", step="test")
+    view = select_labeled(store, "labeled")
+    rows = [row for batch in view.batches() for row in batch.to_pylist()]
+
+    assert [row["sample_id"] for row in rows] == list(range(12))
+    assert rows[0]["class_id"] == 2
+    assert all(row["image"] for row in rows)
+
+
+def test_a_query_of_ones_own_parameters_is_checked(store: Store) -> None:
+    with pytest.raises(QueryError, match="--images-per-class is missing"):
+        select(store, selection(parameters={"min_confidence": 0.3, "seed": 0}))
+
+
+def test_a_teacher_without_labels_is_named(store: Store) -> None:
+    with pytest.raises(InputError, match="teacher 't9' has no labels of iteration 1"):
+        select(store, selection(teacher_id="t9"))
+
+
+def test_evaluation_reads_the_truth_that_selection_does_not(store: Store) -> None:
+    probabilities = give_labels(store)
+    select(store, selection(200))
+    (row,) = run_query(store, "calibration/pseudo_label_accuracy").to_pylist()
+    truth = np.arange(12, 72) % 3
+    kept = probabilities.max(axis=1) > FLOOR
+    expected = (probabilities.argmax(axis=1) == truth)[kept].mean()
+
+    assert row["accuracy"] == pytest.approx(expected)
+    assert row["num_images"] == kept.sum()

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from plstore.errors import RecipeError
+from trainers.recipe import load_recipe, recipes_folder
+
+
+@pytest.mark.parametrize("path", sorted(recipes_folder().glob("*.toml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_is_sound(path: Path) -> None:
+    assert load_recipe(path.stem).name == path.stem
+
+
+def test_all_errors_come_at_once_each_with_field_value_and_remedy() -> None:
+    wrong = ["train.stepz=3", "model.channels=7", "seed='abc'", "select.min_confidence=2"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("fashion_mnist", wrong)
+    message = str(caught.value)
+
+    assert "4 wrong" in message
+    assert "train.stepz: unknown key; known are ema_decay" in message
+    assert "model.channels: found 7; input should be 1 or 3" in message
+    assert "seed: found 'abc'; input should be a valid integer" in message
+    assert "select.min_confidence: found 2; input should be less than 1" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("noise.ops.spin=1", "ops spin unknown; wanted some of identity, rotate"),
+        ("train.warmup_steps=9999", "warmup_steps 9999 is not below steps 1400"),
+        ("data.source=idx", "source 'idx' needs path"),
+        ("data.source=folders", "source 'folders' needs labeled and unlabeled"),
+        ("model.mean=[0.5, 0.5]", "mean has 2 values for 1 channels"),
+        ("train.learning_rate=nan", "learning_rate"),
+        ("steps", "wanted path.to.key=value"),
+        ("seed.deep=1", "'seed' is a value, not a section"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(override: str, words: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("fashion_mnist", [override])
+
+    assert words in str(caught.value)
+
+
+def test_overrides_are_read_as_toml_and_quotes_may_be_left_off() -> None:
+    overrides = ["train.steps=7", "train.warmup_steps=0", "model.teacher=resnet10t"]
+    recipe = load_recipe("fashion_mnist", [*overrides, "data.path='7'"])
+
+    assert (recipe.train.steps, recipe.train.warmup_steps) == (7, 0)
+    assert (recipe.model.teacher, recipe.data.path) == ("resnet10t", "7")
+
+
+def test_an_unknown_recipe_lists_those_that_ship(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="plstore ships fashion_mnist, images"):
+        load_recipe("imagenet21k")
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(RecipeError, match="is no TOML"):
+        load_recipe(tmp_path / "broken.toml")
+
+
+def test_students_grow_as_the_recipe_says_and_the_last_repeats() -> None:
+    recipe = load_recipe("fashion_mnist", ["model.students=['a', 'b']"])
+
+    assert [recipe.model.student(i) for i in range(4)] == ["test_resnet", "a", "b", "b"]
+
+
+def test_the_hash_follows_every_value() -> None:
+    assert load_recipe("fashion_mnist").hash == load_recipe("fashion_mnist").hash
+    assert load_recipe("fashion_mnist").hash != load_recipe("fashion_mnist", ["seed=1"]).hash
