@@ -54,7 +54,9 @@ def give_labels(
     store: Store,
     teacher_id: str = "t0",
     iteration: int = 1,
+    *,
     probabilities: npt.NDArray[np.float32] | None = None,
+    name: str = "labels",
 ) -> npt.NDArray[np.float32]:
     rows = store.table("images").read(columns=["sample_id", "split"]).to_pylist()
     ids = np.array([r["sample_id"] for r in rows if r["split"] == "unlabeled"], np.int64)
@@ -63,8 +65,8 @@ def give_labels(
         probabilities = random.dirichlet([0.5] * 3, len(ids)).astype(np.float32)
     label_set = LabelSet(teacher_id=teacher_id, iteration=iteration, split="unlabeled")
     batch = LabelBatch(sample_ids=ids, probabilities=probabilities)
-    shards = write_labels(store, label_set, [batch], k=20)
-    transaction = f"labels-{teacher_id}-{iteration}"
+    transaction = f"{name}-{teacher_id}-{iteration}"
+    shards = write_labels(store, label_set, [batch], k=20, identity=transaction)
     commit_labels(store, shards, lineage={"step": "label"}, transaction=transaction)
     return probabilities
 

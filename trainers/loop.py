@@ -110,12 +110,13 @@ class Run:
                     counts["conversions"][row["conversion"]] += row["num_images"]
         return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
 
-    def _labeled(self, step: Step, _: list[Outputs]) -> Outputs:
+    def _labeled(self, step: Step, needs: list[Outputs]) -> Outputs:
         view = select_labeled(
             self.store,
             f"{self.recipe.name}-labeled",
             recipe_hash=self.recipe.hash,
             identity=step.key,
+            as_of={"images": needs[0]["images_version"]},
         )
         return {"view": step.key, "num_images": view.record.num_images}
 
@@ -224,7 +225,13 @@ class Run:
                     temperature=self.recipe.label.temperature,
                     on_images=advance,
                 )
-                shards += write_labels(self.store, label_set, batches, k=self.recipe.label.topk)
+                shards += write_labels(
+                    self.store,
+                    label_set,
+                    batches,
+                    k=self.recipe.label.topk,
+                    identity=step.key,
+                )
         lineage = {
             "step": step.name,
             "teacher_id": teacher["teacher_id"],
@@ -232,8 +239,9 @@ class Run:
             "recipe_hash": self.recipe.hash,
             "images_version": imported["images_version"],
         }
-        commit_labels(self.store, shards, lineage=lineage, transaction=step.key)
-        return {"teacher_id": teacher["teacher_id"], "labels": counts}
+        version = commit_labels(self.store, shards, lineage=lineage, transaction=step.key)
+        pins = {"images": imported["images_version"], "soft_labels": version}
+        return {"teacher_id": teacher["teacher_id"], "labels": counts, "pins": pins}
 
     def _select(self, step: Step, needs: list[Outputs]) -> Outputs:
         settings = self.recipe.select
@@ -252,7 +260,7 @@ class Run:
             },
             recipe_hash=self.recipe.hash,
         )
-        view = select(self.store, selection, identity=step.key)
+        view = select(self.store, selection, identity=step.key, as_of=needs[0]["pins"])
         counts = dict(view.record.counts)
         self._say_counts(counts, quota)
         return {"view": step.key, "teacher_id": needs[0]["teacher_id"], "counts": counts}

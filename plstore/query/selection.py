@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 
@@ -18,7 +19,7 @@ from plstore.store import (
     ViewRecord,
     check_view_name,
     find_view,
-    open_view,
+    next_version,
     write_view,
 )
 
@@ -122,7 +123,13 @@ class Selection:
         }
 
 
-def select(store: Store, selection: Selection, *, identity: str | None = None) -> View:
+def select(
+    store: Store,
+    selection: Selection,
+    *,
+    identity: str | None = None,
+    as_of: Mapping[str, int] | None = None,
+) -> View:
     """Run a selection and keep its result as a new version of a view.
 
     The view holds all accepted labeled images and the pseudo-labeled images that the query
@@ -134,6 +141,7 @@ def select(store: Store, selection: Selection, *, identity: str | None = None) -
         selection: What to select.
         identity: Of this selection: done twice, it adds nothing. By default each call is a
             selection of its own.
+        as_of: Version to read by table; newest where not named.
 
     Raises:
         InputError: If the teacher has no labels of that iteration, or nothing is left.
@@ -145,11 +153,16 @@ def select(store: Store, selection: Selection, *, identity: str | None = None) -
         return _decide(connection, store, selection, query), [_LABELED_ROWS, _PSEUDO_ROWS]
 
     record = _Draft(selection.view, query.name, query.sql, parameters, selection.recipe_hash)
-    return _write(store, record, identity, decide)
+    return _write(store, record, identity, decide, as_of or {})
 
 
 def select_labeled(
-    store: Store, name: str, *, recipe_hash: str = "", identity: str | None = None
+    store: Store,
+    name: str,
+    *,
+    recipe_hash: str = "",
+    identity: str | None = None,
+    as_of: Mapping[str, int] | None = None,
 ) -> View:
     """Keep all accepted labeled images, and no others, as a view: a teacher trains on it."""
 
@@ -157,7 +170,7 @@ def select_labeled(
         return {}, [_LABELED_ROWS]
 
     record = _Draft(name, "labeled", _LABELED_ROWS, {}, recipe_hash)
-    return _write(store, record, identity, decide)
+    return _write(store, record, identity, decide, as_of or {})
 
 
 @dataclass(frozen=True)
@@ -172,31 +185,31 @@ class _Draft:
 _Decide = Callable[[duckdb.DuckDBPyConnection], tuple[dict[str, Any], list[str]]]
 
 
-def _write(store: Store, draft: _Draft, identity: str | None, decide: _Decide) -> View:
+def _write(  # noqa: PLR0917  private: the two doors above pass what they got
+    store: Store,
+    draft: _Draft,
+    identity: str | None,
+    decide: _Decide,
+    as_of: Mapping[str, int],
+) -> View:
     check_view_name(draft.view)
     if identity is not None and (existing := find_view(store, identity)) is not None:
         return existing
-    version = _next_version(store, draft.view)
-    pins = store.versions()
+    identity = identity or f"view-{uuid4().hex}"
+    version = next_version(store, draft.view, identity)
+    pins = store.versions() | dict(as_of)
     with closing(connect(store, as_of=pins)) as connection:
         counts, queries = decide(connection)
         record = ViewRecord(
             **vars(draft),
             version=version,
-            identity=identity or f"view-{draft.view}-{version}",
+            identity=identity,
             pins=pins,
             counts=counts,
             code_version=plstore.__version__,
         )
         rows = chain.from_iterable(stream(connection, sql) for sql in queries)
         return write_view(store, record, rows)
-
-
-def _next_version(store: Store, name: str) -> int:
-    try:
-        return open_view(store, name).record.version + 1
-    except InputError:
-        return 1
 
 
 def _decide(

@@ -60,7 +60,7 @@ def accuracy_by_iteration(result: Mapping[str, Any]) -> "Figure":
     )
     axes.set_ylabel(f"{name} accuracy, %")
     axes.margins(y=0.2)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="best", frameon=False)
     return figure
 
 
@@ -76,6 +76,7 @@ def confidence_histogram(store: Store, teacher_ids: Sequence[str], floor: float)
                 counts[row["bin"]] += row["num_labels"]
         colour = _COLOURS[index % len(_COLOURS)]
         axes.stairs(counts, edges, label=teacher_id, color=colour, linewidth=1.5)
+    axes.set_yscale("symlog", linthresh=10)
     axes.axvline(floor, color="black", linestyle=":", label=f"floor {floor:g}")
     axes.set_xlabel("confidence (highest probability)")
     axes.set_ylabel("unlabeled images")

@@ -16,6 +16,7 @@ from plstore.store.views import (
     ViewRecord,
     check_view_name,
     find_view,
+    next_version,
     open_view,
     write_view,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "find_view",
     "import_images",
     "judge",
+    "next_version",
     "open",
     "open_view",
     "write_labels",

@@ -12,6 +12,7 @@ import pyarrow as pa
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
 from plstore.schema import ACCEPTED, SPLITS, TABLES
+from plstore.store.table import SAMPLE_IDS, Claim
 from plstore.store.verdict import (
     DEFAULT_MAX_PIXELS,
     Verdict,
@@ -92,44 +93,99 @@ def import_images(
 
     Raises:
         InputError: If a class or split is unknown, or a key is there with other contents.
+        CommitConflictError: If another import ran at the same time; run it again.
     """
-    class_ids = store.ensure_classes(class_names)
-    known = _known_keys(store, dataset)
-    counts = ImportCounts()
-    next_id = store.next_sample_id()
-    rows: list[dict[str, Any]] = []
-    truths: list[dict[str, Any]] = []
-    num_bytes = 0
+    writer = _Writer(store, dataset, store.ensure_classes(class_names))
     with large_images_are_verdicts():
-        for record, verdict, digest in _judged(records, max_pixels):
+        for record, digest, verdict in _judged(records, writer, max_pixels):
             on_progress(1)
-            if _is_known(known, record, digest, dataset):
-                counts.already_there += 1
-                continue
-            rows.append(_row(record, verdict, digest, dataset, class_ids, next_id))
-            if record.truth is not None:
-                label = _class_id(record.truth, class_ids, record.key)
-                truths.append({"sample_id": next_id, "label": label})
-            known[record.key] = digest
-            next_id += 1
-            num_bytes += len(verdict.data or b"")
-            counts.verdicts[verdict.verdict] += 1
-            counts.splits[record.split] += 1
-            if verdict.conversion is not None:
-                counts.conversions[verdict.conversion] += 1
-            if len(rows) >= _SHARD_ROWS or num_bytes >= _SHARD_BYTES:
-                _commit(store, dataset, rows, truths)
-                rows, truths, num_bytes = [], [], 0
-    if rows:
-        _commit(store, dataset, rows, truths)
-    return counts
+            if verdict is None or record.key in writer.known:
+                writer.meet_again(record, digest)
+            else:
+                writer.add(record, digest, verdict)
+    writer.flush()
+    return writer.counts
+
+
+class _Writer:
+    """Numbers images and commits them shard by shard."""
+
+    def __init__(self, store: "Store", dataset: str, class_ids: dict[str, int]) -> None:
+        self.counts = ImportCounts()
+        self.known = _known_images(store, dataset)
+        self._store = store
+        self._dataset = dataset
+        self._class_ids = class_ids
+        self._next_id = store.next_sample_id()
+        self._with_truth = set(store.table("truth").read()["sample_id"].to_pylist())
+        self._rows: list[dict[str, Any]] = []
+        self._truths: list[dict[str, Any]] = []
+        self._num_bytes = 0
+
+    def meet_again(self, record: ImageRecord, digest: str) -> None:
+        stored, sample_id = self.known[record.key]
+        if stored != digest:
+            raise InputError(
+                f"image {record.key!r} of dataset {self._dataset!r} is in the store with other "
+                f"contents (hash {stored}, now {digest}); import it under another dataset name"
+            )
+        self.counts.already_there += 1
+        if sample_id not in self._with_truth:  # an import was stopped between its two commits
+            self._note_truth(record, sample_id)
+
+    def add(self, record: ImageRecord, digest: str, verdict: Verdict) -> None:
+        row = _row(record, verdict, self._class_ids)
+        row |= {"sample_id": self._next_id, "dataset": self._dataset, "content_hash": digest}
+        self._note_truth(record, self._next_id)
+        self._rows.append(row)
+        self.known[record.key] = (digest, self._next_id)
+        self._next_id += 1
+        self._num_bytes += len(verdict.data or b"")
+        self.counts.verdicts[verdict.verdict] += 1
+        self.counts.splits[record.split] += 1
+        if verdict.conversion is not None:
+            self.counts.conversions[verdict.conversion] += 1
+        if len(self._rows) >= _SHARD_ROWS or self._num_bytes >= _SHARD_BYTES:
+            self.flush()
+
+    def _note_truth(self, record: ImageRecord, sample_id: int) -> None:
+        if record.truth is not None:
+            label = _class_id(record.truth, self._class_ids, record.key)
+            self._truths.append({"sample_id": sample_id, "label": label})
+            self._with_truth.add(sample_id)
+
+    def flush(self) -> None:
+        """Commit the images, then their truth: numbers are sure once the images are in."""
+        if self._rows:
+            first, last = self._rows[0]["sample_id"], self._rows[-1]["sample_id"]
+            hashes = value_hash({"hashes": [row["content_hash"] for row in self._rows]})
+            claim = Claim(name=SAMPLE_IDS, start=first, end=last + 1)
+            self._commit("images", self._rows, f"{first:012d}-{hashes}", claim)
+        if self._truths:
+            self._commit("truth", self._truths, value_hash({"truths": self._truths}), None)
+        self._rows, self._truths, self._num_bytes = [], [], 0
+
+    def _commit(
+        self, table: str, rows: list[dict[str, Any]], identity: str, claim: Claim | None
+    ) -> None:
+        ids = [rows[0]["sample_id"], rows[-1]["sample_id"]]
+        lineage = {"step": "import", "dataset": self._dataset, "sample_ids": ids}
+        content = pa.Table.from_pylist(rows, schema=TABLES[table].columns)
+        self._store.table(table).append(
+            content, lineage=lineage, transaction=f"{table}-{identity}", claim=claim
+        )
 
 
 def _judged(
-    records: Iterable[ImageRecord], max_pixels: int
-) -> Iterator[tuple[ImageRecord, Verdict, str]]:
-    def work(record: ImageRecord) -> tuple[ImageRecord, Verdict, str]:
-        return record, judge(record.data, max_pixels=max_pixels), content_hash(record.data)
+    records: Iterable[ImageRecord], writer: _Writer, max_pixels: int
+) -> Iterator[tuple[ImageRecord, str, Verdict | None]]:
+    """Yield records with their hash and, unless they are in the store, their verdict."""
+
+    def work(record: ImageRecord) -> tuple[ImageRecord, str, Verdict | None]:
+        digest = content_hash(record.data)
+        if record.key in writer.known:
+            return record, digest, None
+        return record, digest, judge(record.data, max_pixels=max_pixels)
 
     source = iter(records)
     with ThreadPoolExecutor() as pool:
@@ -137,21 +193,13 @@ def _judged(
             yield from pool.map(work, batch)
 
 
-def _known_keys(store: "Store", dataset: str) -> dict[str, str]:
+def _known_images(store: "Store", dataset: str) -> dict[str, tuple[str, int]]:
+    """Return hash and number of a dataset's images, by key."""
     where = pa.compute.field("dataset") == dataset
-    rows = store.table("images").read(columns=["key", "content_hash"], where=where)
-    return dict(zip(rows["key"].to_pylist(), rows["content_hash"].to_pylist(), strict=True))
-
-
-def _is_known(known: dict[str, str], record: ImageRecord, digest: str, dataset: str) -> bool:
-    if record.key not in known:
-        return False
-    if known[record.key] != digest:
-        raise InputError(
-            f"image {record.key!r} of dataset {dataset!r} is in the store with other contents "
-            f"(hash {known[record.key]}, now {digest}); import it under another dataset name"
-        )
-    return True
+    columns = ["key", "content_hash", "sample_id"]
+    rows = store.table("images").read(columns=columns, where=where)
+    values = zip(*(rows[name].to_pylist() for name in columns), strict=True)
+    return {key: (digest, sample_id) for key, digest, sample_id in values}
 
 
 def _class_id(name: str, class_ids: dict[str, int], key: str) -> int:
@@ -163,14 +211,7 @@ def _class_id(name: str, class_ids: dict[str, int], key: str) -> int:
     return class_ids[name]
 
 
-def _row(  # noqa: PLR0917  private: one row from its six parts
-    record: ImageRecord,
-    verdict: Verdict,
-    digest: str,
-    dataset: str,
-    class_ids: dict[str, int],
-    sample_id: int,
-) -> dict[str, Any]:
+def _row(record: ImageRecord, verdict: Verdict, class_ids: dict[str, int]) -> dict[str, Any]:
     if record.split not in SPLITS:
         raise InputError(
             f"image {record.key!r} has the split {record.split!r}; wanted one of "
@@ -180,29 +221,12 @@ def _row(  # noqa: PLR0917  private: one row from its six parts
     if label is None and record.split != "unlabeled" and verdict.verdict == ACCEPTED:
         raise InputError(f"image {record.key!r} of split {record.split!r} has no label")
     return {
-        "sample_id": sample_id,
-        "dataset": dataset,
         "key": record.key,
         "split": record.split,
         "label": label,
         "image": {"bytes": verdict.data, "path": record.key},
         "width": verdict.width,
         "height": verdict.height,
-        "content_hash": digest,
         "verdict": verdict.verdict,
         "conversion": verdict.conversion,
     }
-
-
-def _commit(
-    store: "Store", dataset: str, rows: list[dict[str, Any]], truths: list[dict[str, Any]]
-) -> None:
-    first, last = rows[0]["sample_id"], rows[-1]["sample_id"]
-    identity = value_hash({"dataset": dataset, "hashes": [r["content_hash"] for r in rows]})
-    transaction = f"images-{first:012d}-{identity}"
-    lineage = {"step": "import", "dataset": dataset, "sample_ids": [first, last]}
-    if truths:  # before the images: truth of an image that never came harms nobody
-        table = pa.Table.from_pylist(truths, schema=TABLES["truth"].columns)
-        store.table("truth").append(table, lineage=lineage, transaction=transaction)
-    table = pa.Table.from_pylist(rows, schema=TABLES["images"].columns)
-    store.table("images").append(table, lineage=lineage, transaction=transaction)

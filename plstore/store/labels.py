@@ -53,7 +53,12 @@ def check_teacher_id(teacher_id: str) -> str:
 
 
 def write_labels(
-    store: "Store", label_set: LabelSet, batches: Iterable[LabelBatch], *, k: int
+    store: "Store",
+    label_set: LabelSet,
+    batches: Iterable[LabelBatch],
+    *,
+    k: int,
+    identity: str,
 ) -> list[Shard]:
     """Write a teacher's distributions as shards that `commit_labels` makes visible.
 
@@ -65,6 +70,7 @@ def write_labels(
         label_set: Partition that these labels fill.
         batches: Distributions in ascending order of sample id.
         k: Classes that the top-k codec keeps.
+        identity: Of this labeling, [a-z0-9_-]+: the same labels must get the same.
 
     Raises:
         InputError: If ids do not ascend, or the number of classes is not the store's.
@@ -77,21 +83,27 @@ def write_labels(
         _check_batch(batch, last_id, len(store.class_names))
         for piece_block, piece in _blocks(_coded(batch, k)):
             if piece_block != block and parts:
-                shards.append(_write(store, label_set, block, parts))
+                shards.append(_write(store, label_set, f"{identity}-{block:06d}", parts))
                 parts = []
             block = piece_block
             parts.append(piece)
         last_id = int(batch.sample_ids[-1])
     if parts:
-        shards.append(_write(store, label_set, block, parts))
+        shards.append(_write(store, label_set, f"{identity}-{block:06d}", parts))
     return shards
 
 
 def commit_labels(
     store: "Store", shards: list[Shard], *, lineage: Mapping[str, Any], transaction: str
 ) -> int:
-    """Make written labels visible in one commit; return the version of `soft_labels`."""
-    return store.table("soft_labels").commit(shards, lineage=lineage, transaction=transaction)
+    """Make written labels visible in one commit; return the version of `soft_labels`.
+
+    Labels that the same teacher gave to the same split and iteration before leave the newest
+    snapshot; older versions, and the views that pin them, keep them.
+    """
+    return store.table("soft_labels").commit(
+        shards, lineage=lineage, transaction=transaction, replace=True
+    )
 
 
 def _check_batch(batch: LabelBatch, last_id: int, num_classes: int) -> None:
@@ -126,11 +138,11 @@ def _blocks(rows: pa.Table) -> Iterable[tuple[int, pa.Table]]:
         yield int(blocks[start]), rows.slice(start, end - start)
 
 
-def _write(store: "Store", label_set: LabelSet, block: int, parts: list[pa.Table]) -> Shard:
+def _write(store: "Store", label_set: LabelSet, name: str, parts: list[pa.Table]) -> Shard:
     partition: PartitionValues = {
         "iteration": label_set.iteration,
         "teacher_id": label_set.teacher_id,
         "split": label_set.split,
     }
-    name = f"labels-{block * _SHARD_IDS:012d}"
-    return store.table("soft_labels").write_shard(name, pa.concat_tables(parts), partition)
+    rows = pa.concat_tables(parts)
+    return store.table("soft_labels").write_shard(f"labels-{name}", rows, partition)

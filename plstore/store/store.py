@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from plstore.errors import InputError, StoreError, StoreNotFoundError
 from plstore.schema import ACCEPTED, FORMAT_VERSION, TABLES
 from plstore.storage import folder_bytes, read_json, write_json
-from plstore.store.table import Commit, Table
+from plstore.store.table import SAMPLE_IDS, Commit, Table
 
 _MARKER = "plstore.json"
 _WORK = "_plstore"
@@ -93,8 +93,7 @@ class Store:
 
     def next_sample_id(self) -> int:
         """Return the number of the next image to come."""
-        ids = self.table("images").read(columns=["sample_id"])["sample_id"]
-        return 0 if not len(ids) else int(pc.max(ids).as_py()) + 1
+        return self.table("images").sequence(SAMPLE_IDS)
 
     def count_images(self, split: str, *, version: int | None = None) -> int:
         """Return the number of accepted images of a split."""

@@ -7,12 +7,12 @@ adds nothing; a shard that no commit names is invisible.
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -29,6 +29,9 @@ _MAX_ROW_GROUP_ROWS = 8192
 _YEARS = "interval 3650 days"
 _LINEAGE = "plstore.lineage"
 
+SAMPLE_IDS: Final = "sample-ids"
+"""The sequence of `images` that numbers them."""
+
 PartitionValues = Mapping[str, str | int]
 
 
@@ -42,6 +45,19 @@ class Shard:
     num_rows: int
     partition: Mapping[str, str]
     stats: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Numbers that a commit takes from a sequence of its table.
+
+    A sequence hands out each number once, whatever happens: the commit that takes `start` up to
+    `end` is refused unless the sequence stands at `start` when it is made.
+    """
+
+    name: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +111,14 @@ class Table:
         """Return the newest version: the number of its last commit."""
         return int(self._delta().version())
 
-    def has_transaction(self, transaction: str) -> bool:
-        """Whether a commit with this identity is in the table."""
-        return self._delta().transaction_version(transaction) is not None
+    def transaction(self, identity: str) -> int | None:
+        """Return the number that a commit of this identity recorded, if there is one."""
+        number = self._delta().transaction_version(identity)
+        return None if number is None else int(number)
+
+    def sequence(self, name: str) -> int:
+        """Return where a sequence stands: 0 before its first commit. See `Claim`."""
+        return self.transaction(f"sequence-{name}") or 0
 
     def write_shard(
         self, name: str, rows: pa.Table, partition: PartitionValues | None = None
@@ -153,7 +174,13 @@ class Table:
         )
 
     def commit(
-        self, shards: Sequence[Shard], *, lineage: Mapping[str, Any], transaction: str
+        self,
+        shards: Collection[Shard],
+        *,
+        lineage: Mapping[str, Any],
+        transaction: str,
+        claim: Claim | None = None,
+        replace: bool = False,
     ) -> int:
         """Make shards visible in one atomic commit and return the table's version.
 
@@ -162,28 +189,27 @@ class Table:
             lineage: JSON-like: who and what made these rows; shown by `history`.
             transaction: Identity of this commit. One that is already in the table is not
                 repeated: its rows are there.
+            claim: Numbers that these rows take from a sequence.
+            replace: Whether rows of the same partitions leave the snapshot in the same commit;
+                older versions keep them.
 
         Raises:
-            CommitConflictError: If another writer got in the way every time; run it again.
+            CommitConflictError: If another writer took the claimed numbers, or changed the same
+                partitions; nothing of this commit was written.
         """
         delta = self._delta()
         if delta.transaction_version(transaction) is not None:
             return int(delta.version())
-        milliseconds = int(datetime.now(UTC).timestamp() * 1000)
-        actions: list[AddAction | RemoveAction] = [
-            AddAction(
-                path=shard.path,
-                size=shard.size_bytes,
-                partition_values=dict(shard.partition),
-                modification_time=milliseconds,
-                data_change=True,
-                stats=json.dumps(shard.stats),
-            )
-            for shard in shards
-        ]
+        transactions = [Transaction(transaction, 1 if claim is None else claim.end)]
+        if claim is not None:
+            self._check_claim(delta, claim)
+            transactions.append(Transaction(f"sequence-{claim.name}", claim.end))
+        actions: list[AddAction | RemoveAction] = [_add(shard) for shard in shards]
+        if replace:
+            actions += self._removals(delta, shards)
         properties = CommitProperties(
             custom_metadata={_LINEAGE: json.dumps(lineage, sort_keys=True)},
-            app_transactions=[Transaction(transaction, 1)],
+            app_transactions=transactions,
         )
         try:
             delta.create_write_transaction(
@@ -200,12 +226,51 @@ class Table:
             ) from error
         return self.version()
 
-    def append(self, rows: pa.Table, *, lineage: Mapping[str, Any], transaction: str) -> int:
+    def _check_claim(self, delta: DeltaTable, claim: Claim) -> None:
+        found = int(delta.transaction_version(f"sequence-{claim.name}") or 0)
+        if found != claim.start:
+            raise CommitConflictError(
+                f"another writer took the numbers {claim.start} to {found - 1} of "
+                f"{claim.name!r} in {self.root}. Nothing of this commit was written; run the "
+                "same command again"
+            )
+
+    @staticmethod
+    def _removals(delta: DeltaTable, shards: Collection[Shard]) -> list[RemoveAction]:
+        partitions = {tuple(sorted(shard.partition.items())) for shard in shards}
+        kept = {shard.path for shard in shards}
+        removals = []
+        for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
+            values: dict[str, str | None] = {
+                name.removeprefix("partition."): str(value)
+                for name, value in action.items()
+                if name.startswith("partition.")
+            }
+            if tuple(sorted(values.items())) in partitions and action["path"] not in kept:
+                removals.append(
+                    RemoveAction(
+                        action["path"],
+                        data_change=True,
+                        deletion_timestamp=_now_milliseconds(),
+                        size=action["size_bytes"],
+                        partition_values=values,
+                    )
+                )
+        return removals
+
+    def append(
+        self,
+        rows: pa.Table,
+        *,
+        lineage: Mapping[str, Any],
+        transaction: str,
+        claim: Claim | None = None,
+    ) -> int:
         """Write and commit rows of an unpartitioned table in one go."""
-        if self.has_transaction(transaction):
+        if self.transaction(transaction) is not None:
             return self.version()
         shard = self.write_shard(f"part-{transaction}", rows)
-        return self.commit([shard], lineage=lineage, transaction=transaction)
+        return self.commit([shard], lineage=lineage, transaction=transaction, claim=claim)
 
     def files(self, version: int | None = None) -> list[str]:
         """Return the Parquet files of a snapshot, sorted, as absolute paths."""
@@ -244,6 +309,21 @@ class Table:
                 operation=str(entry["operation"]),
                 lineage=json.loads(entry.get(_LINEAGE, "{}")),
             )
+
+
+def _now_milliseconds() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def _add(shard: Shard) -> AddAction:
+    return AddAction(
+        path=shard.path,
+        size=shard.size_bytes,
+        partition_values=dict(shard.partition),
+        modification_time=_now_milliseconds(),
+        data_change=True,
+        stats=json.dumps(shard.stats),
+    )
 
 
 def _leaf_names(schema: pa.Schema) -> list[str]:

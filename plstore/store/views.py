@@ -13,6 +13,7 @@ import pyarrow.dataset
 
 from plstore.errors import InputError
 from plstore.fingerprint import canonical_json
+from plstore.store.table import Claim
 
 if TYPE_CHECKING:
     from plstore.store.store import Store
@@ -123,6 +124,13 @@ def _view(store: "Store", row: dict[str, Any]) -> View:
     return View(store, ViewRecord(**row))
 
 
+def next_version(store: "Store", name: str, identity: str) -> int:
+    """Return the version that a selection gets: a new one, or its own if it was cut short."""
+    table = store.table("view_rows")
+    own = table.transaction(identity)
+    return table.sequence(f"view-{name}") + 1 if own is None else own
+
+
 def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBatch]) -> View:
     """Write a view's rows, commit them, then the row of `views` that makes it exist.
 
@@ -130,13 +138,18 @@ def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBa
         store: Where to.
         record: What is known before the rows are written; its sums are filled in here.
         batches: Rows with the columns of `view_rows`, without view and version.
+
+    Raises:
+        InputError: If there are no rows.
+        CommitConflictError: If another selection took the same version; select again.
     """
     check_view_name(record.view)
     table = store.table("view_rows")
     partition: PartitionValues = {"view": record.view, "version": record.version}
     shards, num_images, num_draws = [], 0, 0
     for index, rows in enumerate(_shards(batches)):
-        shards.append(table.write_shard(f"part-{index:06d}", rows, partition))
+        name = f"{record.identity}-{index:06d}"
+        shards.append(table.write_shard(name, rows, partition))
         num_images += rows.num_rows
         num_draws += int(pc.sum(rows["copies"]).as_py() or 0)
     if not shards:
@@ -145,7 +158,10 @@ def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBa
             f"pseudo-label was kept ({canonical_json(dict(record.counts))})"
         )
     lineage = {"step": "select", "view": record.view, "version": record.version}
-    rows_version = table.commit(shards, lineage=lineage, transaction=record.identity)
+    claim = Claim(name=f"view-{record.view}", start=record.version - 1, end=record.version)
+    rows_version = table.commit(
+        shards, lineage=lineage, transaction=record.identity, claim=claim
+    )
     sums = {"num_images": num_images, "num_draws": num_draws, "rows_version": rows_version}
     complete = ViewRecord(**{**vars(record), **sums})
     schema = store.table("views").spec.columns

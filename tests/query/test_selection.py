@@ -8,7 +8,7 @@ import pytest
 
 from plstore.errors import InputError, QueryError
 from plstore.query import Selection, run_query, select, select_labeled
-from plstore.store import ImageRecord, Store, import_images, open_view
+from plstore.store import ImageRecord, Store, Table, import_images, open_view
 from tests.conftest import CLASS_NAMES, give_labels
 
 FLOOR = 0.5
@@ -182,3 +182,37 @@ def test_evaluation_reads_the_truth_that_selection_does_not(store: Store) -> Non
 
     assert row["accuracy"] == pytest.approx(expected)
     assert row["num_images"] == kept.sum()
+
+
+def test_a_selection_cut_short_before_its_record_takes_up_its_own_version(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_labels(store)
+    append = Table.append
+
+    def die(self: Table, *args: object, **options: object) -> int:
+        if self.spec.name == "views":
+            raise KeyboardInterrupt
+        return append(self, *args, **options)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(Table, "append", die)
+    with pytest.raises(KeyboardInterrupt):
+        select(store, selection(), identity="cut")
+    monkeypatch.undo()
+    other = select(store, selection(3), identity="other")
+    again = select(store, selection(), identity="cut")
+    rows = [row for batch in again.batches() for row in batch.to_pylist()]
+
+    assert (again.record.version, other.record.version) == (1, 2)
+    assert len(rows) == again.record.num_images == len({row["sample_id"] for row in rows})
+
+
+def test_a_selection_reads_the_versions_it_is_told_to(store: Store) -> None:
+    first = give_labels(store)
+    pins = store.versions()
+    give_labels(store, probabilities=np.roll(first, 1, axis=1), name="again")
+    view = select(store, selection(200), as_of=pins)
+    kept = {row["sample_id"]: row["class_id"] for row in pseudo_rows(store)}
+
+    assert view.record.pins["soft_labels"] == pins["soft_labels"]
+    assert all(first[sample_id - 12].argmax() == c for sample_id, c in kept.items())

@@ -4,16 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import plstore
-from plstore.errors import InputError, StoreError, StoreNotFoundError
+from plstore.errors import CommitConflictError, InputError, StoreError, StoreNotFoundError
 from plstore.schema import TABLES
-from plstore.store import ImageRecord, Store, import_images
+from plstore.store import ImageRecord, Store, Table, import_images
 from tests.conftest import CLASS_NAMES, encode, give_labels, make_records
 
 
@@ -174,8 +176,6 @@ import_images(store, many_records(), dataset="d", class_names=["a", "b"])
 
 
 def many_records() -> list[ImageRecord]:
-    import numpy as np
-
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (1500, 8, 8), dtype=np.uint8)
     return [
@@ -201,3 +201,61 @@ def test_an_import_that_is_killed_again_and_again_ends_complete(tmp_path: Path) 
     assert killed
     assert rows["sample_id"].to_pylist() == list(range(1500))
     assert rows["key"].to_pylist() == [str(i) for i in range(1500)]
+
+
+def test_labels_given_again_replace_the_newest_and_leave_older_versions_as_they_were(
+    store: Store,
+) -> None:
+    first = give_labels(store)
+    pinned = store.table("soft_labels").version()
+    again = np.roll(first, 1, axis=1)
+    give_labels(store, probabilities=again, name="again")
+    table = store.table("soft_labels")
+    old, new = (
+        table.read(version=version).sort_by("sample_id")["class_id"].to_numpy()
+        for version in (pinned, None)
+    )
+
+    assert (old == first.argmax(axis=1)).all()
+    assert (new == again.argmax(axis=1)).all()
+
+
+def test_two_imports_at_once_never_give_two_images_one_number(store: Store) -> None:
+    taken = store.next_sample_id()
+    data = encode(np.zeros((4, 4), np.uint8))
+    other = [ImageRecord(key="o.png", split="unlabeled", data=data, truth="cat")]
+
+    class Slow(list[ImageRecord]):
+        def __iter__(self) -> Iterator[ImageRecord]:
+            import_images(store, other, dataset="quick", class_names=CLASS_NAMES)
+            yield ImageRecord(key="s.png", split="unlabeled", data=data, truth="owl")
+
+    with pytest.raises(CommitConflictError, match="another writer took the numbers"):
+        import_images(store, Slow(), dataset="slow", class_names=CLASS_NAMES)
+    ids = store.table("images").read()["sample_id"].to_pylist()
+
+    truth = store.table("truth").read().sort_by("sample_id").to_pylist()[-1]
+
+    assert sorted(ids) == [*range(taken), taken]
+    assert truth == {"sample_id": taken, "label": 0}
+
+
+def test_an_import_stopped_between_images_and_truth_is_completed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = plstore.create(tmp_path / "cut")
+    append = Table.append
+
+    def die(self: Table, *args: object, **options: object) -> int:
+        if self.spec.name == "truth":
+            raise KeyboardInterrupt
+        return append(self, *args, **options)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(Table, "append", die)
+    with pytest.raises(KeyboardInterrupt):
+        import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+    monkeypatch.undo()
+    import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+
+    assert store.table("truth").dataset().count_rows() == 60
+    assert store.table("images").dataset().count_rows() == 84

@@ -128,6 +128,21 @@ def test_a_changed_recipe_runs_beside_the_old_one(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_readmes_python_runs_on_the_demos_store(finished: Path, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = readme.split("```python\n")
+    (block,) = [part for part in blocks if part.startswith("import plstore")]
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "store").symlink_to(finished / "store")
+    code = block.split("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert "surer@1" in done.stdout
+
+
+@pytest.mark.slow
 def test_predict_names_what_it_sees_and_what_it_cannot_read(
     finished: Path, tmp_path: Path
 ) -> None:
