@@ -158,9 +158,10 @@ class _Writer:
         """Commit the images, then their truth: numbers are sure once the images are in."""
         if self._rows:
             first, last = self._rows[0]["sample_id"], self._rows[-1]["sample_id"]
-            hashes = value_hash({"hashes": [row["content_hash"] for row in self._rows]})
+            images = [(row["key"], row["content_hash"]) for row in self._rows]
+            identity = value_hash({"dataset": self._dataset, "images": images})
             claim = Claim(name=SAMPLE_IDS, start=first, end=last + 1)
-            self._commit("images", self._rows, f"{first:012d}-{hashes}", claim)
+            self._commit("images", self._rows, f"{first:012d}-{identity}", claim)
         if self._truths:
             self._commit("truth", self._truths, value_hash({"truths": self._truths}), None)
         self._rows, self._truths, self._num_bytes = [], [], 0
