@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 found wrong, 2 bad input, 3 interrupted (run it again to go on).
 """
 
+import signal
 import sys
 
 import typer
@@ -48,14 +49,18 @@ def root(
 
 def main() -> None:
     """Run the command; turn errors into a message on stderr and an exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         app()
     except PlstoreError as error:
         print(f"plstore: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        print("plstore: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+
+
+def _interrupted(*_: object) -> None:
+    print("plstore: interrupted; the same command goes on from here", file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,20 @@ def test_a_run_killed_again_and_again_ends_with_the_same_result(
 
 
 @pytest.mark.slow
+def test_an_interrupted_run_says_so_and_exits_with_3(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+
+    assert process.returncode == 3
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
 def test_a_changed_recipe_runs_beside_the_old_one(finished: Path) -> None:
     words = command(finished, "--set", "select.min_confidence=0.2", "--set", "control=false")
     done = subprocess.run(words, check=True, capture_output=True, text=True)
