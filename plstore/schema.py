@@ -115,7 +115,6 @@ TABLES: Final[dict[str, TableSpec]] = {
                 ("checkpoint", pa.string()),
                 ("checkpoint_hash", pa.string()),
                 ("preprocessing", pa.string()),
-                ("temperature", pa.float32()),
                 ("metrics", pa.string()),
                 ("view", pa.string()),
                 ("view_version", pa.int64()),

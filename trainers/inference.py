@@ -53,12 +53,12 @@ def accuracy(
     store: Store,
     split: str,
     *,
+    version: int,
     device: str,
-    on_images: Callable[[int], None] = lambda _: None,
 ) -> float:
-    """Return the top-1 accuracy on a split's accepted images, in percent."""
-    images = open_split(store, split)
+    """Return the top-1 accuracy, in percent, on a split's accepted images of a version."""
+    images = open_split(store, split, version=version)
     right = 0
-    for batch, probs in probabilities(bundle, images, device=device, on_images=on_images):
+    for batch, probs in probabilities(bundle, images, device=device):
         right += int((probs.argmax(dim=1) == batch.targets.cpu().argmax(dim=1)).sum())
     return 100 * right / len(images)

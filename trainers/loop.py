@@ -8,11 +8,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import torch
+
 import plstore
+from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json
 from plstore.loaders import open_split
-from plstore.query import Selection, run_query, select, select_labeled
+from plstore.query import Selection, run_query, saved_query, select, select_labeled
 from plstore.report.progress import Display
 from plstore.schema import Split
 from plstore.seeds import Purpose, torch_seed
@@ -26,7 +29,7 @@ from plstore.store import (
     write_labels,
 )
 from trainers.inference import accuracy, label_batches
-from trainers.model import Bundle, check_weights, load_bundle, save_bundle
+from trainers.model import Bundle, check_models, check_weights, load_bundle, save_bundle
 from trainers.recipe import Recipe
 from trainers.steps import Ledger, Step, plan_steps
 from trainers.train import Trained, Training, train
@@ -49,7 +52,11 @@ class Run:
 
     def steps(self) -> list[Step]:
         """Return the steps, in order."""
-        return plan_steps(self.recipe, self.source)
+        decisions = {}
+        for name in ("exclusions", "corrections"):
+            table = self.store.table(name)
+            decisions[name] = table.version() if table.root.is_dir() else 0
+        return plan_steps(self.recipe, self.source, decisions)
 
     def execute(self) -> dict[str, Outputs]:
         """Do every step that is not done yet; return the outputs of all, by name.
@@ -57,6 +64,9 @@ class Run:
         A run that is stopped, at whatever moment, goes on from there when it is executed
         again, and ends with the same result.
         """
+        if self.recipe.train.threads is not None:
+            torch.set_num_threads(self.recipe.train.threads)
+        check_models(self.recipe, len(self.source.class_names))
         ledger = Ledger(self.store)
         kinds: Mapping[str, Callable[[Step, list[Outputs]], Outputs]] = {
             "import": self._import,
@@ -89,11 +99,27 @@ class Run:
                 on_progress=advance,
             )
         counts = self._imported()
+        self._check_imported(counts["splits"])
         for verdict, number in counts["verdicts"].items():
             self.display.say(f"  {verdict}: {number}")
         for conversion, number in counts["conversions"].items():
             self.display.say(f"  of these converted, {conversion}: {number}")
         return {"images_version": self.store.table("images").version(), **counts}
+
+    def _check_imported(self, splits: Mapping[str, int]) -> None:
+        stored = self.store.table("images").dataset().count_rows()
+        if stored != self.source.num_images:
+            raise InputError(
+                f"{self.store.root} holds {stored} images and this recipe's data names "
+                f"{self.source.num_images} (dataset {self.source.dataset!r}: {dict(splits)}). "
+                "A run uses all images of its store: name another --store for other images"
+            )
+        for split in ("labeled", "unlabeled"):
+            if not self.store.count_images(split):
+                raise InputError(
+                    f"none of the {splits.get(split, 0)} {split} images was accepted; 'plstore "
+                    f"query run coverage/verdicts --store {self.store.root}' says why"
+                )
 
     def _imported(self) -> Outputs:
         # From the store, not from this import: an earlier one may have been stopped half-way.
@@ -180,7 +206,6 @@ class Run:
             "checkpoint": checkpoint.as_posix(),
             "checkpoint_hash": digest,
             "preprocessing": canonical_json(vars(trained.format)),
-            "temperature": self.recipe.label.temperature,
             "metrics": canonical_json({"train/loss": trained.metrics[-2][2]} if runs else {}),
             "view": training.view.record.view,
             "view_version": training.view.record.version,
@@ -238,6 +263,8 @@ class Run:
             "checkpoint_hash": teacher["checkpoint_hash"],
             "recipe_hash": self.recipe.hash,
             "images_version": imported["images_version"],
+            "temperature": self.recipe.label.temperature,
+            "topk": self.recipe.label.topk,
         }
         version = commit_labels(self.store, shards, lineage=lineage, transaction=step.key)
         pins = {"images": imported["images_version"], "soft_labels": version}
@@ -248,28 +275,31 @@ class Run:
         quota = settings.images_per_class
         if quota is None:
             quota = max(needs[0]["labels"]["unlabeled"] // len(self.store.class_names), 1)
+        standard = {
+            "min_confidence": settings.min_confidence,
+            "images_per_class": quota,
+            "seed": self.recipe.seed,
+        }
+        taken = {parameter.name for parameter in saved_query(settings.query).parameters}
+        parameters = {name: value for name, value in standard.items() if name in taken}
         selection = Selection(
             view=f"{self.recipe.name}-{step.iteration}",
             teacher_id=needs[0]["teacher_id"],
             iteration=step.iteration,
             query=settings.query,
-            parameters={
-                "min_confidence": settings.min_confidence,
-                "images_per_class": quota,
-                "seed": self.recipe.seed,
-            },
+            parameters={**parameters, **settings.parameters},
             recipe_hash=self.recipe.hash,
         )
         view = select(self.store, selection, identity=step.key, as_of=needs[0]["pins"])
         counts = dict(view.record.counts)
-        self._say_counts(counts, quota)
+        self._say_counts(counts)
         return {"view": step.key, "teacher_id": needs[0]["teacher_id"], "counts": counts}
 
-    def _say_counts(self, counts: Mapping[str, Any], quota: int) -> None:
+    def _say_counts(self, counts: Mapping[str, Any]) -> None:
         dropped = ", ".join(f"{reason} {n}" for reason, n in counts["dropped"].items())
         self.display.say(
             f"  {counts['in']} unlabeled images in, {counts['kept']} kept as "
-            f"{counts['draws']} draws ({quota} a class); dropped: {dropped or 'none'}"
+            f"{counts['draws']} draws; dropped: {dropped or 'none'}"
         )
         if counts["classes_without_candidate"]:
             names = ", ".join(counts["classes_without_candidate"])
@@ -282,7 +312,13 @@ class Run:
         for split in ("validation", "test"):
             if not self.store.count_images(split, version=imported["images_version"]):
                 continue
-            value = accuracy(bundle, self.store, split, device=self.device)
+            value = accuracy(
+                bundle,
+                self.store,
+                split,
+                version=imported["images_version"],
+                device=self.device,
+            )
             outputs[f"{split}_accuracy"] = value
             self.display.say(f"  {split} accuracy of {_title(step)}: {value:.2f} %")
         runs = [

@@ -11,13 +11,14 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from timm.models import save_for_hf
+from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from plstore.errors import InputError, StoreError
 from plstore.fingerprint import file_hash
 from plstore.loaders import ImageFormat
-from trainers.recipe import Model
+from trainers.recipe import Model, Recipe
 
 _WEIGHTS = "model.safetensors"
 _CONFIG = "config.json"
@@ -37,25 +38,65 @@ def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
     """Make a model with its noise: dropout before the classifier, stochastic depth.
 
     Raises:
-        InputError: If timm has no such model, or it does not take these settings.
+        InputError: If timm has no such model, it does not take these settings, or its weights
+            cannot be had.
     """
-    wanted = {
-        "num_classes": num_classes,
-        "in_chans": model.channels,
-        "drop_rate": model.dropout,
-        "drop_path_rate": model.stochastic_depth,
-    }
+    wanted: dict[str, float] = {"num_classes": num_classes, "in_chans": model.channels}
+    if model.dropout:
+        wanted["drop_rate"] = model.dropout
+    if model.stochastic_depth:
+        wanted["drop_path_rate"] = model.stochastic_depth
     if not timm.is_model(architecture):
         near = ", ".join(timm.list_models(f"*{architecture[:6]}*")[:8])
         raise InputError(
             f"timm has no model {architecture!r}; wanted one of timm.list_models()"
             + (f", such as {near}" if near else "")
         )
+    config = timm.get_pretrained_cfg(architecture)
+    if config is not None and config.fixed_input_size:
+        wanted["img_size"] = model.resolution
     try:
         network = timm.create_model(architecture, pretrained=model.pretrained, **wanted)
     except TypeError as error:
-        raise InputError(f"model {architecture!r} does not take {wanted}: {error}") from error
+        raise InputError(
+            f"model {architecture!r} does not take {wanted}: {error}. Settings of 0 are not "
+            "passed, such as --set model.stochastic_depth=0"
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"model {architecture!r} cannot be made with {wanted} and "
+            f"pretrained={model.pretrained}: {error}"
+        ) from error
     return cast("nn.Module", network.to(memory_format=torch.channels_last))
+
+
+def check_models(recipe: Recipe, num_classes: int) -> None:
+    """Make every model of a recipe once and let it look at an image, before hours are spent.
+
+    Raises:
+        InputError: If one cannot be made, cannot take the images, or the optimizer is unknown.
+    """
+    model = recipe.model.model_copy(update={"pretrained": False})
+    image = torch.zeros(2, model.channels, model.resolution, model.resolution)
+    students = [model.student(i) for i in range(recipe.iterations + 1)]
+    for architecture in dict.fromkeys(students):
+        network = build_model(model, architecture, num_classes)
+        try:
+            with torch.inference_mode():
+                network.eval()(image)
+        except Exception as error:
+            raise InputError(
+                f"model {architecture!r} cannot take images of {model.resolution} pixels with "
+                f"{model.channels} channels: {error}. Change --resolution or --model"
+            ) from error
+    weights = [torch.nn.Parameter(torch.zeros(1))]
+    try:
+        create_optimizer_v2(weights, opt=recipe.train.optimizer, lr=1.0)
+    except Exception as error:
+        raise InputError(
+            f"train.optimizer is {recipe.train.optimizer!r}: {error}; wanted a name that timm "
+            "knows, such as adamw, sgd or rmsproptf"
+        ) from error
 
 
 def image_format(model: Model, network: nn.Module) -> ImageFormat:
@@ -147,6 +188,11 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
 
 def check_weights(folder: Path, digest: str) -> None:
     """Raise StoreError unless a folder's weights are those that a teacher was saved with."""
+    if not (folder / _WEIGHTS).is_file():
+        raise StoreError(
+            f"{folder / _WEIGHTS} is gone, and the store says that it was trained. Restore it, "
+            "or run the recipe in a new store"
+        )
     found = file_hash(folder / _WEIGHTS)
     if found != digest:
         raise StoreError(

@@ -184,6 +184,8 @@ def _teacher(store: Store, teacher_id: str | None) -> Row:
 
 def _seed_line(result: Row) -> Row:
     key = "test_accuracy"
+    if result["teacher"][key] is None:
+        key = "validation_accuracy"
     teacher, last = result["teacher"][key], result["students"][-1][key]
     control = None if result["control"] is None else result["control"][key]
     line: Row = {"seed": result["seed"], "teacher": teacher, "control": control}

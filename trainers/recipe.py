@@ -35,6 +35,8 @@ class Data(_Section):
     """IDX: unlabeled images; all the rest unless given."""
     num_test: Annotated[int, Field(ge=1)] | None = None
     """IDX: test images; all unless given."""
+    class_names: Annotated[list[str], Field(min_length=2)] | None = None
+    """IDX: by label; those of Fashion-MNIST unless given."""
     labeled: str | None = None
     """Folders: a folder for each class below this one."""
     unlabeled: str | None = None
@@ -203,12 +205,14 @@ class Select(_Section):
     """What a student trains on."""
 
     query: str = "selection/class_balanced"
-    """Saved query that decides."""
+    """Saved query that decides, or the path of a .sql file of your own."""
     min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Pseudo-labels above this are kept (Noisy Student, 3.1)."""
     images_per_class: Annotated[int, Field(ge=1)] | None = None
     """K: the most confident kept, fewer duplicated up to it. Unlabeled images divided by
     classes unless given."""
+    parameters: dict[str, float | int | str] = Field(default_factory=dict)
+    """Further parameters of a query of your own."""
 
 
 class Recipe(_Section):
@@ -237,12 +241,17 @@ def recipes_folder() -> Path:
     return Path(__file__).parent / "recipes"
 
 
-def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name: str | Path,
+    overrides: Sequence[str] = (),
+    values: Mapping[str, Mapping[str, object]] | None = None,
+) -> Recipe:
     """Read a recipe.
 
     Args:
         name: A file, or the name of one that ships with plstore, such as "fashion_mnist".
         overrides: ``path.to.key=value`` each, the value as in TOML; quotes may be left off.
+        values: Values by section, applied before the overrides.
 
     Raises:
         RecipeError: If the file is not there or no TOML, or any value is not as it must be;
@@ -255,12 +264,14 @@ def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         shipped = ", ".join(sorted(file.stem for file in recipes_folder().glob("*.toml")))
         raise RecipeError(f"no recipe {str(name)!r}: no such file, and plstore ships {shipped}")
     try:
-        values = tomllib.loads(path.read_text())
+        recipe = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is no TOML: {error}") from error
+    for section, changes in (values or {}).items():
+        recipe.setdefault(section, {}).update(changes)
     for override in overrides:
-        _apply(values, override)
-    return check_recipe(values, str(path))
+        _apply(recipe, override)
+    return check_recipe(recipe, str(path))
 
 
 def check_recipe(values: Mapping[str, Any], where: str) -> Recipe:

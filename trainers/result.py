@@ -95,4 +95,5 @@ def _pseudo_label_accuracies(run: Run) -> dict[str, float]:
     rows = run_query(run.store, "calibration/pseudo_label_accuracy").to_pylist()
     views = run.store.table("views").read(columns=["view", "version", "identity"]).to_pylist()
     names = {(row["view"], row["version"]): row["identity"] for row in views}
-    return {names[row["view"], row["version"]]: 100 * row["accuracy"] for row in rows}
+    found = {(row["view"], row["version"]): 100 * row["accuracy"] for row in rows}
+    return {names[key]: value for key, value in found.items() if key in names}

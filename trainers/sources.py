@@ -44,7 +44,7 @@ def _open(data: Data, seed: int) -> Source:
         )
         return idx_files(
             Path(str(data.path)),
-            class_names=FASHION_MNIST_CLASSES,
+            class_names=data.class_names or FASHION_MNIST_CLASSES,
             splits=splits,
             dataset=data.dataset,
         )

@@ -49,6 +49,7 @@ class Step:
 class _Chain:
     def __init__(self) -> None:
         self.steps: dict[str, Step] = {}
+        self._identities: dict[str, str] = {}
 
     def add(
         self,
@@ -58,20 +59,30 @@ class _Chain:
         what: Mapping[str, object],
         *,
         iteration: int = 0,
+        freshness: str = "",
     ) -> str:
+        """Add a step; `freshness` is part of its own key, not of those that need it."""
         identity = {
             "kind": kind,
             "what": what,
-            "needs": [self.steps[need].key for need in needs],
+            "needs": [self._identities[need] for need in needs],
             "code": plstore.__version__,
         }
-        key = value_hash(identity)
+        self._identities[name] = value_hash(identity)
+        key = value_hash({**identity, "freshness": freshness})
         self.steps[name] = Step(name=name, kind=kind, iteration=iteration, key=key, needs=needs)
         return name
 
 
-def plan_steps(recipe: Recipe, source: Source) -> list[Step]:
-    """Return the steps of a run, in order."""
+def plan_steps(recipe: Recipe, source: Source, decisions: Mapping[str, int]) -> list[Step]:
+    """Return the steps of a run, in order.
+
+    Args:
+        recipe: What to do.
+        source: The images.
+        decisions: Versions of the tables of exclusions and corrections: what a person decides
+            changes what is selected.
+    """
     chain = _Chain()
     dump: dict[str, Any] = json.loads(recipe.model_dump_json())
     sql = saved_query(recipe.select.query).sql
@@ -80,8 +91,9 @@ def plan_steps(recipe: Recipe, source: Source) -> list[Step]:
         "import",
         (),
         {"images": source.identity, "dataset": source.dataset, "max": recipe.data.max_pixels},
+        freshness=source.freshness,
     )
-    labeled = chain.add("labeled", "labeled", (imported,), {})
+    labeled = chain.add("labeled", "labeled", (imported,), {"decisions": dict(decisions)})
 
     def train(name: str, view: str, iteration: int) -> str:
         what = {
@@ -109,7 +121,7 @@ def plan_steps(recipe: Recipe, source: Source) -> list[Step]:
             f"select-{iteration}",
             "select",
             (label,),
-            {**dump["select"], "seed": recipe.seed, "sql": sql},
+            {**dump["select"], "seed": recipe.seed, "sql": sql, "decisions": dict(decisions)},
             iteration=iteration,
         )
         teacher = train(str(iteration), chosen, iteration)

@@ -7,6 +7,7 @@ same machine and number of threads.
 """
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,8 @@ def pick_device(device: str) -> str:
     Raises:
         InputError: If it is not there.
     """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise InputError(f"device is {device!r}; wanted auto, cpu, cuda or such as cuda:1")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
@@ -89,8 +92,6 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
         PlstoreError: If the loss is no longer finite.
     """
     recipe, device = training.recipe.train, training.device
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
     torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
     network = build_model(training.recipe.model, training.architecture, training.num_classes)
     format_ = image_format(training.recipe.model, network)
@@ -190,7 +191,7 @@ class _State:
     def restore(self, path: Path) -> None:
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,11 +1,13 @@
 """Verbs that train and use models: run and predict."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
 
 from plstore.cli.options import FormatOption, StoreOption, check_format, print_rows
+from plstore.errors import MissingExtraError
 
 _FOLDERS_RECIPE = "images"
 
@@ -64,8 +66,8 @@ def run(
     plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
     """
     check_format(format_)
+    programs = _programs()
     from plstore.report.progress import Display
-    from trainers import programs
     from trainers.recipe import load_recipe
 
     folders = {
@@ -74,21 +76,18 @@ def run(
         "validation": validation,
         "test": test,
     }
-    overrides = [f"data.{k}={str(v)!r}" for k, v in folders.items() if v is not None]
-    if overrides:
-        overrides.insert(0, "data.source='folders'")
-    elif recipe is None:
+    named = {name: str(path) for name, path in folders.items() if path is not None}
+    if not named and recipe is None:
         raise typer.BadParameter(
             "name a recipe (plstore run fashion_mnist), or your own images with --labeled "
             "and --unlabeled"
         )
-    if model is not None:
-        overrides.append(f"model.teacher={model!r}")
-    if resolution is not None:
-        overrides.append(f"model.resolution={resolution}")
-    if pretrained:
-        overrides.append("model.pretrained=true")
-    loaded = load_recipe(recipe or _FOLDERS_RECIPE, [*overrides, *(set_ or [])])
+    wishes = {"teacher": model, "resolution": resolution, "pretrained": pretrained or None}
+    values: dict[str, dict[str, object]] = {
+        "data": {"source": "folders", **named} if named else {},
+        "model": {name: value for name, value in wishes.items() if value is not None},
+    }
+    loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
     home = store if store is not None else Path(f"plstore-{loaded.name}", "store")
     display = Display(quiet=quiet)
     if dry_run:
@@ -115,12 +114,20 @@ def predict(
 
     Example: plstore predict new-photos --store pets/store --format csv > predictions.csv
     """
+    check_format(format_)
+    programs = _programs()
     from plstore.report.progress import Display
     from plstore.store import open as open_store
-    from trainers import programs
 
-    check_format(format_)
     rows = programs.predict(
         open_store(store), folder, teacher_id=teacher, device=device, display=Display()
     )
     print_rows(rows, format_)
+
+
+def _programs() -> ModuleType:
+    try:
+        from trainers import programs
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "training") from error
+    return programs

@@ -1,5 +1,6 @@
 """Folders of images: a class is a folder's name."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def image_folders(
         unlabeled: Images anywhere below.
         test: As `labeled`, with the same classes; never trained on.
         validation: As `labeled`. Where none is given, a part of `labeled` is split off.
-        validation_fraction: That part, 0 to 1, of each class; at least one image stays.
+        validation_fraction: That part, 0 to 1, of each class: at least one image, never all.
         seed: Draws that part, by a hash of each image's name.
         dataset: Name of the collection in the store.
 
@@ -54,11 +55,16 @@ def image_folders(
         (path, f"unlabeled/{path.relative_to(unlabeled).as_posix()}", "unlabeled", None)
         for path in unlabeled_files
     ]
-    sizes = [path.stat().st_size for path, _, _, _ in files]
-    named = [(key, split, size) for (_, key, split, _), size in zip(files, sizes, strict=True)]
+    stats = [path.stat() for path, _, _, _ in files]
+    sizes = [stat.st_size for stat in stats]
+    named = [
+        (key, split, label, size)
+        for (_, key, split, label), size in zip(files, sizes, strict=True)
+    ]
     return Source(
         dataset=dataset,
         identity=value_hash({"files": named}),
+        freshness=value_hash({"times": [stat.st_mtime_ns for stat in stats]}),
         class_names=class_names,
         num_images=len(files),
         num_bytes=sum(sizes),
@@ -84,11 +90,28 @@ def _folder(path: Path) -> Path:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+    files: list[Path] = []
+    seen: set[str] = set()
+    for name, folders, names in os.walk(folder, followlinks=True):
+        here = Path(name)
+        if os.path.realpath(here) in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(here))
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        files += [here / n for n in names if not n.startswith(".")]
+    for path in files:
+        _check_file(path)
+    return sorted(files)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is a link that leads nowhere, or no file; remove it")
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name {path!a} is not UTF-8; rename the file") from error
 
 
 def _class_names(labeled: Path) -> list[str]:
@@ -102,6 +125,12 @@ def _class_names(labeled: Path) -> list[str]:
             f"{labeled} holds {len(names)} class folders; wanted two or more, such as "
             f"{labeled}/cat and {labeled}/dog, each with that class's images"
         )
+    stray = [p.name for p in labeled.iterdir() if p.is_file() and not p.name.startswith(".")]
+    if stray:
+        raise InputError(
+            f"{labeled} holds {len(stray)} files outside its class folders, such as "
+            f"{stray[0]}; move each into the folder of its class, or away"
+        )
     return names
 
 
@@ -113,13 +142,15 @@ def _labeled_files(folder: Path, split: str, class_names: list[str]) -> list[_Fi
             f"{folder} has classes {', '.join(unknown)} that the labeled images lack; they "
             f"have {', '.join(class_names)}"
         )
-    files: list[_File] = [
-        (path, f"{split}/{path.relative_to(folder).as_posix()}", split, name)
-        for name in found
-        for path in _files_below(folder / name)
-    ]
-    if not files:
-        raise InputError(f"{folder} holds no files in its class folders")
+    files: list[_File] = []
+    for name in found:
+        paths = _files_below(folder / name)
+        if not paths:
+            raise InputError(f"{folder / name} is empty; wanted images of that class in it")
+        files += [
+            (path, f"{split}/{path.relative_to(folder).as_posix()}", split, name)
+            for path in paths
+        ]
     return files
 
 
@@ -130,7 +161,7 @@ def _split_off(files: list[_File], fraction: float, seed: int) -> list[_File]:
     moved: set[int] = set()
     for name in sorted(set(names.tolist())):
         members = np.flatnonzero(names == name)
-        count = min(round(fraction * len(members)), len(members) - 1)
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         moved.update(members[np.argsort(hashes[members], kind="stable")[:count]].tolist())
     return [
         (path, key, "validation" if index in moved else split, label)

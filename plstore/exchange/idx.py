@@ -12,7 +12,7 @@ from PIL import Image
 
 from plstore.errors import InputError
 from plstore.exchange.source import Source
-from plstore.fingerprint import value_hash
+from plstore.fingerprint import content_hash, value_hash
 from plstore.seeds import Purpose, generator
 from plstore.store import ImageRecord
 
@@ -85,6 +85,14 @@ def idx_files(
     dealt["test"] = np.sort(order[: splits.num_test])
     counts = {split: len(rows) for split, rows in dealt.items()}
 
+    identity = value_hash(
+        {
+            "splits": vars(splits),
+            "classes": list(class_names),
+            "files": [content_hash(values.tobytes()) for values in (*train, *test)],
+        }
+    )
+
     def records() -> Iterator[ImageRecord]:
         for split, rows in dealt.items():
             images, labels = test if split == "test" else train
@@ -101,7 +109,8 @@ def idx_files(
 
     return Source(
         dataset=dataset,
-        identity=value_hash({"splits": vars(splits), "images": [len(train[1]), len(test[1])]}),
+        identity=identity,
+        freshness=identity,
         class_names=class_names,
         num_images=sum(counts.values()),
         num_bytes=sum(counts.values()) * _PNG_BYTES,

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from plstore.errors import InputError
 from plstore.exchange.source import Source
-from plstore.fingerprint import value_hash
+from plstore.fingerprint import file_hash, value_hash
 from plstore.schema import IMAGE_TYPE, SPLITS
 from plstore.store import ImageRecord
 
@@ -27,7 +27,8 @@ def parquet_folder(folder: Path, *, dataset: str) -> Source:
     """Read a folder of Parquet files of images.
 
     Raises:
-        InputError: If a file or column is missing, or the class names are.
+        InputError: If a file or column is missing, a label is not one of the classes, or the
+            truth is not as long as the unlabeled images.
     """
     paths = {split: folder / f"{split}.parquet" for split in SPLITS}
     present = {split: path for split, path in paths.items() if path.is_file()}
@@ -35,16 +36,24 @@ def parquet_folder(folder: Path, *, dataset: str) -> Source:
         if split not in present:
             raise InputError(f"{folder} has no {split}.parquet; wanted labeled and unlabeled")
     class_names = _class_names(present["labeled"])
+    truth = folder / "truth.parquet"
     counts = {split: pq.read_metadata(path).num_rows for split, path in present.items()}
-    sizes = {split: path.stat().st_size for split, path in present.items()}
+    if truth.is_file() and pq.read_metadata(truth).num_rows != counts["unlabeled"]:
+        raise InputError(
+            f"{truth} has {pq.read_metadata(truth).num_rows} rows for {counts['unlabeled']} "
+            "unlabeled images; wanted one label for each, in their order"
+        )
+    files = [*present.values(), *([truth] if truth.is_file() else [])]
+    identity = value_hash({path.name: file_hash(path) for path in files})
     return Source(
         dataset=dataset,
-        identity=value_hash({"rows": counts, "sizes": sizes}),
+        identity=identity,
+        freshness=identity,
         class_names=class_names,
         num_images=sum(counts.values()),
-        num_bytes=sum(sizes.values()),
+        num_bytes=sum(path.stat().st_size for path in present.values()),
         splits=counts,
-        records=lambda: _records(folder, present, class_names),
+        records=lambda: _records(present, truth if truth.is_file() else None),
     )
 
 
@@ -91,30 +100,57 @@ def _class_names(path: Path) -> list[str]:
     return [str(name) for name in names]
 
 
-def _records(
-    folder: Path, present: dict[str, Path], class_names: list[str]
-) -> Iterator[ImageRecord]:
-    truth_path = folder / "truth.parquet"
+def _records(present: dict[str, Path], truth: Path | None) -> Iterator[ImageRecord]:
     for split, path in present.items():
-        file = pq.ParquetFile(path)
-        wanted = ["image"] if split == "unlabeled" else ["image", "label"]
-        missing = [name for name in wanted if name not in file.schema_arrow.names]
-        if missing:
-            raise InputError(f"{path} has no column {', '.join(missing)}")
-        truths: Iterator[int | None] = iter(())
-        if split == "unlabeled" and truth_path.is_file():
-            truths = iter(pq.read_table(truth_path)["label"].to_pylist())
-        for index, row in enumerate(_rows(file, wanted)):
-            truth = next(truths, None)
+        hidden = split == "unlabeled"
+        names: Iterator[str | None] = iter(())
+        if not hidden:
+            names = _label_names(path)
+        elif truth is not None:
+            names = _label_names(truth)
+        keys = _keys(path, split)
+        for key, image in zip(keys, _images(path), strict=True):
+            name = next(names, None)
             yield ImageRecord(
-                key=row["image"].get("path") or f"{split}/{index:09d}",
+                key=key,
                 split=split,
-                data=row["image"]["bytes"] or b"",
-                label=class_names[row["label"]] if split != "unlabeled" else None,
-                truth=None if truth is None else class_names[truth],
+                data=image["bytes"] or b"",
+                label=None if hidden else name,
+                truth=name if hidden else None,
             )
 
 
-def _rows(file: pq.ParquetFile, columns: list[str]) -> Iterator[dict[str, Any]]:
-    for batch in file.iter_batches(batch_size=1024, columns=columns):
-        yield from batch.to_pylist()
+def _keys(path: Path, split: str) -> list[str]:
+    """Return a name for each image: its path where those are unique, else its row number."""
+    rows = _open(path, "image").read(columns=["image.path"])["image"].to_pylist()
+    names = [None if row is None else row.get("path") for row in rows]
+    if None in names or len(set(names)) != len(names):
+        return [f"{split}/{index:09d}" for index in range(len(names))]
+    return [f"{split}/{name}" for name in names]
+
+
+def _images(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in _open(path, "image").iter_batches(batch_size=1024, columns=["image"]):
+        for image in batch["image"].to_pylist():
+            yield image or {"bytes": None}
+
+
+def _label_names(path: Path) -> Iterator[str]:
+    names = _class_names(path)
+    row = 0
+    for batch in _open(path, "label").iter_batches(batch_size=8192, columns=["label"]):
+        for label in batch["label"].to_pylist():
+            if label is None or not 0 <= label < len(names):
+                raise InputError(
+                    f"{path} row {row} has the label {label}; wanted 0 to {len(names) - 1}. "
+                    "Images of unknown class belong in unlabeled.parquet"
+                )
+            yield names[label]
+            row += 1
+
+
+def _open(path: Path, column: str) -> pq.ParquetFile:
+    file = pq.ParquetFile(path)
+    if column not in file.schema_arrow.names:
+        raise InputError(f"{path} has no column {column!r}; it has {file.schema_arrow.names}")
+    return file

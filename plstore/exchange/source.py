@@ -12,7 +12,8 @@ class Source:
 
     Attributes:
         dataset: Name of the collection in the store.
-        identity: Changes when the images do.
+        identity: Changes when names, splits, classes or contents do.
+        freshness: Changes also when files were only touched, so that they are looked at again.
         class_names: The label space, by class id.
         num_images: How many images `records` yields.
         num_bytes: Their size, or an estimate.
@@ -22,6 +23,7 @@ class Source:
 
     dataset: str
     identity: str
+    freshness: str
     class_names: Sequence[str]
     num_images: int
     num_bytes: int

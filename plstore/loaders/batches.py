@@ -99,6 +99,7 @@ class BackendSpec:
         fill: As in `Noise`; unused for clean batches.
         noisy: Whether `Work.noise` is there.
         max_batch: Most images of any batch.
+        max_pixels: Of any image.
         device: "cpu", or a CUDA device such as "cuda:0".
         first_step: Step of the first batch.
     """
@@ -108,6 +109,7 @@ class BackendSpec:
     fill: int | None
     noisy: bool
     max_batch: int
+    max_pixels: int
     device: str
     first_step: int = 0
     num_threads: int = field(default_factory=torch.get_num_threads)
@@ -178,6 +180,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         fill=noise.fill,
         noisy=True,
         max_batch=plan.batch_size,
+        max_pixels=images.max_pixels,
         device=device,
         first_step=first_step,
     )
@@ -207,6 +210,7 @@ def clean_batches(
         fill=None,
         noisy=False,
         max_batch=batch_size,
+        max_pixels=images.max_pixels,
         device=device,
     )
     yield from _run(spec, backend, None)

@@ -24,6 +24,7 @@ _DTYPES = {
 }
 _INTERPOLATIONS = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
 _MIXED = "mixed"
+_DECODED_BYTES = 256 << 20
 
 
 def run(spec: BackendSpec) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -38,10 +39,27 @@ def run(spec: BackendSpec) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         size=-1,
         last_batch_policy=LastBatchPolicy.PARTIAL,
     )
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     for (output,) in iterator:
         images = output["images"].permute(0, 3, 1, 2)
         targets = output["targets"].to(images.device, non_blocking=True)
-        yield images, targets, output["sample_ids"][:, 0]
+        parts.append((images, targets, output["sample_ids"][:, 1]))
+        if int(output["sample_ids"][-1, 0]):
+            yield _joined(parts)
+            parts = []
+
+
+def chunk_size(spec: BackendSpec) -> int:
+    """Return how many images are decoded at once: DALI holds all of them in full size."""
+    budget = _DECODED_BYTES // max(spec.max_pixels * spec.format.channels, 1)
+    return int(min(max(budget, 1), spec.max_batch))
+
+
+def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    images, targets, sample_ids = (torch.cat(column) for column in zip(*parts, strict=True))
+    return images.contiguous(memory_format=torch.channels_last), targets, sample_ids
 
 
 def build_pipeline(
@@ -57,7 +75,7 @@ def build_pipeline(
     """
     on_gpu = device_id is not None if on_gpu is None else on_gpu
     pipeline = Pipeline(
-        batch_size=spec.max_batch,
+        batch_size=chunk_size(spec),
         num_threads=spec.num_threads,
         device_id=device_id,
         prefetch_queue_depth=2,
@@ -115,18 +133,37 @@ def _noised(images: Any, node: dict[str, Any], fill: int | None, *, gray: bool) 
 
 
 def _source(spec: BackendSpec, names: tuple[str, ...]) -> Callable[[Any], list[Any]]:
-    def source(info: Any) -> list[Any]:  # noqa: ANN401  DALI's BatchInfo is untyped
-        arrays = _arrays(spec.work(spec.first_step + info.iteration))
+    chunks = _chunks(spec)
+
+    def source(_: Any) -> list[Any]:  # noqa: ANN401  DALI's BatchInfo is untyped
+        arrays = next(chunks)
         return [arrays[name] for name in names]
 
     return source
 
 
+def _chunks(spec: BackendSpec) -> Iterator[dict[str, Any]]:
+    """Yield each batch in parts; the last row of a part says whether its batch ends there."""
+    step, size = spec.first_step, chunk_size(spec)
+    while True:
+        try:
+            work = spec.work(step)
+        except StopIteration:
+            return
+        arrays = _arrays(work)
+        count = len(work.encoded)
+        arrays["sample_ids"][-1, 0] = 1
+        for start in range(0, count, size):
+            yield {name: values[start : start + size] for name, values in arrays.items()}
+        step += 1
+
+
 def _arrays(work: Work) -> dict[str, Any]:
+    ends = np.zeros_like(work.sample_ids)
     arrays: dict[str, Any] = {
         "encoded": work.encoded,
         "targets": work.targets,
-        "sample_ids": work.sample_ids[:, None],
+        "sample_ids": np.stack([ends, work.sample_ids], axis=1),
         "starts": np.ascontiguousarray(work.windows[:, :2]),
         "ends": np.ascontiguousarray(work.windows[:, 2:]),
     }

@@ -87,12 +87,14 @@ def list_queries() -> list[SavedQuery]:
 
 
 def saved_query(name: str) -> SavedQuery:
-    """Read one saved query.
+    """Read one saved query, or a .sql file of one's own.
 
     Raises:
         InputError: If there is none of that name.
         QueryError: If its header or SQL is not as it must be.
     """
+    if name.endswith(".sql") and Path(name).is_file():
+        return parse_query(name, Path(name).read_text())
     folder = queries_folder()
     path = (folder / f"{name}.sql").resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():

@@ -8,9 +8,11 @@ from typing import Any
 from uuid import uuid4
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 
 import plstore
-from plstore.errors import InputError
+from plstore.errors import InputError, QueryError
 from plstore.query.library import SavedQuery, saved_query
 from plstore.query.session import connect, fetch, stream
 from plstore.store import (
@@ -42,7 +44,7 @@ left join (
     select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
 ) as corrected on images.sample_id = corrected.sample_id
 where
-    images.split = 'labeled'
+    (images.split = 'labeled' or (images.split = 'unlabeled' and corrected.label is not null))
     and images.verdict = 'accepted'
     and images.sample_id not in (select sample_id from exclusions)
 order by images.sample_id asc
@@ -224,6 +226,7 @@ def _decide(
             f"teacher {selection.teacher_id!r} has no labels of iteration "
             f"{selection.iteration} for unlabeled images in {store.root}"
         )
+    _check_decided(decided, query.name)
     connection.register("planned", decided)
     connection.execute(
         "create temp table decided as "
@@ -231,6 +234,22 @@ def _decide(
         {"teacher_id": selection.teacher_id, "iteration": selection.iteration},
     )
     return _counts(connection, store)
+
+
+def _check_decided(decided: pa.Table, name: str) -> None:
+    wanted = ("sample_id", "class_id", "confidence", "outcome", "copies")
+    missing = [column for column in wanted if column not in decided.column_names]
+    if missing:
+        raise QueryError(f"selection query {name!r} lacks {', '.join(missing)}")
+    num_images = pc.count_distinct(decided["sample_id"]).as_py()
+    if num_images != decided.num_rows:
+        raise QueryError(
+            f"selection query {name!r} gives {decided.num_rows} rows for {num_images} images; "
+            "wanted one row an image"
+        )
+    kept = decided.filter(pc.equal(decided["outcome"], "kept"))
+    if kept.num_rows and not pc.min(kept["copies"]).as_py() >= 1:
+        raise QueryError(f"selection query {name!r} keeps images with fewer than 1 copy")
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, store: Store) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from plstore.query.library import saved_query
 from plstore.schema import TABLES
 from plstore.store import Store
 
-_READ_ONLY = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-
 
 def connect(
     store: Store, *, as_of: Mapping[str, int] | None = None
@@ -32,7 +30,7 @@ def connect(
     """
     connection = duckdb.connect(":memory:")
     _register(connection, store, as_of or {}, TABLES)
-    _lock(connection, store)
+    lock(connection)
     return connection
 
 
@@ -46,10 +44,10 @@ def _register(
         connection.register(name, store.table(name).dataset(pins.get(name)))
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
-    spill = store.work_folder("spill")
+def lock(connection: duckdb.DuckDBPyConnection) -> None:
+    """Take files, network, extensions and further settings from a connection, for good."""
     for setting in (
-        f"set temp_directory = '{str(spill).replace(chr(39), chr(39) * 2)}'",
+        "set temp_directory = ''",  # DuckDB lets SQL read and write files there
         "set python_enable_replacements = false",
         "set autoinstall_known_extensions = false",
         "set autoload_known_extensions = false",
@@ -60,13 +58,13 @@ def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 
 def check_read_only(sql: str) -> None:
-    """Raise QueryError unless the text is exactly one SELECT (or EXPLAIN of one)."""
+    """Raise QueryError unless the text is exactly one SELECT."""
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
         raise QueryError(f"cannot parse the SQL: {error}") from error
     kinds = [statement.type for statement in statements]
-    if len(kinds) != 1 or kinds[0] not in _READ_ONLY:
+    if kinds != [duckdb.StatementType.SELECT]:
         found = ", ".join(kind.name for kind in kinds) or "nothing"
         raise QueryError(
             f"found {found}; wanted exactly one SELECT: a store is read-only in SQL"
@@ -88,9 +86,9 @@ def run_sql(
     check_read_only(sql)
     with closing(duckdb.connect(":memory:")) as connection:
         # Only the tables that the text names: opening one costs milliseconds.
-        names = [name for name in TABLES if name in sql.lower()]
+        names = [name for name in TABLES if name in sql.lower()] or list(TABLES)
         _register(connection, store, as_of or {}, names)
-        _lock(connection, store)
+        lock(connection)
         return fetch(connection, sql, parameters)
 
 

@@ -37,7 +37,7 @@ def accuracy_by_iteration(result: Mapping[str, Any]) -> "Figure":
     if result["teacher"][key] is None:
         key, name = "validation_accuracy", "validation"
     models = [result["teacher"], *result["students"]]
-    values = [model[key] for model in models]
+    values = [float("nan") if model[key] is None else model[key] for model in models]
     figure, axes = _figure(6.4, 3.4)
     axes.plot(range(len(values)), values, marker="o", color=_COLOURS[0], label="plstore")
     for iteration, value in enumerate(values):
@@ -48,7 +48,7 @@ def accuracy_by_iteration(result: Mapping[str, Any]) -> "Figure":
             xytext=(0, 7),
             ha="center",
         )
-    if result["control"] is not None:
+    if result["control"] is not None and result["control"][key] is not None:
         axes.axhline(
             result["control"][key],
             color=_COLOURS[1],
@@ -103,7 +103,7 @@ def class_counts(
             label=name,
             color=_COLOURS[index],
         )
-    axes.set_xticks(positions, class_names, rotation=35, ha="right")
+    axes.set_xticks(positions, class_names, rotation=35, ha="right", parse_math=False)
     axes.set_ylabel("images")
     axes.set_title(f"iteration {iteration}", fontsize=10)
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.3))

@@ -95,22 +95,49 @@ def import_images(
         InputError: If a class or split is unknown, or a key is there with other contents.
         CommitConflictError: If another import ran at the same time; run it again.
     """
-    writer = _Writer(store, dataset, store.ensure_classes(class_names))
+    writer = _Writer(store, dataset, store.ensure_classes(class_names), max_pixels)
     with large_images_are_verdicts():
         for record, digest, verdict in _judged(records, writer, max_pixels):
             on_progress(1)
-            if verdict is None or record.key in writer.known:
-                writer.meet_again(record, digest)
+            known = writer.known.get(record.key)
+            if known is not None or verdict is None:
+                writer.meet_again(record, writer.known[record.key], digest)
             else:
                 writer.add(record, digest, verdict)
     writer.flush()
     return writer.counts
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What the store has of an image that an import names again."""
+
+    sample_id: int
+    digest: str
+    split: str
+    label: int | None
+    refused_for_size: bool
+    num_pixels: int
+
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> "_Known":
+        return cls(
+            sample_id=row["sample_id"],
+            digest=row["content_hash"],
+            split=row["split"],
+            label=row["label"],
+            refused_for_size=row["verdict"] == "over_pixel_limit",
+            num_pixels=row["width"] * row["height"],
+        )
+
+
 class _Writer:
     """Numbers images and commits them shard by shard."""
 
-    def __init__(self, store: "Store", dataset: str, class_ids: dict[str, int]) -> None:
+    def __init__(
+        self, store: "Store", dataset: str, class_ids: dict[str, int], max_pixels: int
+    ) -> None:
+        self._max_pixels = max_pixels
         self.counts = ImportCounts()
         self.known = _known_images(store, dataset)
         self._store = store
@@ -122,23 +149,28 @@ class _Writer:
         self._truths: list[dict[str, Any]] = []
         self._num_bytes = 0
 
-    def meet_again(self, record: ImageRecord, digest: str) -> None:
-        stored, sample_id = self.known[record.key]
-        if stored != digest:
+    def meet_again(self, record: ImageRecord, known: "_Known", digest: str) -> None:
+        label = None if record.label is None else self._class_ids.get(record.label)
+        stored = {"contents": known.digest, "split": known.split, "label": known.label}
+        found = {"contents": digest, "split": record.split, "label": label}
+        changed = [f"{k} {stored[k]}, now {found[k]}" for k in found if stored[k] != found[k]]
+        if known.refused_for_size and known.num_pixels <= self._max_pixels:
+            changed.append(f"refused for its {known.num_pixels} pixels, now within the limit")
+        if changed:
             raise InputError(
-                f"image {record.key!r} of dataset {self._dataset!r} is in the store with other "
-                f"contents (hash {stored}, now {digest}); import it under another dataset name"
+                f"image {record.key!r} of dataset {self._dataset!r} is in the store with "
+                f"{'; '.join(changed)}. Use a new store to change it"
             )
         self.counts.already_there += 1
-        if sample_id not in self._with_truth:  # an import was stopped between its two commits
-            self._note_truth(record, sample_id)
+        if known.sample_id not in self._with_truth:  # stopped between images and truth
+            self._note_truth(record, known.sample_id)
 
     def add(self, record: ImageRecord, digest: str, verdict: Verdict) -> None:
         row = _row(record, verdict, self._class_ids)
         row |= {"sample_id": self._next_id, "dataset": self._dataset, "content_hash": digest}
         self._note_truth(record, self._next_id)
         self._rows.append(row)
-        self.known[record.key] = (digest, self._next_id)
+        self.known[record.key] = _Known.of_row(row)
         self._next_id += 1
         self._num_bytes += len(verdict.data or b"")
         self.counts.verdicts[verdict.verdict] += 1
@@ -194,13 +226,21 @@ def _judged(
             yield from pool.map(work, batch)
 
 
-def _known_images(store: "Store", dataset: str) -> dict[str, tuple[str, int]]:
-    """Return hash and number of a dataset's images, by key."""
+def _known_images(store: "Store", dataset: str) -> dict[str, _Known]:
+    """Return what the store has of a dataset, by key."""
     where = pa.compute.field("dataset") == dataset
-    columns = ["key", "content_hash", "sample_id"]
-    rows = store.table("images").read(columns=columns, where=where)
-    values = zip(*(rows[name].to_pylist() for name in columns), strict=True)
-    return {key: (digest, sample_id) for key, digest, sample_id in values}
+    columns = [
+        "key",
+        "sample_id",
+        "content_hash",
+        "split",
+        "label",
+        "verdict",
+        "width",
+        "height",
+    ]
+    rows = store.table("images").read(columns=columns, where=where).to_pylist()
+    return {row["key"]: _Known.of_row(row) for row in rows}
 
 
 def _class_id(name: str, class_ids: dict[str, int], key: str) -> int:

@@ -1,5 +1,6 @@
 """A store: a folder of tables, opened, created and asked for its versions."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -128,13 +129,21 @@ class Store:
         return sizes
 
 
+def _local(path: str | Path) -> Path:
+    if re.match(r"[a-z0-9+]+:/", str(path)):
+        raise InputError(
+            f"a store at {str(path)!r}: this version keeps stores in local folders only"
+        )
+    return Path(path).resolve()
+
+
 def create(path: str | Path) -> Store:
     """Make a store in a folder, or open the one that is there.
 
     Raises:
         StoreError: If the folder cannot be written, or holds something else.
     """
-    root = Path(path).resolve()
+    root = _local(path)
     if (root / _MARKER).is_file():
         return open(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -162,7 +171,7 @@ def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
         StoreNotFoundError: If there is no store at the path.
         StoreError: If its format is newer than this plstore reads.
     """
-    root = Path(path).resolve()
+    root = _local(path)
     marker = read_json(root / _MARKER)
     if marker is None:
         raise StoreNotFoundError(

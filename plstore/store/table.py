@@ -28,6 +28,7 @@ _ROW_GROUP_BYTES = 8 << 20
 _MAX_ROW_GROUP_ROWS = 8192
 _YEARS = "interval 3650 days"
 _LINEAGE = "plstore.lineage"
+_TRANSACTION = "plstore.transaction"
 
 SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
@@ -199,7 +200,7 @@ class Table:
         """
         delta = self._delta()
         if delta.transaction_version(transaction) is not None:
-            return int(delta.version())
+            return self._version_of(transaction)
         transactions = [Transaction(transaction, 1 if claim is None else claim.end)]
         if claim is not None:
             self._check_claim(delta, claim)
@@ -208,7 +209,10 @@ class Table:
         if replace:
             actions += self._removals(delta, shards)
         properties = CommitProperties(
-            custom_metadata={_LINEAGE: json.dumps(lineage, sort_keys=True)},
+            custom_metadata={
+                _LINEAGE: json.dumps(lineage, sort_keys=True),
+                _TRANSACTION: transaction,
+            },
             app_transactions=transactions,
         )
         try:
@@ -224,7 +228,17 @@ class Table:
                 f"another writer committed to {self.spec.name!r} at the same time: {error}. "
                 "Nothing of this commit was written; run the same command again"
             ) from error
-        return self.version()
+        return self._version_of(transaction)
+
+    def _version_of(self, transaction: str) -> int:
+        """Return the version that a commit made, whatever was committed since."""
+        for entry in self._delta().history():
+            if entry.get(_TRANSACTION) == transaction:
+                return int(entry["version"])
+        raise StoreError(
+            f"table {self.spec.name!r} knows transaction {transaction!r} and its history does "
+            "not: the log was cut. Restore it from a copy"
+        )
 
     def _check_claim(self, delta: DeltaTable, claim: Claim) -> None:
         found = int(delta.transaction_version(f"sequence-{claim.name}") or 0)
@@ -268,7 +282,7 @@ class Table:
     ) -> int:
         """Write and commit rows of an unpartitioned table in one go."""
         if self.transaction(transaction) is not None:
-            return self.version()
+            return self._version_of(transaction)
         shard = self.write_shard(f"part-{transaction}", rows)
         return self.commit([shard], lineage=lineage, transaction=transaction, claim=claim)
 

@@ -17,7 +17,7 @@ low_bit_depth   1, 2 or 4 bits a pixel, to 8-bit grayscale
 """
 
 import io
-import struct
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +31,11 @@ from plstore.schema import ACCEPTED
 DEFAULT_MAX_PIXELS = 64_000_000
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_KNOWN_FORMATS = (*_FORMATS, "GIF", "BMP", "TIFF")
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_START_OF_SCAN = 0xDA
+_END_OF_IMAGE = 0xD9
+_TURNED = range(2, 9)
 _ORIENTATION = 0x0112
 _PNG_DEPTH_OFFSET = 24
 _EIGHT_BITS = 8
@@ -83,39 +88,36 @@ def judge(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:
     """
     if not data:
         return Verdict(verdict="empty")
+    Image.init()  # all formats, once: a TIFF is named as such
     try:
-        image = Image.open(io.BytesIO(data))
+        with Image.open(io.BytesIO(data), formats=_KNOWN_FORMATS) as image:
+            return _judge_opened(image, data, max_pixels)
     except UnidentifiedImageError:
         return Verdict(verdict="not_an_image")
     except Image.DecompressionBombError:
         return Verdict(verdict="over_pixel_limit")
-    except (OSError, ValueError, SyntaxError, struct.error):
+    except Exception as error:  # noqa: BLE001  decoders raise anything on damaged files
         cut = data.startswith(b"RIFF") and _ends_early("WEBP", data)
+        cut = cut or "truncated" in str(error)
         return Verdict(verdict="truncated" if cut else "damaged")
-    with image:
-        return _judge_opened(image, data, max_pixels)
 
 
 def _judge_opened(image: Image.Image, data: bytes, max_pixels: int) -> Verdict:
     width, height = image.size
     kind = "JPEG" if image.format == "MPO" else image.format  # a phone's JPEG with a preview
     refusal = None
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        refusal = "animated"
-    elif kind not in _FORMATS:
+    if kind not in _FORMATS:
         refusal = "unsupported_format"
+    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        refusal = "animated"
     elif width * height > max_pixels:
         refusal = "over_pixel_limit"
     elif _ends_early(kind, data):
         refusal = "truncated"
     if refusal is not None:
         return Verdict(verdict=refusal, width=width, height=height)
-    try:
-        image.load()
-        conversion = _conversion(image, data)
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
-        verdict = "truncated" if "truncated" in str(error) else "damaged"
-        return Verdict(verdict=verdict, width=width, height=height)
+    image.load()
+    conversion = _conversion(image, data)
     if conversion is None:
         return Verdict(verdict=ACCEPTED, data=data, width=width, height=height)
     converted = _convert(image, conversion)
@@ -134,12 +136,26 @@ def _ends_early(kind: str | None, data: bytes) -> bool:
         end = data.rfind(b"IEND")
         return end < 0 or len(data) < end + 8
     if kind == "JPEG":
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        return not _jpeg_ends(data)
     return len(data) < 8 + int.from_bytes(data[4:8], "little")
 
 
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether the image ends properly, walking its markers: whatever follows does not count."""
+    position, in_scan = 2, False
+    while marker := _JPEG_MARKER.search(data, position):
+        if not in_scan and marker.start() != position:
+            return False
+        code = marker[1][0]
+        if code == _END_OF_IMAGE:
+            return in_scan
+        in_scan = in_scan or code == _START_OF_SCAN
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return False
+
+
 def _conversion(image: Image.Image, data: bytes) -> str | None:
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(_ORIENTATION, 1) in _TURNED:
         return "exif_rotated"
     depth = data[_PNG_DEPTH_OFFSET] if image.format == "PNG" else _EIGHT_BITS
     if depth == _SIXTEEN_BITS:

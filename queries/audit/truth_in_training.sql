@@ -13,6 +13,10 @@ select
 from view_rows as picked
 inner join images on picked.sample_id = images.sample_id
 where
-    (picked.kind = 'labeled' and images.split != 'labeled')
+    (
+        picked.kind = 'labeled'
+        and images.split != 'labeled'
+        and picked.sample_id not in (select corrections.sample_id from corrections)
+    )
     or (picked.kind = 'pseudo' and images.split != 'unlabeled')
 order by picked.view asc, picked.version asc, picked.sample_id asc

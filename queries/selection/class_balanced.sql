@@ -14,7 +14,7 @@
 -- column sample_id bigint: the image
 -- column class_id integer: the predicted class
 -- column confidence float: the teacher's highest probability, 0 to 1
--- column outcome varchar: kept, excluded, low_confidence or over_quota
+-- column outcome varchar: kept, excluded, corrected (now labeled), low_confidence, over_quota
 -- column copies bigint: draws in one pass over the view, 0 unless kept
 with candidates as (
     select
@@ -24,6 +24,8 @@ with candidates as (
         case
             when labels.sample_id in (select exclusions.sample_id from exclusions)
                 then 'excluded'
+            when labels.sample_id in (select corrections.sample_id from corrections)
+                then 'corrected'
             when labels.confidence > $min_confidence::float then 'candidate'
             else 'low_confidence'
         end as standing

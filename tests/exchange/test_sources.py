@@ -1,9 +1,13 @@
 import gzip
+import json
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import plstore
@@ -80,6 +84,42 @@ def test_one_class_is_no_classification(tmp_path: Path, unlabeled: Path) -> None
         image_folders(labeled=fill(tmp_path / "l", ["cat"], 1), unlabeled=unlabeled)
 
 
+def test_a_stray_file_an_empty_class_and_a_broken_link_are_refused_by_name(
+    labeled: Path, unlabeled: Path
+) -> None:
+    def refused(words: str) -> None:
+        with pytest.raises(InputError, match=words):
+            image_folders(labeled=labeled, unlabeled=unlabeled)
+
+    (labeled / "stray.png").write_bytes(b"x")
+    refused("1 files outside its class folders, such as stray.png")
+    (labeled / "stray.png").unlink()
+    (labeled / "cow").mkdir()
+    refused("cow is empty")
+    (labeled / "cow").rmdir()
+    (unlabeled / "gone.png").symlink_to("nowhere")
+    refused("gone.png is a link that leads nowhere")
+
+
+def test_links_to_folders_are_followed_once(
+    labeled: Path, unlabeled: Path, tmp_path: Path
+) -> None:
+    more = fill(tmp_path / "more", ["x"], 3)
+    (unlabeled / "more").symlink_to(more)
+    (more / "back").symlink_to(unlabeled)
+
+    assert image_folders(labeled=labeled, unlabeled=unlabeled).splits["unlabeled"] == 8 + 3
+
+
+def test_touched_files_are_fresh_and_the_same(labeled: Path, unlabeled: Path) -> None:
+    before = image_folders(labeled=labeled, unlabeled=unlabeled)
+    os.utime(unlabeled / "0.png", (1, 1))
+    after = image_folders(labeled=labeled, unlabeled=unlabeled)
+
+    assert before.identity == after.identity
+    assert before.freshness != after.freshness
+
+
 def test_a_test_folder_of_other_classes_is_refused(
     labeled: Path, unlabeled: Path, tmp_path: Path
 ) -> None:
@@ -123,6 +163,19 @@ def test_idx_files_are_dealt_out_evenly_and_without_overlap(idx: Path) -> None:
     assert all((r.truth is not None) == (r.split == "unlabeled") for r in records)
 
 
+def test_other_pixels_or_names_are_another_source(idx: Path) -> None:
+    splits = IdxSplits(num_labeled=8, num_validation=10)
+
+    def identity(*names: str) -> str:
+        return idx_files(idx, class_names=names, splits=splits, dataset="d").identity
+
+    first = identity("even", "odd")
+    assert identity("even", "odd") == first
+    assert identity("odd", "even") != first
+    write_idx(idx / "train-images-idx3-ubyte.gz", 255 - PIXELS)
+    assert identity("even", "odd") != first
+
+
 def test_idx_files_that_do_not_suffice_are_refused(idx: Path) -> None:
     splits = IdxSplits(num_labeled=8, num_validation=10, num_unlabeled=100)
     with pytest.raises(InputError, match="60 training images do not suffice"):
@@ -141,7 +194,9 @@ def test_parquet_goes_both_ways_and_datasets_opens_it(idx: Path, tmp_path: Path)
     again = parquet_folder(tmp_path / "out", dataset="d")
     key = {"labeled": 0, "unlabeled": 1, "validation": 2, "test": 3}
 
-    assert list(again.records()) == sorted(source.records(), key=lambda r: key[r.split])
+    found = [(r.split, r.data, r.label, r.truth) for r in again.records()]
+    given = [(r.split, r.data, r.label, r.truth) for r in source.records()]
+    assert found == sorted(given, key=lambda row: key[row[0]])
     opened = datasets.Dataset.from_parquet(
         str(tmp_path / "out" / "labeled.parquet"), cache_dir=str(tmp_path / "cache")
     )
@@ -165,10 +220,37 @@ def test_the_bundled_sample_is_what_the_readme_says() -> None:
     assert {labels.count(name) for name in FASHION_MNIST_CLASSES} == {30}
 
 
-def test_parquet_without_class_names_is_refused(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def write_parquet(path: Path, labels: list[int], names: list[str]) -> None:
+    features = {"label": {"_type": "ClassLabel", "names": names}}
+    table = pa.table(
+        {
+            "image": pa.array([{"bytes": b"x", "path": "same.jpg"} for _ in labels]),
+            "label": pa.array(labels, pa.int64()),
+        }
+    )
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
 
+
+def test_labels_of_a_parquet_file_are_read_by_its_own_names(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "labeled.parquet", [0, 1], ["cat", "dog"])
+    write_parquet(tmp_path / "unlabeled.parquet", [0, 1], ["cat", "dog"])
+    write_parquet(tmp_path / "test.parquet", [0, 1], ["dog", "cat"])
+    records = list(parquet_folder(tmp_path, dataset="d").records())
+
+    assert [r.label for r in records] == ["cat", "dog", None, None, "dog", "cat"]
+    assert len({r.key for r in records}) == 6
+
+
+def test_an_unknown_label_in_parquet_is_refused_with_its_row(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "labeled.parquet", [0, -1], ["cat", "dog"])
+    write_parquet(tmp_path / "unlabeled.parquet", [0], ["cat", "dog"])
+
+    with pytest.raises(InputError, match=r"labeled\.parquet row 1 has the label -1"):
+        list(parquet_folder(tmp_path, dataset="d").records())
+
+
+def test_parquet_without_class_names_is_refused(tmp_path: Path) -> None:
     for split in ("labeled", "unlabeled"):
         pq.write_table(pa.table({"image": [{"bytes": b""}]}), tmp_path / f"{split}.parquet")
 

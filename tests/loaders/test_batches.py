@@ -20,6 +20,7 @@ from plstore.loaders import (
     Plan,
     RandAugment,
     clean_batches,
+    dali,
     load,
     open_split,
     open_view_images,
@@ -222,6 +223,7 @@ def test_the_gpu_graph_is_legal() -> None:
         fill=None,
         noisy=True,
         max_batch=4,
+        max_pixels=100,
         device="cuda:0",
         num_threads=1,
     )
@@ -229,6 +231,17 @@ def test_the_gpu_graph_is_legal() -> None:
 
     assert b"mixed" in graph
     assert b"gpu" in graph
+
+
+def test_large_images_are_decoded_a_few_at_a_time_to_the_same_bits(
+    view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = batches(view, 3)
+    monkeypatch.setattr(dali, "_DECODED_BYTES", 7 * 24 * 24 * 3)
+    parts = batches(view, 3)
+
+    assert all(equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert parts[0].images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_uint8_is_normalised_by_channel() -> None:

@@ -1,5 +1,6 @@
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,61 @@ def test_the_view_holds_labeled_images_and_their_corrections(store: Store) -> No
     assert [row["sample_id"] for row in rows] == list(range(12))
     assert rows[0]["class_id"] == 2
     assert all(row["image"] for row in rows)
+
+
+def test_a_corrected_unlabeled_image_is_labeled_and_not_pseudo_labeled(store: Store) -> None:
+    give_labels(store)
+    decision = {"sample_id": 20, "label": 1, "who": "me", "decided_at": datetime.now(UTC)}
+    store.append("corrections", [decision], identity="one", step="test")
+    view = select(store, selection(200))
+    rows = [row for batch in view.batches() for row in batch.to_pylist()]
+    (found,) = [row for row in rows if row["sample_id"] == 20]
+
+    assert (found["kind"], found["class_id"], found["label"]) == ("labeled", 1, None)
+    assert view.record.counts["dropped"]["corrected"] == 1
+    assert run_query(store, "audit/truth_in_training").num_rows == 0
+
+
+OWN = """-- Everything, once.
+--
+-- grain: one row per (sample_id)
+-- param teacher_id varchar: the teacher
+-- param iteration integer: the iteration
+-- column sample_id bigint: the image
+select sample_id, class_id, confidence, 'kept' as outcome, {copies} as copies
+from soft_labels
+where teacher_id = $teacher_id and iteration = $iteration and split = 'unlabeled'
+{more}
+"""
+
+
+def test_a_sql_file_of_ones_own_decides(store: Store, tmp_path: Path) -> None:
+    give_labels(store)
+    own = tmp_path / "everything.sql"
+    own.write_text(OWN.format(copies=2, more=""))
+    view = select(store, selection(query=str(own), parameters={}))
+
+    assert view.record.counts["kept"] == 60
+    assert view.record.counts["draws"] == 120
+    assert "Everything, once" in view.record.sql
+
+
+@pytest.mark.parametrize(
+    ("copies", "more", "words"),
+    [
+        ("0", "", "keeps images with fewer than 1 copy"),
+        ("1", "union all select 12, 0, 1, 'kept', 1", "61 rows for 60 images"),
+    ],
+)
+def test_a_sql_file_that_decides_nonsense_is_refused(
+    store: Store, tmp_path: Path, copies: str, more: str, words: str
+) -> None:
+    give_labels(store)
+    own = tmp_path / "odd.sql"
+    own.write_text(OWN.format(copies=copies, more=more))
+
+    with pytest.raises(QueryError, match=words):
+        select(store, selection(query=str(own), parameters={}))
 
 
 def test_a_query_of_ones_own_parameters_is_checked(store: Store) -> None:

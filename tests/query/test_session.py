@@ -1,5 +1,4 @@
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -26,6 +25,8 @@ HOSTILE = [
     "set lock_configuration = false",
     "set enable_external_access = true",
     "call pragma_version()",
+    "explain analyze copy images to '{store}/_plstore/evil.csv'",
+    "explain analyze drop view images",
     "select * from read_csv('/etc/passwd')",
     "select * from read_text('{store}/plstore.json')",
     "select * from read_parquet('{store}/images/*.parquet')",
@@ -109,9 +110,16 @@ def test_an_unknown_query_lists_those_there_are(store: Store) -> None:
         run_query(store, "../../etc/passwd")
 
 
-def test_the_spill_folder_is_in_the_store(store: Store, tmp_path: Path) -> None:
+def test_there_is_no_folder_that_sql_may_write(store: Store) -> None:
+    store.work_folder("spill").mkdir(parents=True)
     with closing(plstore.connect(store)) as connection:
-        ((folder,),) = connection.execute("select current_setting('temp_directory')").fetchall()
+        folders = connection.execute(
+            "select value from duckdb_settings() "
+            "where name in ('temp_directory', 'allowed_directories')"
+        ).fetchall()
 
-    assert Path(folder).is_relative_to(store.root)
-    assert store.root.is_relative_to(tmp_path)
+    assert sorted(value for (value,) in folders) == ["", "[]"]
+
+
+def test_tables_can_be_listed(store: Store) -> None:
+    assert "soft_labels" in run_sql(store, "show tables")["name"].to_pylist()

@@ -61,7 +61,24 @@ def test_a_damaged_image_is_counted_and_its_bytes_are_not_kept(store: Store) -> 
 def test_other_contents_under_a_known_key_are_refused(store: Store) -> None:
     changed = ImageRecord(key="labeled/0000.png", split="labeled", data=b"new", label="cat")
 
-    with pytest.raises(InputError, match="with other contents"):
+    with pytest.raises(InputError, match=r"is in the store with contents \w+, now"):
+        import_images(store, [changed], dataset="pets", class_names=CLASS_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("split", "label", "words"),
+    [
+        ("test", "cat", "split labeled, now test"),
+        ("labeled", "dog", "label 0, now 1"),
+    ],
+)
+def test_a_changed_split_or_label_is_refused_not_ignored(
+    store: Store, split: str, label: str, words: str
+) -> None:
+    first = make_records()[0]
+    changed = ImageRecord(key=first.key, split=split, data=first.data, label=label)
+
+    with pytest.raises(InputError, match=words):
         import_images(store, [changed], dataset="pets", class_names=CLASS_NAMES)
 
 

@@ -33,9 +33,28 @@ def test_a_plain_image_is_kept_as_it_came(data: bytes) -> None:
     assert (verdict.width, verdict.height) == (30, 40)
 
 
-def test_bytes_after_the_end_do_no_harm() -> None:
-    assert judge(JPEG + b"tail").verdict == "accepted"
-    assert judge(PNG + b"tail").verdict == "accepted"
+@pytest.mark.parametrize("tail", [b"tail", bytes([0, 18, 0xFF, 0xDA, 0]), b"\xff\xd8\xff\xda"])
+def test_bytes_after_the_end_do_no_harm(tail: bytes) -> None:
+    assert judge(JPEG + tail).verdict == "accepted"
+    assert judge(save(RGB, "JPEG", progressive=True) + tail).verdict == "accepted"
+    assert judge(PNG + tail).verdict == "accepted"
+
+
+def test_files_broken_at_random_get_a_verdict_and_never_an_error() -> None:
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds = [PNG, JPEG, WEBP, save(RGB, "GIF"), save(RGB, "TIFF"), save(RGB, "JPEG", exif=exif)]
+    verdicts = set()
+    for data in kinds:
+        for _ in range(150):
+            broken = bytearray(data[: random.integers(8, len(data) + 1)])
+            for position in random.integers(0, len(broken), 3):
+                broken[position] = random.integers(0, 256)
+            verdicts.add(judge(bytes(broken)).verdict)
+
+    assert verdicts <= {"accepted", *REFUSALS}
+    assert {"truncated", "damaged", "not_an_image"} <= verdicts
 
 
 @pytest.mark.parametrize(
@@ -45,7 +64,8 @@ def test_bytes_after_the_end_do_no_harm() -> None:
         (b"hello, I am no image at all", "not_an_image"),
         (save(RGB, "GIF"), "unsupported_format"),
         (save(RGB, "BMP"), "unsupported_format"),
-        (save(RGB, "GIF", save_all=True, append_images=[RGB.rotate(90)]), "animated"),
+        (save(RGB, "GIF", save_all=True, append_images=[RGB.rotate(90)]), "unsupported_format"),
+        (save(RGB, "PNG", save_all=True, append_images=[RGB.rotate(90)]), "animated"),
         (PNG[:-5], "truncated"),
         (PNG[: len(PNG) // 2], "truncated"),
         (JPEG[:-2], "truncated"),

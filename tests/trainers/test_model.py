@@ -8,12 +8,13 @@ from plstore.errors import InputError, StoreError
 from trainers.model import (
     Ema,
     build_model,
+    check_models,
     check_weights,
     image_format,
     load_bundle,
     save_bundle,
 )
-from trainers.recipe import Model
+from trainers.recipe import Model, load_recipe
 
 TINY = Model(teacher="test_resnet", resolution=24, channels=1, mean=[0.3], std=[0.2])
 
@@ -56,6 +57,32 @@ def test_weights_that_were_changed_are_noticed(tmp_path: Path) -> None:
 def test_an_unknown_model_names_its_neighbours() -> None:
     with pytest.raises(InputError, match="timm has no model 'resnet1888'"):
         build_model(TINY, "resnet1888", 3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.optimizer=adamm", "wanted a name that timm knows"),
+        ("model.students=['test_resnet', 'resnet1888']", "timm has no model 'resnet1888'"),
+        ("model.teacher=test_maxvit", "cannot take images of 28 pixels"),
+    ],
+)
+def test_models_and_optimizer_are_tried_before_hours_are_spent(
+    setting: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        check_models(load_recipe("fashion_mnist", [setting]), 10)
+
+
+def test_a_model_of_fixed_size_is_made_for_the_recipes(tmp_path: Path) -> None:
+    model = TINY.model_copy(update={"resolution": 32, "stochastic_depth": 0.0})
+    network = build_model(model, "test_vit", 3).eval()
+    save_bundle(tmp_path / "m", network, image_format(model, network), ["a", "b", "c"])
+    images = torch.randn(2, 1, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            load_bundle(tmp_path / "m").network(images), network(images), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
