@@ -54,6 +54,15 @@ def main() -> None:
         wanted = ["images,labeled,accepted,,2", "images,unlabeled,accepted,,2"]
         if found != wanted:
             raise SystemExit(f"the wheel answered {found}; wanted {wanted}")
+        refused = subprocess.run(
+            [plstore, "run", "fashion_mnist"],
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if refused.returncode != 2 or "pip install 'plstore[train]'" not in refused.stderr:
+            raise SystemExit(f"training without its extra said {refused.stderr}")
         print(f"{wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB) works alone")
 
 
