@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plstore.cli.options import FormatOption, StoreOption, open_to_read, print_rows
+from plstore.cli.options import (
+    FormatOption,
+    StoreOption,
+    open_to_read,
+    print_rows,
+    with_examples,
+)
 from plstore.errors import QueryError
 
 if TYPE_CHECKING:
@@ -25,8 +31,8 @@ def sql(
 ) -> None:
     """Run one SELECT over the store; read-only, and blind to everything else.
 
-    Example: plstore sql --store demo/store
-    "select class_id, count(*) from soft_labels group by class_id"
+    Example:
+      plstore sql --store demo/store "select class_id, count(*) from soft_labels group by 1"
     """
     opened = open_to_read(store)
     from plstore.query import run_sql
@@ -54,6 +60,7 @@ def query_show(name: Annotated[str, typer.Argument(help="Such as coverage/verdic
 @queries.command(
     "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )
+@with_examples
 def query_run(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Such as coverage/verdicts.")],
@@ -62,8 +69,8 @@ def query_run(
 ) -> None:
     """Run a saved query; its own parameters are options, see plstore query show.
 
-    Example: plstore query run coverage/labels_per_class --min-confidence 0.5
-    --store demo/store
+    Example:
+      plstore query run coverage/labels_per_class --min-confidence 0.5 --store demo/store
     """
     opened = open_to_read(store)
     from plstore.query import run_query, saved_query

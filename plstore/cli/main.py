@@ -5,10 +5,12 @@ Exit codes: 0 done, 1 found wrong, 2 bad input, 3 interrupted (run it again to g
 
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
 from plstore.cli import ask, make, train
+from plstore.cli.options import with_examples
 from plstore.errors import PlstoreError
 
 BAD_INPUT = 2
@@ -22,11 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("init")(make.init)
+app.command("init")(with_examples(make.init))
 app.add_typer(make.importing, name="import")
-app.command("run")(train.run)
-app.command("predict")(train.predict)
-app.command("sql")(ask.sql)
+app.command("run")(with_examples(train.run))
+app.command("predict")(with_examples(train.predict))
+app.command("sql")(with_examples(ask.sql))
 app.add_typer(ask.queries, name="query")
 app.command("log")(ask.log)
 app.command("info")(ask.info)
@@ -35,7 +37,9 @@ app.command("info")(ask.info)
 @app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
-    version: bool = typer.Option(default=False, help="Print the version and exit."),
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """A pseudo-label store and toolkit for Noisy Student training."""
     if version:

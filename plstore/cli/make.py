@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plstore.cli.options import FormatOption, StoreOption, print_rows
+from plstore.cli.options import FormatOption, StoreOption, print_rows, with_examples
 
 if TYPE_CHECKING:
     from plstore.exchange import Source
@@ -16,7 +16,8 @@ importing = typer.Typer(help="Bring images into a store.", no_args_is_help=True)
 def init(store: StoreOption) -> None:
     """Make an empty store.
 
-    Example: plstore init --store pets/store
+    Example:
+      plstore init --store pets/store
     """
     from plstore.store import create
 
@@ -24,6 +25,7 @@ def init(store: StoreOption) -> None:
 
 
 @importing.command("images")
+@with_examples
 def import_images(
     store: StoreOption,
     labeled: Annotated[Path, typer.Option(help="A folder for each class, images below it.")],
@@ -40,8 +42,8 @@ def import_images(
 ) -> None:
     """Import folders of images: a class is a folder's name.
 
-    Example: plstore import images --store pets/store --labeled pets/labeled
-    --unlabeled pets/all --test pets/test
+    Example:
+      plstore import images --store pets/store --labeled pets/labeled --unlabeled pets/all
     """
     from plstore.exchange import image_folders
 
@@ -58,6 +60,7 @@ def import_images(
 
 
 @importing.command("parquet")
+@with_examples
 def import_parquet(
     store: StoreOption,
     folder: Annotated[Path, typer.Argument(help="Folder of labeled.parquet and the others.")],
@@ -67,7 +70,8 @@ def import_parquet(
 ) -> None:
     """Import Parquet files with images inside, as the datasets library lays them out.
 
-    Example: plstore import parquet trainers/data/fashion_mnist --store demo/store
+    Example:
+      plstore import parquet trainers/data/fashion_mnist --store fashion/store
     """
     from plstore.exchange import parquet_folder
 
@@ -75,6 +79,7 @@ def import_parquet(
 
 
 @importing.command("idx")
+@with_examples
 def import_idx(
     store: StoreOption,
     folder: Annotated[Path, typer.Argument(help="Folder of the four IDX files.")],
@@ -92,8 +97,8 @@ def import_idx(
 ) -> None:
     """Import IDX files, such as the whole of Fashion-MNIST.
 
-    Example: plstore import idx /usr/share/datasets/fashion-mnist --store full/store
-    --labeled 1000
+    Example:
+      plstore import idx /usr/share/datasets/fashion-mnist --store full/store --labeled 1000
     """
     from plstore.exchange import IdxSplits, idx_files
     from trainers.data import FASHION_MNIST_CLASSES

@@ -1,10 +1,11 @@
 """Options that several verbs share."""
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +20,19 @@ StoreOption = Annotated[
 FormatOption = Annotated[
     str, typer.Option("--format", help="How rows are printed: table, json or csv.")
 ]
+
+
+_Verb = TypeVar("_Verb", bound=Callable[..., None])
+
+
+def with_examples(verb: _Verb) -> _Verb:
+    """Keep the lines of a verb's examples as they are written in its docstring."""
+    paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
+    verb.__doc__ = "\n\n".join(
+        f"\b\n{paragraph}" if paragraph.startswith("Example") else paragraph
+        for paragraph in paragraphs
+    )
+    return verb
 
 
 class _NoPandas(MetaPathFinder):

@@ -61,9 +61,9 @@ def run(
     """Run Noisy Student: train, label, select, train again. Goes on where it was stopped.
 
     Examples:
-    plstore run fashion_mnist --store demo/store
-    plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
-    plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
+      plstore run fashion_mnist --store demo/store
+      plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
+      plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
     """
     check_format(format_)
     programs = _programs()
@@ -112,7 +112,8 @@ def predict(
 ) -> None:
     """Say what a trained model sees in a folder of images.
 
-    Example: plstore predict new-photos --store pets/store --format csv > predictions.csv
+    Example:
+      plstore predict new-photos --store pets/store --format csv > predictions.csv
     """
     check_format(format_)
     programs = _programs()
