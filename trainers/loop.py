@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 
 import plstore
@@ -36,6 +38,8 @@ from trainers.train import Trained, Training, train
 
 Outputs = dict[str, Any]
 
+_TRAINED = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
+
 _LABELED_SPLITS: tuple[Split, ...] = ("unlabeled", "validation")
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
 
@@ -50,13 +54,16 @@ class Run:
     device: str
     display: Display
 
+    @cached_property
+    def decisions(self) -> dict[str, int]:
+        """Versions of what people decided, as they were when the run was opened."""
+        tables = [self.store.table(name) for name in ("exclusions", "corrections")]
+        return {t.spec.name: t.version() if t.root.is_dir() else 0 for t in tables}
+
+    @cached_property
     def steps(self) -> list[Step]:
-        """Return the steps, in order."""
-        decisions = {}
-        for name in ("exclusions", "corrections"):
-            table = self.store.table(name)
-            decisions[name] = table.version() if table.root.is_dir() else 0
-        return plan_steps(self.recipe, self.source, decisions)
+        """The steps, in order."""
+        return plan_steps(self.recipe, self.source, self.decisions)
 
     def execute(self) -> dict[str, Outputs]:
         """Do every step that is not done yet; return the outputs of all, by name.
@@ -77,18 +84,19 @@ class Run:
             "evaluate": self._evaluate,
         }
         done: dict[str, Outputs] = {}
-        steps = self.steps()
-        for number, step in enumerate(steps, start=1):
+        for number, step in enumerate(self.steps, start=1):
             outputs = ledger.outputs(step)
             if outputs is None:
-                self.display.say(f"[{number}/{len(steps)}] {step.name}")
+                self.display.say(f"[{number}/{len(self.steps)}] {step.name}")
                 start = monotonic()
                 outputs = kinds[step.kind](step, [done[need] for need in step.needs])
                 ledger.finish(step, outputs, monotonic() - start)
+                self._partial(step).unlink(missing_ok=True)
             done[step.name] = outputs
         return done
 
     def _import(self, _: Step, __: list[Outputs]) -> Outputs:
+        self._check_store_is_its_own()
         with self.display.task("import images", self.source.num_images) as advance:
             import_images(
                 self.store,
@@ -106,14 +114,20 @@ class Run:
             self.display.say(f"  of these converted, {conversion}: {number}")
         return {"images_version": self.store.table("images").version(), **counts}
 
-    def _check_imported(self, splits: Mapping[str, int]) -> None:
-        stored = self.store.table("images").dataset().count_rows()
-        if stored != self.source.num_images:
+    def _check_store_is_its_own(self) -> None:
+        columns = ["dataset", "key"]
+        rows = self.store.table("images").read(columns=columns)
+        named = set(self.source.keys()) if rows.num_rows else set()
+        stored = zip(*(rows[name].to_pylist() for name in columns), strict=True)
+        other = [k for d, k in stored if d != self.source.dataset or k not in named]
+        if other:
             raise InputError(
-                f"{self.store.root} holds {stored} images and this recipe's data names "
-                f"{self.source.num_images} (dataset {self.source.dataset!r}: {dict(splits)}). "
-                "A run uses all images of its store: name another --store for other images"
+                f"{self.store.root} holds {len(other)} images that this recipe's data does not "
+                f"name, such as {other[0]!r}. A run uses all images of its store: name another "
+                "--store; nothing was imported"
             )
+
+    def _check_imported(self, splits: Mapping[str, int]) -> None:
         for split in ("labeled", "unlabeled"):
             if not self.store.count_images(split):
                 raise InputError(
@@ -142,11 +156,13 @@ class Run:
             f"{self.recipe.name}-labeled",
             recipe_hash=self.recipe.hash,
             identity=step.key,
-            as_of={"images": needs[0]["images_version"]},
+            as_of={"images": needs[0]["images_version"], **self.decisions},
         )
         return {"view": step.key, "num_images": view.record.num_images}
 
     def _train(self, step: Step, needs: list[Outputs]) -> Outputs:
+        if (kept := self._kept(step)) is not None:
+            return kept
         view = find_view(self.store, needs[0]["view"])
         if view is None:
             raise plstore.PlstoreError(
@@ -168,7 +184,7 @@ class Run:
             ),
             device=self.device,
         )
-        checkpoint = self.store.work_folder("partial", f"{step.key}.pt")
+        checkpoint = self._partial(step)
         with self.display.task(f"train {_title(step)}", settings.steps) as advance:
             shown = 0
 
@@ -178,14 +194,22 @@ class Run:
                 shown = done
 
             trained = train(training, checkpoint, on_step)
-        outputs = self._keep(step, training, trained)
-        checkpoint.unlink(missing_ok=True)
-        return outputs
+        return self._keep(step, training, trained)
+
+    def _partial(self, step: Step) -> Path:
+        return self.store.work_folder("partial", f"{step.key}.pt")
+
+    def _kept(self, step: Step) -> Outputs | None:
+        """Return the outputs of a training that was kept and stopped before it was recorded."""
+        where = pc.field("teacher_id") == _teacher_id(step)
+        for row in self.store.table("teachers").read(where=where).to_pylist():
+            check_weights(self.store.root / row["checkpoint"], row["checkpoint_hash"])
+            return {name: row[name] for name in _TRAINED}
+        return None
 
     def _keep(self, step: Step, training: Training, trained: Trained) -> Outputs:
         role = "control" if step.is_control else "teacher" if step.iteration == 0 else "student"
-        prefix = "control" if step.is_control else f"t{step.iteration}"
-        teacher_id = f"{prefix}-{step.key[:8]}"
+        teacher_id = _teacher_id(step)
         checkpoint = Path("checkpoints", teacher_id)
         digest = save_bundle(
             self.store.root / checkpoint,
@@ -216,13 +240,7 @@ class Run:
             "created_at": datetime.now(UTC),
         }
         self.store.append("teachers", [row], identity=step.key, step=step.name)
-        return {
-            "teacher_id": teacher_id,
-            "role": role,
-            "architecture": training.architecture,
-            "checkpoint": checkpoint.as_posix(),
-            "checkpoint_hash": digest,
-        }
+        return {name: row[name] for name in _TRAINED}
 
     def _bundle(self, trained: Outputs) -> Bundle:
         folder = self.store.root / trained["checkpoint"]
@@ -290,7 +308,12 @@ class Run:
             parameters={**parameters, **settings.parameters},
             recipe_hash=self.recipe.hash,
         )
-        view = select(self.store, selection, identity=step.key, as_of=needs[0]["pins"])
+        view = select(
+            self.store,
+            selection,
+            identity=step.key,
+            as_of={**needs[0]["pins"], **self.decisions},
+        )
         counts = dict(view.record.counts)
         self._say_counts(counts)
         return {"view": step.key, "teacher_id": needs[0]["teacher_id"], "counts": counts}
@@ -328,6 +351,11 @@ class Run:
         ]
         self.store.append("runs", runs, identity=step.key, step=step.name)
         return outputs
+
+
+def _teacher_id(step: Step) -> str:
+    prefix = "control" if step.is_control else f"t{step.iteration}"
+    return f"{prefix}-{step.key[:8]}"
 
 
 def _title(step: Step) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -13,11 +14,11 @@ from plstore.loaders.imageset import ImageSet, write_images
 from plstore.report.page import write_report
 from plstore.report.progress import Display
 from plstore.schema import ACCEPTED
-from plstore.store import Store, Verdict, create, judge
+from plstore.store import Store, create, judge, large_images_are_verdicts
 from trainers.estimate import Estimator
 from trainers.inference import probabilities
 from trainers.loop import Run
-from trainers.model import check_weights, load_bundle
+from trainers.model import Bundle, check_weights, load_bundle
 from trainers.recipe import Recipe
 from trainers.result import build_result, result_rows, write_result
 from trainers.sources import open_source
@@ -25,6 +26,8 @@ from trainers.steps import Ledger
 from trainers.train import pick_device
 
 Row = dict[str, Any]
+
+_PREDICT_FILES = 512
 
 
 def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) -> list[Row]:
@@ -93,7 +96,7 @@ def dry_run(recipe: Recipe, store: Path, *, device: str, display: Display) -> li
     ledger = Ledger(planned.store)
     estimator = Estimator(recipe, source, device)
     rows: list[Row] = []
-    for step in planned.steps():
+    for step in planned.steps:
         done = ledger.outputs(step) is not None
         estimate = estimator.estimate(step)
         rows.append(
@@ -123,14 +126,31 @@ def predict(
     checkpoint = store.root / teacher["checkpoint"]
     check_weights(checkpoint, teacher["checkpoint_hash"])
     bundle = load_bundle(checkpoint, device=device)
+    display.say(f"{teacher['teacher_id']}: {teacher['architecture']}, {teacher['role']}")
     paths = files_below(folder)
     rows: list[Row] = []
-    good: list[tuple[bytes, int, int]] = []
-    for path in paths:
-        verdict = judge(path.read_bytes())
-        rows.append(_prediction(path.relative_to(folder), verdict))
-        if verdict.data is not None:
-            good.append((verdict.data, verdict.width, verdict.height))
+    with display.task("predict", len(paths)) as advance, large_images_are_verdicts():
+        for block in _blocks(paths, _PREDICT_FILES):
+            rows += _predict_block(bundle, folder, block, device)
+            advance(len(block))
+    return rows
+
+
+def _predict_block(
+    bundle: Bundle, folder: Path, paths: Sequence[Path], device: str
+) -> list[Row]:
+    with ThreadPoolExecutor() as pool:
+        verdicts = list(pool.map(lambda path: judge(path.read_bytes()), paths))
+    rows: list[Row] = [
+        {
+            "path": path.relative_to(folder).as_posix(),
+            "class": None,
+            "confidence": None,
+            "verdict": verdict.verdict,
+        }
+        for path, verdict in zip(paths, verdicts, strict=True)
+    ]
+    good = [(v.data, v.width, v.height) for v in verdicts if v.data is not None]
     if not good:
         return rows
     accepted = iter([row for row in rows if row["verdict"] == ACCEPTED])
@@ -138,25 +158,20 @@ def predict(
         images_path = Path(scratch, "images.arrow")
         write_images(images_path, good)
         images = ImageSet(images_path, len(bundle.class_names))
-        with display.task("predict", len(images)) as advance:
-            for _, probs in probabilities(bundle, images, device=device, on_images=advance):
-                confidences, classes = probs.max(dim=1)
-                for confidence, class_id in zip(
-                    confidences.tolist(), classes.tolist(), strict=True
-                ):
-                    row = next(accepted)
-                    row["class"] = bundle.class_names[class_id]
-                    row["confidence"] = round(confidence, 6)
+        for _, probs in probabilities(bundle, images, device=device):
+            confidences, classes = probs.max(dim=1)
+            for confidence, class_id in zip(
+                confidences.tolist(), classes.tolist(), strict=True
+            ):
+                row = next(accepted)
+                row["class"] = bundle.class_names[class_id]
+                row["confidence"] = round(confidence, 6)
     return rows
 
 
-def _prediction(path: Path, verdict: Verdict) -> Row:
-    return {
-        "path": path.as_posix(),
-        "class": None,
-        "confidence": None,
-        "verdict": verdict.verdict,
-    }
+def _blocks(items: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _open(recipe: Recipe, store: Store, device: str, display: Display) -> Run:
@@ -169,7 +184,8 @@ def _open(recipe: Recipe, store: Store, device: str, display: Display) -> Run:
 def _teacher(store: Store, teacher_id: str | None) -> Row:
     rows = store.table("teachers").read().sort_by("created_at").to_pylist()
     if teacher_id is None:
-        rows = [row for row in rows if row["role"] != "control"]
+        newest = rows[-1]["recipe_hash"] if rows else None
+        rows = [r for r in rows if r["role"] != "control" and r["recipe_hash"] == newest]
         rows.sort(key=lambda row: row["iteration"])
     else:
         rows = [row for row in rows if row["teacher_id"] == teacher_id]

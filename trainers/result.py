@@ -40,7 +40,7 @@ def build_result(run: Run, done: Mapping[str, Outputs]) -> dict[str, Any]:
         "seed": run.recipe.seed,
         "code_version": plstore.__version__,
         "store_versions": run.store.versions(),
-        "run_seconds": round(sum(ledger.seconds(step) for step in run.steps()), 1),
+        "run_seconds": round(sum(ledger.seconds(step) for step in run.steps), 1),
         "imported": {k: v for k, v in done["import"].items() if k != "images_version"},
         "teacher": _model(done, "0"),
         "control": _model(done, CONTROL) if run.recipe.control else None,

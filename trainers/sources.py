@@ -61,6 +61,9 @@ def _limited(source: Source, limit: int) -> Source:
             if record.split != "unlabeled" or left >= 0:
                 yield record
 
+    def keys() -> list[str]:
+        return [record.key for record in records()]
+
     unlabeled = min(limit, source.splits["unlabeled"])
     splits = source.splits | {"unlabeled": unlabeled}
     return replace(
@@ -69,5 +72,6 @@ def _limited(source: Source, limit: int) -> Source:
         splits=splits,
         num_images=sum(splits.values()),
         num_bytes=source.num_bytes * sum(splits.values()) // source.num_images,
+        keys=keys,
         records=records,
     )

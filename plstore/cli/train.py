@@ -90,6 +90,8 @@ def run(
     loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
     home = store if store is not None else Path(f"plstore-{loaded.name}", "store")
     display = Display(quiet=quiet)
+    if dry_run and seeds is not None:
+        raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
     if dry_run:
         rows = programs.dry_run(loaded, home, device=device, display=display)
     elif seeds is not None:

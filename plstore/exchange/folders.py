@@ -69,6 +69,7 @@ def image_folders(
         num_images=len(files),
         num_bytes=sum(sizes),
         splits=dict(Counter(split for _, _, split, _ in files)),
+        keys=lambda: [key for _, key, _, _ in files],
         records=lambda: _records(files),
     )
 

@@ -96,11 +96,10 @@ def idx_files(
     def records() -> Iterator[ImageRecord]:
         for split, rows in dealt.items():
             images, labels = test if split == "test" else train
-            prefix = "test" if split == "test" else "train"
             for row in rows.tolist():
                 name = class_names[labels[row]]
                 yield ImageRecord(
-                    key=f"{prefix}/{row:05d}.png",
+                    key=_key(split, row),
                     split=split,
                     data=_png(images[row]),
                     label=None if split == "unlabeled" else name,
@@ -115,8 +114,15 @@ def idx_files(
         num_images=sum(counts.values()),
         num_bytes=sum(counts.values()) * _PNG_BYTES,
         splits=counts,
+        keys=lambda: [
+            _key(split, row) for split, rows in dealt.items() for row in rows.tolist()
+        ],
         records=records,
     )
+
+
+def _key(split: str, row: int) -> str:
+    return f"{'test' if split == 'test' else 'train'}/{row:05d}.png"
 
 
 def _pair(folder: Path, prefix: str, num_classes: int) -> tuple[_BYTES, _BYTES]:

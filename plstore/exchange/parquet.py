@@ -53,6 +53,7 @@ def parquet_folder(folder: Path, *, dataset: str) -> Source:
         num_images=sum(counts.values()),
         num_bytes=sum(path.stat().st_size for path in present.values()),
         splits=counts,
+        keys=lambda: [key for split, path in present.items() for key in _keys(path, split)],
         records=lambda: _records(present, truth if truth.is_file() else None),
     )
 

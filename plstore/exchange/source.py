@@ -18,6 +18,7 @@ class Source:
         num_images: How many images `records` yields.
         num_bytes: Their size, or an estimate.
         splits: Images by split.
+        keys: Returns the images' names, without reading the images.
         records: Yields the images, in the same order every time.
     """
 
@@ -28,4 +29,5 @@ class Source:
     num_images: int
     num_bytes: int
     splits: dict[str, int]
+    keys: Callable[[], Sequence[str]]
     records: Callable[[], Iterator[ImageRecord]]

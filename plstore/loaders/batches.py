@@ -59,6 +59,7 @@ class Work:
         encoded: Encoded images.
         targets: float32 [batch, classes].
         sample_ids: int64 [batch].
+        num_pixels: int64 [batch], of the encoded images.
         windows: float32 [batch, 4]: top, left, bottom, right in source pixels.
         noise: The noise after resizing, None for clean images.
     """
@@ -66,6 +67,7 @@ class Work:
     encoded: list[npt.NDArray[np.uint8]]
     targets: npt.NDArray[np.float32]
     sample_ids: npt.NDArray[np.int64]
+    num_pixels: npt.NDArray[np.int64]
     windows: npt.NDArray[np.float32]
     noise: NoiseDraw | None
 
@@ -99,7 +101,6 @@ class BackendSpec:
         fill: As in `Noise`; unused for clean batches.
         noisy: Whether `Work.noise` is there.
         max_batch: Most images of any batch.
-        max_pixels: Of any image.
         device: "cpu", or a CUDA device such as "cuda:0".
         first_step: Step of the first batch.
     """
@@ -109,7 +110,6 @@ class BackendSpec:
     fill: int | None
     noisy: bool
     max_batch: int
-    max_pixels: int
     device: str
     first_step: int = 0
     num_threads: int = field(default_factory=torch.get_num_threads)
@@ -180,7 +180,6 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         fill=noise.fill,
         noisy=True,
         max_batch=plan.batch_size,
-        max_pixels=images.max_pixels,
         device=device,
         first_step=first_step,
     )
@@ -210,7 +209,6 @@ def clean_batches(
         fill=None,
         noisy=False,
         max_batch=batch_size,
-        max_pixels=images.max_pixels,
         device=device,
     )
     yield from _run(spec, backend, None)
@@ -226,6 +224,7 @@ def _work(
         encoded=[images.image_bytes(row) for row in rows.tolist()],
         targets=images.targets(rows),
         sample_ids=images.sample_ids[rows],
+        num_pixels=images.widths[rows].astype(np.int64) * images.heights[rows],
         windows=windows,
         noise=noise,
     )

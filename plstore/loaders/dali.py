@@ -6,6 +6,7 @@ be saved but the step.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,15 @@ def run(spec: BackendSpec) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             parts = []
 
 
-def chunk_size(spec: BackendSpec) -> int:
-    """Return how many images are decoded at once: DALI holds all of them in full size."""
-    budget = _DECODED_BYTES // max(spec.max_pixels * spec.format.channels, 1)
-    return int(min(max(budget, 1), spec.max_batch))
+def chunk_starts(work: Work, channels: int) -> list[int]:
+    """Return where to cut a batch: DALI holds what it decodes at once in full size."""
+    starts, held = [0], 0
+    for index, num_bytes in enumerate((work.num_pixels * channels).tolist()):
+        if held and held + num_bytes > _DECODED_BYTES:
+            starts.append(index)
+            held = 0
+        held += num_bytes
+    return starts
 
 
 def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,7 +81,7 @@ def build_pipeline(
     """
     on_gpu = device_id is not None if on_gpu is None else on_gpu
     pipeline = Pipeline(
-        batch_size=chunk_size(spec),
+        batch_size=spec.max_batch,
         num_threads=spec.num_threads,
         device_id=device_id,
         prefetch_queue_depth=2,
@@ -144,17 +150,17 @@ def _source(spec: BackendSpec, names: tuple[str, ...]) -> Callable[[Any], list[A
 
 def _chunks(spec: BackendSpec) -> Iterator[dict[str, Any]]:
     """Yield each batch in parts; the last row of a part says whether its batch ends there."""
-    step, size = spec.first_step, chunk_size(spec)
+    step = spec.first_step
     while True:
         try:
             work = spec.work(step)
         except StopIteration:
             return
         arrays = _arrays(work)
-        count = len(work.encoded)
         arrays["sample_ids"][-1, 0] = 1
-        for start in range(0, count, size):
-            yield {name: values[start : start + size] for name, values in arrays.items()}
+        starts = chunk_starts(work, spec.format.channels)
+        for start, end in pairwise([*starts, len(work.encoded)]):
+            yield {name: values[start:end] for name, values in arrays.items()}
         step += 1
 
 

@@ -65,11 +65,6 @@ class ImageSet:
         """Return the number of rows."""
         return len(self.sample_ids)
 
-    @property
-    def max_pixels(self) -> int:
-        """Pixels of the largest image, 0 if there is none."""
-        return int((self.widths.astype(np.int64) * self.heights).max(initial=0))
-
     def image_bytes(self, row: int) -> npt.NDArray[np.uint8]:
         """Return the encoded image of a row, a view into the mapped file."""
         chunk = int(np.searchsorted(self._starts, row, side="right")) - 1

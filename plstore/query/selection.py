@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 import plstore
 from plstore.errors import InputError, QueryError
 from plstore.query.library import SavedQuery, saved_query
-from plstore.query.session import connect, fetch, stream
+from plstore.query.session import connect, fetch
 from plstore.store import (
     Store,
     View,
     ViewRecord,
+    attach_images,
     check_view_name,
     find_view,
     next_version,
@@ -34,11 +35,7 @@ select
     coalesce(corrected.label, images.label)::integer as class_id,
     1::float as confidence,
     1::integer as copies,
-    null::struct(class_ids integer[], probs float[], residual float) as label,
-    images.width,
-    images.height,
-    images.content_hash,
-    images.image.bytes as image
+    null::struct(class_ids integer[], probs float[], residual float) as label
 from images
 left join (
     select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
@@ -57,11 +54,7 @@ select
     decided.class_id,
     decided.confidence,
     decided.copies::integer as copies,
-    labels.label,
-    images.width,
-    images.height,
-    images.content_hash,
-    images.image.bytes as image
+    labels.label
 from decided
 inner join images on decided.sample_id = images.sample_id
 inner join soft_labels as labels on decided.sample_id = labels.sample_id
@@ -210,7 +203,10 @@ def _write(  # noqa: PLR0917  private: the two doors above pass what they got
             counts=counts,
             code_version=plstore.__version__,
         )
-        rows = chain.from_iterable(stream(connection, sql) for sql in queries)
+        rows = chain.from_iterable(
+            attach_images(store, fetch(connection, sql), version=pins["images"])
+            for sql in queries
+        )
         return write_view(store, record, rows)
 
 
@@ -223,8 +219,9 @@ def _decide(
     decided = fetch(connection, query.sql, selection.all_parameters)
     if not decided.num_rows:
         raise InputError(
-            f"teacher {selection.teacher_id!r} has no labels of iteration "
-            f"{selection.iteration} for unlabeled images in {store.root}"
+            f"selection query {query.name!r} returned no rows for teacher "
+            f"{selection.teacher_id!r} and iteration {selection.iteration} in {store.root}: it "
+            "drops them all, or there are no such labels"
         )
     _check_decided(decided, query.name)
     connection.register("planned", decided)
@@ -258,7 +255,7 @@ def _counts(connection: duckdb.DuckDBPyConnection, store: Store) -> dict[str, An
     dropped = outcomes | {row["verdict"]: row["n"] for row in _dicts(connection, _REFUSED)}
     unlabeled = _dicts(connection, _UNLABELED)[0]["n"]
     if unlabeled:
-        dropped["not_labeled"] = unlabeled
+        dropped["not_in_query"] = unlabeled
     classes = _dicts(connection, _CLASSES)
     return {
         "in": kept + sum(dropped.values()),

@@ -4,7 +4,7 @@ Tables are registered Arrow datasets over the files of the pinned versions: Duck
 a path, so SQL can neither read another file nor write one, even inside the store.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -120,10 +120,3 @@ def run_query(
     """
     query = saved_query(name)
     return run_sql(store, query.sql, query.check_parameters(parameters), as_of=as_of)
-
-
-def stream(
-    connection: duckdb.DuckDBPyConnection, sql: str, *, rows: int = 2048
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a query in batches, never all of them in memory."""
-    yield from connection.sql(sql).to_arrow_reader(rows)

@@ -10,10 +10,16 @@ from plstore.store.labels import (
 )
 from plstore.store.store import Store, create, open  # noqa: A004  plstore.open is the door
 from plstore.store.table import Commit, Shard, Table
-from plstore.store.verdict import DEFAULT_MAX_PIXELS, Verdict, judge
+from plstore.store.verdict import (
+    DEFAULT_MAX_PIXELS,
+    Verdict,
+    judge,
+    large_images_are_verdicts,
+)
 from plstore.store.views import (
     View,
     ViewRecord,
+    attach_images,
     check_view_name,
     find_view,
     next_version,
@@ -34,6 +40,7 @@ __all__ = [
     "Verdict",
     "View",
     "ViewRecord",
+    "attach_images",
     "check_teacher_id",
     "check_view_name",
     "commit_labels",
@@ -41,6 +48,7 @@ __all__ = [
     "find_view",
     "import_images",
     "judge",
+    "large_images_are_verdicts",
     "next_version",
     "open",
     "open_view",

@@ -154,7 +154,7 @@ class _Writer:
         stored = {"contents": known.digest, "split": known.split, "label": known.label}
         found = {"contents": digest, "split": record.split, "label": label}
         changed = [f"{k} {stored[k]}, now {found[k]}" for k in found if stored[k] != found[k]]
-        if known.refused_for_size and known.num_pixels <= self._max_pixels:
+        if known.refused_for_size and 0 < known.num_pixels <= self._max_pixels:
             changed.append(f"refused for its {known.num_pixels} pixels, now within the limit")
         if changed:
             raise InputError(

@@ -147,7 +147,10 @@ def create(path: str | Path) -> Store:
     if (root / _MARKER).is_file():
         return open(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        partial = root.is_dir() and all(p.name in TABLES for p in root.iterdir())
+        partial = root.is_dir() and all(
+            path.name in TABLES or path.name.startswith(f".{_MARKER}.")
+            for path in root.iterdir()
+        )
         if not partial:
             raise StoreError(
                 f"{root} is not empty and is no plstore store; name a new or empty folder"

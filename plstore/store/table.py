@@ -29,6 +29,7 @@ _MAX_ROW_GROUP_ROWS = 8192
 _YEARS = "interval 3650 days"
 _LINEAGE = "plstore.lineage"
 _TRANSACTION = "plstore.transaction"
+_RECENT_COMMITS = 32
 
 SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
@@ -232,9 +233,11 @@ class Table:
 
     def _version_of(self, transaction: str) -> int:
         """Return the version that a commit made, whatever was committed since."""
-        for entry in self._delta().history():
-            if entry.get(_TRANSACTION) == transaction:
-                return int(entry["version"])
+        delta = self._delta()
+        for limit in (_RECENT_COMMITS, None):
+            for entry in delta.history(limit):
+                if entry.get(_TRANSACTION) == transaction:
+                    return int(entry["version"])
         raise StoreError(
             f"table {self.spec.name!r} knows transaction {transaction!r} and its history does "
             "not: the log was cut. Restore it from a copy"

@@ -18,7 +18,6 @@ low_bit_depth   1, 2 or 4 bits a pixel, to 8-bit grayscale
 
 import io
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ _KNOWN_FORMATS = (*_FORMATS, "GIF", "BMP", "TIFF")
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
+_WITHOUT_LENGTH = (0x01, 0xD8, _END_OF_IMAGE)
 _TURNED = range(2, 9)
 _ORIENTATION = 0x0112
 _PNG_DEPTH_OFFSET = 24
@@ -73,10 +73,13 @@ class Verdict:
 
 @contextmanager
 def large_images_are_verdicts() -> Iterator[None]:
-    """Silence Pillow's warning about large images: `judge` refuses them by its own limit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    """Lift Pillow's own limit: `judge` reads an image's size first and has a limit itself."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
         yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def judge(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:
@@ -144,13 +147,13 @@ def _jpeg_ends(data: bytes) -> bool:
     """Whether the image ends properly, walking its markers: whatever follows does not count."""
     position, in_scan = 2, False
     while marker := _JPEG_MARKER.search(data, position):
-        if not in_scan and marker.start() != position:
-            return False
         code = marker[1][0]
-        if code == _END_OF_IMAGE:
-            return in_scan
+        if code == _END_OF_IMAGE and in_scan:
+            return True
         in_scan = in_scan or code == _START_OF_SCAN
-        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+        position = marker.end()
+        if code not in _WITHOUT_LENGTH:
+            position += int.from_bytes(data[position : position + 2])
     return False
 
 

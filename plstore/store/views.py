@@ -2,16 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
-from plstore.errors import InputError
+from plstore.errors import InputError, StoreError
 from plstore.fingerprint import canonical_json
 from plstore.store.table import Claim
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z0-9_-]+")
 _SHARD_ROWS = 8192
+_SHARD_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,61 @@ def next_version(store: "Store", name: str, identity: str) -> int:
     return table.sequence(f"view-{name}") + 1 if own is None else own
 
 
+def attach_images(store: "Store", rows: pa.Table, *, version: int) -> Iterator[pa.RecordBatch]:
+    """Yield rows with width, height, content hash and bytes of their images, in their order.
+
+    Images are read once, in order, a few at a time: never all of their bytes in memory.
+
+    Args:
+        store: The store.
+        rows: With `sample_id`, ascending.
+        version: Of `images`.
+
+    Raises:
+        StoreError: If an image is not there.
+    """
+    if not rows.num_rows:
+        return
+    wanted = rows["sample_id"].to_numpy()
+    here = (pc.field("sample_id") >= int(wanted[0])) & (
+        pc.field("sample_id") <= int(wanted[-1])
+    )
+    scanner = (
+        store.table("images")
+        .dataset(version)
+        .scanner(
+            columns=["sample_id", "width", "height", "content_hash", "image"],
+            filter=here,
+            batch_size=1024,
+            batch_readahead=1,
+            fragment_readahead=1,
+            use_threads=False,
+        )
+    )
+    num_found = 0
+    for batch in scanner.to_batches():
+        ids = batch["sample_id"].to_numpy()
+        places = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
+        hits = wanted[places] == ids
+        if not hits.any():
+            continue
+        images = batch.filter(pa.array(hits))
+        columns = {
+            **{name: images[name] for name in ("width", "height", "content_hash")},
+            "image": pc.struct_field(images["image"], "bytes"),
+        }
+        found = rows.take(pa.array(places[hits]))
+        for name, values in columns.items():
+            found = found.append_column(name, values)
+        num_found += found.num_rows
+        yield from found.combine_chunks().to_batches()
+    if num_found != rows.num_rows:
+        raise StoreError(
+            f"{rows.num_rows - num_found} of {rows.num_rows} selected images are not in "
+            f"version {version} of images in {store.root}"
+        )
+
+
 def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBatch]) -> View:
     """Write a view's rows, commit them, then the row of `views` that makes it exist.
 
@@ -175,12 +232,13 @@ def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBa
 
 def _shards(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.Table]:
     parts: list[pa.RecordBatch] = []
-    num_rows = 0
+    num_rows, num_bytes = 0, 0
     for batch in batches:
         parts.append(batch)
         num_rows += batch.num_rows
-        if num_rows >= _SHARD_ROWS:
+        num_bytes += batch.nbytes
+        if num_rows >= _SHARD_ROWS or num_bytes >= _SHARD_BYTES:
             yield pa.Table.from_batches(parts)
-            parts, num_rows = [], 0
+            parts, num_rows, num_bytes = [], 0, 0
     if num_rows:
         yield pa.Table.from_batches(parts)

@@ -223,7 +223,6 @@ def test_the_gpu_graph_is_legal() -> None:
         fill=None,
         noisy=True,
         max_batch=4,
-        max_pixels=100,
         device="cuda:0",
         num_threads=1,
     )

@@ -224,7 +224,7 @@ def test_a_query_of_ones_own_parameters_is_checked(store: Store) -> None:
 
 
 def test_a_teacher_without_labels_is_named(store: Store) -> None:
-    with pytest.raises(InputError, match="teacher 't9' has no labels of iteration 1"):
+    with pytest.raises(InputError, match="returned no rows for teacher 't9' and iteration 1"):
         select(store, selection(teacher_id="t9"))
 
 

@@ -90,6 +90,25 @@ def test_a_png_broken_inside_is_damaged() -> None:
     assert judge(broken).verdict in {"damaged", "truncated"}
 
 
+def test_bytes_between_header_segments_do_no_harm() -> None:
+    assert JPEG[2:4] == b"\xff\xe0"
+    end = 4 + int.from_bytes(JPEG[4:6])
+
+    assert judge(JPEG[:end] + b"\x00\x00" + JPEG[end:]).verdict == "accepted"
+
+
+def test_an_image_over_pillows_own_limit_keeps_its_size() -> None:
+    huge = save(Image.new("1", (20_000, 10_000)), "PNG")
+    with large_images_are_verdicts():
+        verdict = judge(huge)
+
+    assert (verdict.verdict, verdict.width, verdict.height) == (
+        "over_pixel_limit",
+        20_000,
+        10_000,
+    )
+
+
 def test_an_image_of_100_megapixels_is_refused_before_it_is_decoded() -> None:
     huge = save(Image.new("L", (10_000, 10_000)), "PNG")
     with large_images_are_verdicts():

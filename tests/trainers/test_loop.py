@@ -1,8 +1,8 @@
 """The whole loop on a tiny slice of the bundled sample, killed and not."""
 
 import json
-import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +37,15 @@ def result(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((home / "result.json").read_text())
     found.pop("run_seconds")
     return found
+
+
+def num_steps(home: Path) -> int:
+    return len(list((home / "store" / "_plstore" / "steps").glob("*.json")))
+
+
+def wait_for_steps(home: Path, wanted: int, process: subprocess.Popen[Any]) -> None:
+    while num_steps(home) < wanted and process.poll() is None:
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +109,58 @@ def test_a_run_killed_again_and_again_ends_with_the_same_result(
     finished: Path, tmp_path: Path
 ) -> None:
     draw = random.Random(0)  # noqa: S311  moments, not secrets
-    killed = 0
-    for _ in range(5):
+    killed_at = []
+    for wanted in (1, 4, 6, 9, 12):
         process = subprocess.Popen(
             command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(draw.uniform(4, 11))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
+        wait_for_steps(tmp_path, wanted, process)
+        time.sleep(draw.uniform(0, 1))
+        process.kill()
         process.wait()
+        killed_at.append(num_steps(tmp_path))
     subprocess.run(command(tmp_path), check=True, capture_output=True)
 
-    assert killed
+    assert sum(0 < steps < 14 for steps in killed_at) >= 3
     assert result(tmp_path) == result(finished)
+
+
+@pytest.mark.slow
+def test_a_training_that_was_kept_but_not_recorded_is_not_done_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "copy"
+    shutil.copytree(finished, home)
+    (record,) = [
+        path
+        for path in (home / "store" / "_plstore" / "steps").glob("train-*.json")
+        if json.loads(path.read_text())["name"] == "train-1"
+    ]
+    record.unlink()
+    before = plstore.open(home / "store").versions()
+    subprocess.run(command(home), check=True, capture_output=True)
+
+    assert plstore.open(home / "store").versions() == before
+    assert result(home) == result(finished)
+
+
+@pytest.mark.slow
+def test_other_images_are_refused_before_any_is_imported(
+    finished: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "copy"
+    shutil.copytree(finished, home)
+    before = plstore.open(home / "store").versions()
+    done = subprocess.run(
+        command(home, "--set", "data.dataset=other"),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 2
+    assert "nothing was imported" in done.stderr
+    assert plstore.open(home / "store").versions() == before
 
 
 @pytest.mark.slow
@@ -121,7 +168,7 @@ def test_an_interrupted_run_says_so_and_exits_with_3(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    time.sleep(6)
+    wait_for_steps(tmp_path, 2, process)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
 
@@ -131,10 +178,13 @@ def test_an_interrupted_run_says_so_and_exits_with_3(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_changed_recipe_runs_beside_the_old_one(finished: Path) -> None:
-    words = command(finished, "--set", "select.min_confidence=0.2", "--set", "control=false")
+def test_a_changed_recipe_runs_beside_the_old_one(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    words = command(
+        tmp_path / "copy", "--set", "select.min_confidence=0.2", "--set", "control=false"
+    )
     done = subprocess.run(words, check=True, capture_output=True, text=True)
-    rows = plstore.open(finished / "store").table("views").read().to_pylist()
+    rows = plstore.open(tmp_path / "copy" / "store").table("views").read().to_pylist()
 
     assert "train-0" not in done.stderr
     assert "train-1" in done.stderr
