@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from plstore.loaders import Batch, ImageSet, clean_batches, open_split
-from plstore.store import LabelBatch, Store
+from plstore.loaders import Batch, ImageSet, clean_batches
+from plstore.store import LabelBatch
 from trainers.model import Bundle
 
 
@@ -49,16 +49,10 @@ def label_batches(
 
 
 def accuracy(
-    bundle: Bundle,
-    store: Store,
-    split: str,
-    *,
-    version: int,
-    device: str,
+    bundle: Bundle, images: ImageSet, *, device: str, on_images: Callable[[int], None]
 ) -> float:
-    """Return the top-1 accuracy, in percent, on a split's accepted images of a version."""
-    images = open_split(store, split, version=version)
+    """Return the top-1 accuracy on labeled images, in percent."""
     right = 0
-    for batch, probs in probabilities(bundle, images, device=device):
+    for batch, probs in probabilities(bundle, images, device=device, on_images=on_images):
         right += int((probs.argmax(dim=1) == batch.targets.cpu().argmax(dim=1)).sum())
     return 100 * right / len(images)

@@ -190,7 +190,7 @@ class Run:
 
             def on_step(done: int, loss: float) -> None:
                 nonlocal shown
-                advance(done - shown, f"loss {loss:.3f}")
+                advance(done - shown, f"loss {loss:.3f}" if done > shown else "")
                 shown = done
 
             trained = train(training, checkpoint, on_step)
@@ -335,13 +335,9 @@ class Run:
         for split in ("validation", "test"):
             if not self.store.count_images(split, version=imported["images_version"]):
                 continue
-            value = accuracy(
-                bundle,
-                self.store,
-                split,
-                version=imported["images_version"],
-                device=self.device,
-            )
+            images = open_split(self.store, split, version=imported["images_version"])
+            with self.display.task(f"evaluate on {split} images", len(images)) as advance:
+                value = accuracy(bundle, images, device=self.device, on_images=advance)
             outputs[f"{split}_accuracy"] = value
             self.display.say(f"  {split} accuracy of {_title(step)}: {value:.2f} %")
         runs = [
