@@ -32,7 +32,7 @@ _PREDICT_FILES = 512
 
 def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) -> list[Row]:
     """Run a recipe; leave result and report beside the store; return its table."""
-    run = _open(recipe, create(store), device, display)
+    run = _open(recipe, store, device, display)
     result = build_result(run, run.execute())
     rows = result_rows(result)
     write_result(store.parent / "result.json", result)
@@ -174,10 +174,11 @@ def _blocks(items: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
         yield items[start : start + size]
 
 
-def _open(recipe: Recipe, store: Store, device: str, display: Display) -> Run:
-    source = open_source(recipe.data, recipe.seed)
+def _open(recipe: Recipe, store: Path, device: str, display: Display) -> Run:
+    device = pick_device(device)
+    source = open_source(recipe.data, recipe.seed)  # before a store is made for nothing
     return Run(
-        recipe=recipe, source=source, store=store, device=pick_device(device), display=display
+        recipe=recipe, source=source, store=create(store), device=device, display=display
     )
 
 
@@ -192,7 +193,7 @@ def _teacher(store: Store, teacher_id: str | None) -> Row:
     if not rows:
         ids = store.table("teachers").read(columns=["teacher_id"])["teacher_id"].to_pylist()
         raise InputError(
-            f"no teacher {teacher_id or ''!r} in {store.root}; it has "
+            f"{store.root} has no teacher {teacher_id or 'yet'}; it has "
             f"{', '.join(ids) or 'none: plstore run trains them'}"
         )
     return dict(rows[-1])
