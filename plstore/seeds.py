@@ -12,7 +12,6 @@ import numpy as np
 class Purpose(IntEnum):
     """What a stream is for. Numbers are part of a run's identity: never reuse one."""
 
-    SPLIT = 1
     LABELED_ORDER = 2
     PSEUDO_ORDER = 3
     AUGMENTATION = 4

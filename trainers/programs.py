@@ -216,7 +216,7 @@ def _seed_line(result: Row) -> Row:
 def _seed_summary(lines: Sequence[Row]) -> list[Row]:
     rows: list[Row] = []
     for name, statistic in (("mean", mean), ("standard deviation", stdev)):
-        if statistic is stdev and len(lines) < 2:  # noqa: PLR2004
+        if statistic is stdev and len(lines) < 2:  # noqa: PLR2004  one value has no deviation
             continue
         row: Row = {"seed": name}
         for key in lines[0]:

@@ -50,7 +50,7 @@ def open_to_read(path: Path) -> "Store":
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)
     try:
-        import pyarrow.dataset  # noqa: F401
+        import pyarrow.dataset  # noqa: F401  for its side effect, while pandas is hidden
     finally:
         sys.meta_path.remove(finder)
     from plstore.store import open as open_store

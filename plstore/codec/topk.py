@@ -31,7 +31,7 @@ def check(probabilities: Floats) -> Floats:
     Raises:
         InputError: If the shape is not two-dimensional or a row is not a distribution.
     """
-    if probabilities.ndim != 2 or probabilities.shape[1] < 1:  # noqa: PLR2004
+    if probabilities.ndim != 2 or probabilities.shape[1] < 1:  # noqa: PLR2004  rows and classes
         raise InputError(
             f"probabilities have shape {probabilities.shape}; wanted [rows, classes]"
         )

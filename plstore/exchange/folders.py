@@ -121,7 +121,7 @@ def _class_names(labeled: Path) -> list[str]:
         for path in _folder(labeled).iterdir()
         if path.is_dir() and not path.name.startswith(".")
     )
-    if len(names) < 2:  # noqa: PLR2004
+    if len(names) < 2:  # noqa: PLR2004  one is no choice
         raise InputError(
             f"{labeled} holds {len(names)} class folders; wanted two or more, such as "
             f"{labeled}/cat and {labeled}/dog, each with that class's images"

@@ -52,7 +52,7 @@ def read_idx(path: Path) -> _BYTES:
         raise InputError(f"cannot read {path}: {error.strerror}; wanted an IDX file") from error
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
-    if len(data) < 4 or data[:3] != bytes([0, 0, _UNSIGNED_BYTE]):  # noqa: PLR2004
+    if len(data) < 4 or data[:3] != bytes([0, 0, _UNSIGNED_BYTE]):  # noqa: PLR2004  the magic number
         raise InputError(
             f"{path} is no IDX file of unsigned bytes: it starts with {data[:4]!r}"
         )

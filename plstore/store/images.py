@@ -59,15 +59,6 @@ class ImportCounts:
     conversions: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the counts as JSON-like values."""
-        return {
-            "already_there": self.already_there,
-            "verdicts": dict(sorted(self.verdicts.items())),
-            "conversions": dict(sorted(self.conversions.items())),
-            "splits": dict(sorted(self.splits.items())),
-        }
-
 
 def import_images(
     store: "Store",
