@@ -13,6 +13,10 @@ import pyarrow as pa
 FORMAT_VERSION: Final = 1
 """Version of the on-disk format; a store of a newer one is refused."""
 
+Profile = Literal["compact", "portable"]
+"""How floats are encoded in Parquet: `compact` by BYTE_STREAM_SPLIT, a sixth smaller, which
+Spark reads since 4.1; `portable` as every Parquet reader knows them."""
+
 Split = Literal["labeled", "unlabeled", "validation", "test"]
 SPLITS: Final[tuple[str, ...]] = get_args(Split)
 
@@ -35,10 +39,12 @@ LABEL_TYPE: Final = pa.struct(
         pa.field("class_ids", pa.list_(pa.int32())),
         pa.field("probs", pa.list_(pa.float32())),
         pa.field("residual", pa.float32()),
+        pa.field("tail", pa.binary()),
     ]
 )
 """A coded class distribution: the top-k classes, most probable first, their probabilities
-(0 to 1, mantissa rounded to 10 bits) and the mass of all other classes."""
+(0 to 1, mantissa rounded to 10 bits), the mass of all other classes, and for the `dense` codec
+how it is spread over them. `plstore.codec` encodes and decodes it."""
 
 IMAGE_TYPE: Final = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The Image layout of the `datasets` library."""
@@ -98,6 +104,7 @@ TABLES: Final[dict[str, TableSpec]] = {
                 ("image", IMAGE_TYPE),
                 ("width", pa.int32()),
                 ("height", pa.int32()),
+                ("num_bytes", pa.int64()),
                 ("content_hash", pa.string()),
                 ("verdict", pa.string()),
                 ("conversion", pa.string()),
@@ -116,6 +123,7 @@ TABLES: Final[dict[str, TableSpec]] = {
                 ("checkpoint_hash", pa.string()),
                 ("preprocessing", pa.string()),
                 ("metrics", pa.string()),
+                ("members", pa.string()),
                 ("view", pa.string()),
                 ("view_version", pa.int64()),
                 ("recipe", pa.string()),
@@ -153,6 +161,18 @@ TABLES: Final[dict[str, TableSpec]] = {
             [
                 ("sample_id", pa.int64()),
                 ("label", pa.int32()),
+                ("who", pa.string()),
+                ("decided_at", _TIME),
+            ],
+        ),
+        _table(
+            "deletions",
+            [
+                ("sample_id", pa.int64()),
+                ("dataset", pa.string()),
+                ("key", pa.string()),
+                ("content_hash", pa.string()),
+                ("reason", pa.string()),
                 ("who", pa.string()),
                 ("decided_at", _TIME),
             ],

@@ -1,42 +1,150 @@
-"""Small files of a store: written whole or not at all."""
+"""Files of a store, in a local folder or an object store: written whole or not at all.
 
+A local place is a `pathlib.Path`. A URL such as ``s3://bucket/store`` is a path of
+universal-pathlib over fsspec, which has the same methods; its credentials come from the
+environment's standard chain and from nowhere else.
+"""
+
+import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
-from plstore.errors import StoreError
+from plstore.errors import MissingExtraError, StoreError
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3")}
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file below a folder: its path relative to it, bytes, and when it was written."""
+
+    path: str
+    size_bytes: int
+    modified: datetime
+
+
+def location(path: str | Path) -> Path:
+    """Return a place to read and write: an absolute path, or a URL's path object.
+
+    Raises:
+        MissingExtraError: If the URL's kind needs a package that is not installed.
+    """
+    if isinstance(path, str) and (url := _URL.match(path)):
+        if url[1] == "file":
+            return Path(path.removeprefix("file://")).resolve()
+        from upath import UPath
+
+        try:
+            place = UPath(path.rstrip("/"))
+            place.fs  # noqa: B018  makes the file system, or says what is missing
+        except (ImportError, ValueError) as error:
+            package, extra = _EXTRAS.get(url[1], (f"fsspec's for {url[1]}", "s3"))
+            raise MissingExtraError(package, extra, f"a store at {path}") from error
+        return cast("Path", place)  # it has the methods of Path that plstore calls
+    return path.resolve() if isinstance(path, Path) else Path(path).resolve()
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a place is in an object store."""
+    return not isinstance(path, Path)
+
+
+def arrow_filesystem(path: Path) -> "pyarrow.fs.FileSystem":
+    """Return how pyarrow reads files at a place."""
+    from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
+
+    if not is_remote(path):
+        return LocalFileSystem()
+    return PyFileSystem(FSSpecHandler(_fs(path)))
+
+
+def arrow_path(path: Path | str) -> str:
+    """Return a place as pyarrow's file systems spell it: without the scheme."""
+    return _URL.sub("", str(path))
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
 
     Raises:
-        StoreError: If the folder cannot be written (permission, read-only, disk full).
+        StoreError: If it cannot be written (permission, read-only, disk full, no bucket).
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
+        if is_remote(path):
+            path.write_bytes(bytes(data))  # one PUT: the whole object or none
+        else:
+            _write_locally(path, data, once=False)
+    except Exception as error:
+        raise _cannot_write(path, error) from error
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Write a file unless it is there: of several writers exactly one is told True.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    try:
+        if is_remote(path):
+            with _fs(path).open(str(path), "xb") as file:  # If-None-Match: *
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}. Nothing was changed; free the disk or "
-            "allow writing there, then run the same command again"
-        ) from error
+        else:
+            _write_locally(path, data, once=True)
+    except FileExistsError:
+        return False
+    except Exception as error:
+        raise _cannot_write(path, error) from error
+    return True
+
+
+def _write_locally(path: Path, data: bytes | memoryview, *, once: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if once:
+            os.link(temporary, path)
+        else:
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: Exception) -> StoreError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return StoreError(
+        f"cannot write {path}: {reason}. Nothing was committed and nothing stored is lost; make "
+        "room or allow writing there, then run the same command again"
+    )
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file atomically, indented for people."""
-    write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    write_atomically(path, _json_bytes(value))
+
+
+def create_json(path: Path, value: Mapping[str, Any]) -> bool:
+    """Write a JSON file unless it is there; return whether it was written."""
+    return create_once(path, _json_bytes(value))
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -47,15 +155,102 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """
     try:
         value = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise StoreError(f"{path} holds no JSON ({error}); restore or delete it") from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path} holds {type(value).__name__}; wanted a JSON object")
     return value
 
 
+def files_below(folder: Path) -> Iterator[FileEntry]:
+    """Yield every file anywhere below a folder, in no order; none where there is no folder."""
+    if is_remote(folder):
+        yield from _objects_below(folder)
+        return
+    for name, _, names in os.walk(folder):
+        for file in names:
+            path = Path(name, file)
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # a writer's temporary file, renamed since
+                continue
+            yield FileEntry(
+                path=path.relative_to(folder).as_posix(),
+                size_bytes=status.st_size,
+                modified=datetime.fromtimestamp(status.st_mtime, tz=UTC),
+            )
+
+
+def _objects_below(folder: Path) -> Iterator[FileEntry]:
+    files = _fs(folder)
+    files.invalidate_cache()
+    prefix = arrow_path(folder).rstrip("/") + "/"
+    for name, status in files.find(prefix, detail=True).items():
+        modified = status.get("LastModified") or status.get("mtime") or datetime.now(UTC)
+        yield FileEntry(
+            path=str(name).removeprefix(prefix),
+            size_bytes=int(status["size"]),
+            modified=modified,
+        )
+
+
 def folder_bytes(path: Path) -> int:
     """Return the bytes of all files below a folder."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return sum(file.size_bytes for file in files_below(path))
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file; one that is gone already is no error."""
+    path.unlink(missing_ok=True)
+
+
+def cache_folder(path: Path) -> Path:
+    """Return the local folder for what can be made again: by the store, or on this machine.
+
+    For a store in an object store it is below ``$PLSTORE_CACHE``, or ``~/.cache/plstore``.
+    """
+    if not is_remote(path):
+        return path / "_plstore" / "cache"
+    home = os.environ.get("PLSTORE_CACHE") or Path.home() / ".cache" / "plstore"
+    return Path(home, hashlib.sha256(str(path).encode()).hexdigest()[:16])
+
+
+def put_folder(local: Path, target: Path) -> None:
+    """Keep a local folder's files at a place, in one rename where that is possible.
+
+    Raises:
+        StoreError: If it cannot be written.
+    """
+    if is_remote(target):
+        for file in sorted(path for path in local.rglob("*") if path.is_file()):
+            write_atomically(target / file.relative_to(local).as_posix(), file.read_bytes())
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(local, staging)
+        shutil.rmtree(target, ignore_errors=True)
+        staging.rename(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def get_folder(source: Path, cache: Path) -> Path:
+    """Return a folder's files as a local folder: itself, or a copy in a cache."""
+    if not is_remote(source):
+        return source
+    local = cache / source.name
+    for entry in files_below(source):
+        target = local / entry.path
+        if not target.is_file() or target.stat().st_size != entry.size_bytes:
+            write_atomically(target, (source / entry.path).read_bytes())
+    return local
+
+
+def _fs(path: Path) -> Any:  # noqa: ANN401  an fsspec file system, untyped
+    return cast("Any", path).fs

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import plstore
+from plstore.codec import Codec
 from plstore.store import (
     ImageRecord,
     LabelBatch,
@@ -66,7 +67,7 @@ def give_labels(
     label_set = LabelSet(teacher_id=teacher_id, iteration=iteration, split="unlabeled")
     batch = LabelBatch(sample_ids=ids, probabilities=probabilities)
     transaction = f"{name}-{teacher_id}-{iteration}"
-    shards = write_labels(store, label_set, [batch], k=20, identity=transaction)
+    shards = write_labels(store, label_set, [batch], codec=Codec(), identity=transaction)
     commit_labels(store, shards, lineage={"step": "label"}, transaction=transaction)
     return probabilities
 

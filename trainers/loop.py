@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 import plstore
+from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json
@@ -28,10 +29,11 @@ from plstore.store import (
     commit_labels,
     find_view,
     import_images,
+    pin,
     write_labels,
 )
 from trainers.inference import accuracy, label_batches
-from trainers.model import Bundle, check_models, check_weights, load_bundle, save_bundle
+from trainers.model import Bundle, check_models, fetch_bundle, keep_bundle, load_bundle
 from trainers.recipe import Recipe
 from trainers.steps import Ledger, Step, plan_steps
 from trainers.train import Trained, Training, train
@@ -58,7 +60,7 @@ class Run:
     def decisions(self) -> dict[str, int]:
         """Versions of what people decided, as they were when the run was opened."""
         tables = [self.store.table(name) for name in ("exclusions", "corrections")]
-        return {t.spec.name: t.version() if t.root.is_dir() else 0 for t in tables}
+        return {t.spec.name: t.version() if t.root.exists() else 0 for t in tables}
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -197,25 +199,21 @@ class Run:
         return self._keep(step, training, trained)
 
     def _partial(self, step: Step) -> Path:
-        return self.store.work_folder("partial", f"{step.key}.pt")
+        return self.store.cache_folder("partial", f"{step.key}.pt")
 
     def _kept(self, step: Step) -> Outputs | None:
         """Return the outputs of a training that was kept and stopped before it was recorded."""
         where = pc.field("teacher_id") == _teacher_id(step)
         for row in self.store.table("teachers").read(where=where).to_pylist():
-            check_weights(self.store.root / row["checkpoint"], row["checkpoint_hash"])
+            fetch_bundle(self.store, row["checkpoint"], row["checkpoint_hash"])
             return {name: row[name] for name in _TRAINED}
         return None
 
     def _keep(self, step: Step, training: Training, trained: Trained) -> Outputs:
         role = "control" if step.is_control else "teacher" if step.iteration == 0 else "student"
         teacher_id = _teacher_id(step)
-        checkpoint = Path("checkpoints", teacher_id)
-        digest = save_bundle(
-            self.store.root / checkpoint,
-            trained.network,
-            trained.format,
-            self.store.class_names,
+        checkpoint, digest = keep_bundle(
+            self.store, teacher_id, trained.network, trained.format
         )
         runs = [
             {"run": teacher_id, "step": number, "name": name, "value": value}
@@ -227,7 +225,7 @@ class Run:
             "iteration": step.iteration,
             "role": role,
             "architecture": training.architecture,
-            "checkpoint": checkpoint.as_posix(),
+            "checkpoint": checkpoint,
             "checkpoint_hash": digest,
             "preprocessing": canonical_json(vars(trained.format)),
             "metrics": canonical_json({"train/loss": trained.metrics[-2][2]} if runs else {}),
@@ -243,13 +241,14 @@ class Run:
         return {name: row[name] for name in _TRAINED}
 
     def _bundle(self, trained: Outputs) -> Bundle:
-        folder = self.store.root / trained["checkpoint"]
-        check_weights(folder, trained["checkpoint_hash"])
+        folder = fetch_bundle(self.store, trained["checkpoint"], trained["checkpoint_hash"])
         return load_bundle(folder, device=self.device)
 
     def _label(self, step: Step, needs: list[Outputs]) -> Outputs:
         imported, teacher = needs
         bundle = self._bundle(teacher)
+        settings = self.recipe.label
+        codec = Codec(name=settings.codec, k=settings.topk)
         shards: list[Shard] = []
         counts: dict[str, int] = {}
         for split in _LABELED_SPLITS:
@@ -272,7 +271,7 @@ class Run:
                     self.store,
                     label_set,
                     batches,
-                    k=self.recipe.label.topk,
+                    codec=codec,
                     identity=step.key,
                 )
         lineage = {
@@ -282,10 +281,11 @@ class Run:
             "recipe_hash": self.recipe.hash,
             "images_version": imported["images_version"],
             "temperature": self.recipe.label.temperature,
-            "topk": self.recipe.label.topk,
+            "codec": codec.as_json(),
         }
         version = commit_labels(self.store, shards, lineage=lineage, transaction=step.key)
         pins = {"images": imported["images_version"], "soft_labels": version}
+        pin(self.store, step.key, pins)  # a run that is stopped here goes on from them
         return {"teacher_id": teacher["teacher_id"], "labels": counts, "pins": pins}
 
     def _select(self, step: Step, needs: list[Outputs]) -> Outputs:

@@ -18,6 +18,8 @@ from torch import nn
 from plstore.errors import InputError, StoreError
 from plstore.fingerprint import file_hash
 from plstore.loaders import ImageFormat
+from plstore.storage import get_folder, is_remote, put_folder
+from plstore.store import Store
 from trainers.recipe import Model, Recipe
 
 _WEIGHTS = "model.safetensors"
@@ -158,6 +160,31 @@ def save_bundle(
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     return digest
+
+
+def keep_bundle(
+    store: Store, teacher_id: str, network: nn.Module, format_: ImageFormat
+) -> tuple[str, str]:
+    """Keep a model in a store; return its name there and the hash of its weights."""
+    name = f"checkpoints/{teacher_id}"
+    target = store.checkpoint(name)
+    if not is_remote(target):
+        return name, save_bundle(target, network, format_, store.class_names)
+    local = store.cache_folder("checkpoints", teacher_id)
+    digest = save_bundle(local, network, format_, store.class_names)
+    put_folder(local, target)
+    return name, digest
+
+
+def fetch_bundle(store: Store, name: str, digest: str) -> Path:
+    """Return the local folder of a model of a store, its weights checked.
+
+    Raises:
+        StoreError: If they are gone, or not those that were kept.
+    """
+    folder = get_folder(store.checkpoint(name), store.cache_folder("checkpoints"))
+    check_weights(folder, digest)
+    return folder
 
 
 def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:

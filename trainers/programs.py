@@ -18,7 +18,7 @@ from plstore.store import Store, create, judge, large_images_are_verdicts
 from trainers.estimate import Estimator
 from trainers.inference import probabilities
 from trainers.loop import Run
-from trainers.model import Bundle, check_weights, load_bundle
+from trainers.model import Bundle, fetch_bundle, load_bundle
 from trainers.recipe import Recipe
 from trainers.result import build_result, result_rows, write_result
 from trainers.sources import open_source
@@ -123,8 +123,7 @@ def predict(
     """
     device = pick_device(device)
     teacher = _teacher(store, teacher_id)
-    checkpoint = store.root / teacher["checkpoint"]
-    check_weights(checkpoint, teacher["checkpoint_hash"])
+    checkpoint = fetch_bundle(store, teacher["checkpoint"], teacher["checkpoint_hash"])
     bundle = load_bundle(checkpoint, device=device)
     display.say(f"{teacher['teacher_id']}: {teacher['architecture']}, {teacher['role']}")
     paths = files_below(folder)

@@ -195,6 +195,8 @@ class NoiseSection(_Section):
 class Label(_Section):
     """How a teacher labels."""
 
+    codec: Literal["topk", "dense", "hard"] = "topk"
+    """How soft labels are kept; `dense` for a student that learns at a temperature above 1."""
     topk: Annotated[int, Field(ge=1)] = 20
     """Classes kept of a soft label."""
     temperature: Annotated[float, Field(gt=0)] = 1.0

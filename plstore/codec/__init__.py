@@ -1,5 +1,17 @@
-"""A class distribution to columns and back: one pure pair of functions per codec."""
+"""A class distribution to columns and back: one pure pair of functions per codec.
 
-from plstore.codec.topk import decode, encode, statistics
+========  ==============================================================================
+`topk`    the k most probable classes, the rest as one number; `mass` makes k adaptive
+`dense`   the same k, and the shape of the rest in 21 steps: for temperatures above 1 and
+          for ensembles
+`hard`    the most probable class alone, as if it were certain
+========  ==============================================================================
 
-__all__ = ["decode", "encode", "statistics"]
+Each states its error bound in its module. All keep the argmax of every row, and `class_id`,
+`confidence` and `entropy` are those of the distribution as it came, before coding.
+"""
+
+from plstore.codec.codec import Codec, CodecName, Coded, decode, encode
+from plstore.codec.distribution import check
+
+__all__ = ["Codec", "CodecName", "Coded", "check", "decode", "encode"]

@@ -16,6 +16,7 @@ from plstore.errors import InputError, QueryError
 from plstore.query.library import SavedQuery, saved_query
 from plstore.query.session import connect, fetch
 from plstore.store import (
+    AsOf,
     Store,
     View,
     ViewRecord,
@@ -23,6 +24,7 @@ from plstore.store import (
     check_view_name,
     find_view,
     next_version,
+    resolve,
     write_view,
 )
 
@@ -35,7 +37,7 @@ select
     coalesce(corrected.label, images.label)::integer as class_id,
     1::float as confidence,
     1::integer as copies,
-    null::struct(class_ids integer[], probs float[], residual float) as label
+    null::struct(class_ids integer[], probs float[], residual float, tail blob) as label
 from images
 left join (
     select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
@@ -123,7 +125,7 @@ def select(
     selection: Selection,
     *,
     identity: str | None = None,
-    as_of: Mapping[str, int] | None = None,
+    as_of: AsOf = None,
 ) -> View:
     """Run a selection and keep its result as a new version of a view.
 
@@ -136,7 +138,7 @@ def select(
         selection: What to select.
         identity: Of this selection: done twice, it adds nothing. By default each call is a
             selection of its own.
-        as_of: Version to read by table; newest where not named.
+        as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
 
     Raises:
         InputError: If the teacher has no labels of that iteration, or nothing is left.
@@ -148,7 +150,7 @@ def select(
         return _decide(connection, store, selection, query), [_LABELED_ROWS, _PSEUDO_ROWS]
 
     record = _Draft(selection.view, query.name, query.sql, parameters, selection.recipe_hash)
-    return _write(store, record, identity, decide, as_of or {})
+    return _write(store, record, identity, decide, as_of)
 
 
 def select_labeled(
@@ -157,7 +159,7 @@ def select_labeled(
     *,
     recipe_hash: str = "",
     identity: str | None = None,
-    as_of: Mapping[str, int] | None = None,
+    as_of: AsOf = None,
 ) -> View:
     """Keep all accepted labeled images, and no others, as a view: a teacher trains on it."""
 
@@ -165,7 +167,7 @@ def select_labeled(
         return {}, [_LABELED_ROWS]
 
     record = _Draft(name, "labeled", _LABELED_ROWS, {}, recipe_hash)
-    return _write(store, record, identity, decide, as_of or {})
+    return _write(store, record, identity, decide, as_of)
 
 
 @dataclass(frozen=True)
@@ -185,14 +187,14 @@ def _write(  # noqa: PLR0917  private: the two doors above pass what they got
     draft: _Draft,
     identity: str | None,
     decide: _Decide,
-    as_of: Mapping[str, int],
+    as_of: AsOf,
 ) -> View:
     check_view_name(draft.view)
     if identity is not None and (existing := find_view(store, identity)) is not None:
         return existing
     identity = identity or f"view-{uuid4().hex}"
     version = next_version(store, draft.view, identity)
-    pins = store.versions() | dict(as_of)
+    pins = resolve(store, as_of)
     with closing(connect(store, as_of=pins)) as connection:
         counts, queries = decide(connection)
         record = ViewRecord(

@@ -14,24 +14,31 @@ import pyarrow as pa
 from plstore.errors import QueryError
 from plstore.query.library import saved_query
 from plstore.schema import TABLES
-from plstore.store import Store
+from plstore.store import AsOf, Store, resolve
 
 
-def connect(
-    store: Store, *, as_of: Mapping[str, int] | None = None
-) -> duckdb.DuckDBPyConnection:
+def connect(store: Store, *, as_of: AsOf = None) -> duckdb.DuckDBPyConnection:
     """Open a snapshot of a store in DuckDB: one view per table of `plstore.schema`.
 
     The connection can reach no file, no network and no extension, and cannot be unlocked.
 
     Args:
         store: The store.
-        as_of: Version by table, such as a view's pins; newest for tables it does not name.
+        as_of: A tag, commit number, time, ``view@version`` or version by table; see
+            `plstore.store.AsOf`. The newest snapshot unless given.
     """
+    pins = _pins(store, as_of)
     connection = duckdb.connect(":memory:")
-    _register(connection, store, as_of or {}, TABLES)
+    _register(connection, store, pins, TABLES)
     lock(connection)
     return connection
+
+
+def _pins(store: Store, as_of: AsOf) -> Mapping[str, int]:
+    # Versions by table are taken as they are: looking up the others costs milliseconds.
+    if as_of is None or isinstance(as_of, Mapping):
+        return as_of or {}
+    return resolve(store, as_of)
 
 
 def _register(
@@ -76,7 +83,7 @@ def run_sql(
     sql: str,
     parameters: Mapping[str, Any] | None = None,
     *,
-    as_of: Mapping[str, int] | None = None,
+    as_of: AsOf = None,
 ) -> pa.Table:
     """Run one SELECT over a snapshot and return its rows.
 
@@ -84,10 +91,11 @@ def run_sql(
         QueryError: If it is not one SELECT, or DuckDB refuses it.
     """
     check_read_only(sql)
+    pins = _pins(store, as_of)
     with closing(duckdb.connect(":memory:")) as connection:
         # Only the tables that the text names: opening one costs milliseconds.
         names = [name for name in TABLES if name in sql.lower()] or list(TABLES)
-        _register(connection, store, as_of or {}, names)
+        _register(connection, store, pins, names)
         lock(connection)
         return fetch(connection, sql, parameters)
 
@@ -103,15 +111,13 @@ def fetch(
         raise QueryError(f"{error}\nThe tables are {tables}") from error
 
 
-def run_query(
-    store: Store, name: str, *, as_of: Mapping[str, int] | None = None, **parameters: object
-) -> pa.Table:
+def run_query(store: Store, name: str, *, as_of: AsOf = None, **parameters: object) -> pa.Table:
     """Run a saved query over a snapshot and return its rows.
 
     Args:
         store: The store.
         name: Such as "coverage/labels_per_class"; `plstore query list` shows all.
-        as_of: Version by table; newest where not named.
+        as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
         **parameters: The query's own.
 
     Raises:

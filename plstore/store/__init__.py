@@ -1,20 +1,49 @@
-"""Images in, labels in, snapshots out: writing, reading, commits and versions."""
+"""Images in, labels in, snapshots out: writing, reading, commits, versions, verification."""
 
+from plstore.store.collect import DEFAULT_GRACE, Collectable, collect, collectable
+from plstore.store.compact import Compaction, compact
+from plstore.store.decisions import check_images, correct, exclude
+from plstore.store.diff import CHANGES, diff_labels, diff_views
+from plstore.store.erase import Erasure, erase
+from plstore.store.fusion import (
+    Fused,
+    Member,
+    Method,
+    at_temperature,
+    fuse,
+    fusion_lineage,
+    write_fused,
+)
 from plstore.store.images import ImageRecord, ImportCounts, import_images
 from plstore.store.labels import (
+    SHARD_IDS,
     LabelBatch,
     LabelSet,
     check_teacher_id,
     commit_labels,
+    find_label_sets,
+    label_sets,
     write_labels,
 )
+from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
 from plstore.store.store import Store, create, open  # noqa: A004  plstore.open is the door
-from plstore.store.table import Commit, Shard, Table
+from plstore.store.table import Claim, Commit, Shard, Table
 from plstore.store.verdict import (
     DEFAULT_MAX_PIXELS,
     Verdict,
     judge,
     large_images_are_verdicts,
+)
+from plstore.store.verify import Problem, count_files, verify
+from plstore.store.versions import (
+    AsOf,
+    Tag,
+    add_tag,
+    delete_tag,
+    numbered,
+    pin,
+    resolve,
+    tags,
 )
 from plstore.store.views import (
     View,
@@ -28,30 +57,68 @@ from plstore.store.views import (
 )
 
 __all__ = [
+    "CHANGES",
+    "DEFAULT_GRACE",
     "DEFAULT_MAX_PIXELS",
+    "IMAGE_COLUMNS",
+    "SHARD_IDS",
+    "AsOf",
+    "Claim",
+    "Collectable",
     "Commit",
+    "Compaction",
+    "Erasure",
+    "Fused",
     "ImageRecord",
     "ImportCounts",
     "LabelBatch",
     "LabelSet",
+    "Member",
+    "Method",
+    "Problem",
     "Shard",
     "Store",
     "Table",
+    "Tag",
     "Verdict",
     "View",
     "ViewRecord",
+    "add_tag",
+    "at_temperature",
     "attach_images",
+    "check_images",
     "check_teacher_id",
     "check_view_name",
+    "collect",
+    "collectable",
     "commit_labels",
+    "compact",
+    "correct",
+    "count_files",
     "create",
+    "delete_tag",
+    "diff_labels",
+    "diff_views",
+    "erase",
+    "exclude",
+    "find_label_sets",
     "find_view",
+    "fuse",
+    "fusion_lineage",
+    "image_bytes",
     "import_images",
     "judge",
+    "label_sets",
     "large_images_are_verdicts",
     "next_version",
+    "numbered",
     "open",
     "open_view",
+    "pin",
+    "resolve",
+    "tags",
+    "verify",
+    "write_fused",
     "write_labels",
     "write_view",
 ]

@@ -38,6 +38,7 @@ class ImageRecord:
         data: The file's bytes.
         label: Class name, where it is known to training and evaluation.
         truth: Class name that only evaluation queries may read.
+        place: Where the file is, as an absolute path or URL: for imports in place.
     """
 
     key: str
@@ -45,16 +46,19 @@ class ImageRecord:
     data: bytes
     label: str | None = None
     truth: str | None = None
+    place: str | None = None
 
 
 @dataclass(kw_only=True)
 class ImportCounts:
     """What became of the images of one import.
 
-    Every image is counted once, in `verdicts` or in `already_there`.
+    Every image is counted once, in `verdicts`, `already_there` or `deleted`: one that was
+    deleted from the store, by its name or its contents, does not come back.
     """
 
     already_there: int = 0
+    deleted: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     conversions: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
@@ -67,6 +71,7 @@ def import_images(
     dataset: str,
     class_names: Sequence[str],
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    in_place: bool = False,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> ImportCounts:
     """Import images; those already there, by dataset and key, are skipped.
@@ -80,18 +85,24 @@ def import_images(
         dataset: Name of the collection; keys are unique in it.
         class_names: The label space; the first import into a store fixes it.
         max_pixels: Images of more pixels are refused.
+        in_place: Keep where images are, their size and their hash, but not their bytes. The
+            files must stay there, unchanged.
         on_progress: Called with the number of images just finished.
 
     Raises:
-        InputError: If a class or split is unknown, or a key is there with other contents.
+        InputError: If a class or split is unknown, a key is there with other contents, or
+            images to be left in place are not files of their own.
         CommitConflictError: If another import ran at the same time; run it again.
     """
     writer = _Writer(store, dataset, store.ensure_classes(class_names), max_pixels)
+    writer.in_place = in_place
     with large_images_are_verdicts():
         for record, digest, verdict in _judged(records, writer, max_pixels):
             on_progress(1)
             known = writer.known.get(record.key)
-            if known is not None or verdict is None:
+            if {record.key, digest} & writer.deleted:
+                writer.counts.deleted += 1
+            elif known is not None or verdict is None:
                 writer.meet_again(record, writer.known[record.key], digest)
             else:
                 writer.add(record, digest, verdict)
@@ -129,6 +140,8 @@ class _Writer:
         self, store: "Store", dataset: str, class_ids: dict[str, int], max_pixels: int
     ) -> None:
         self._max_pixels = max_pixels
+        self.in_place = False
+        self.deleted = _deleted_images(store, dataset)
         self.counts = ImportCounts()
         self.known = _known_images(store, dataset)
         self._store = store
@@ -158,12 +171,14 @@ class _Writer:
 
     def add(self, record: ImageRecord, digest: str, verdict: Verdict) -> None:
         row = _row(record, verdict, self._class_ids)
+        if self.in_place:
+            row["image"] = {"bytes": None, "path": _place(record)}
         row |= {"sample_id": self._next_id, "dataset": self._dataset, "content_hash": digest}
         self._note_truth(record, self._next_id)
         self._rows.append(row)
         self.known[record.key] = _Known.of_row(row)
         self._next_id += 1
-        self._num_bytes += len(verdict.data or b"")
+        self._num_bytes += 0 if self.in_place else len(verdict.data or b"")
         self.counts.verdicts[verdict.verdict] += 1
         self.counts.splits[record.split] += 1
         if verdict.conversion is not None:
@@ -207,7 +222,7 @@ def _judged(
 
     def work(record: ImageRecord) -> tuple[ImageRecord, str, Verdict | None]:
         digest = content_hash(record.data)
-        if record.key in writer.known:
+        if record.key in writer.known or {record.key, digest} & writer.deleted:
             return record, digest, None
         return record, digest, judge(record.data, max_pixels=max_pixels)
 
@@ -232,6 +247,22 @@ def _known_images(store: "Store", dataset: str) -> dict[str, _Known]:
     ]
     rows = store.table("images").read(columns=columns, where=where).to_pylist()
     return {row["key"]: _Known.of_row(row) for row in rows}
+
+
+def _deleted_images(store: "Store", dataset: str) -> set[str]:
+    """Return names and content hashes that may not come back."""
+    rows = store.table("deletions").read(columns=["dataset", "key", "content_hash"]).to_pylist()
+    names = {row["key"] for row in rows if row["dataset"] == dataset}
+    return names | {row["content_hash"] for row in rows}
+
+
+def _place(record: ImageRecord) -> str:
+    if record.place is None:
+        raise InputError(
+            f"image {record.key!r} is no file of its own, so it cannot be left in place; import "
+            "it with its bytes"
+        )
+    return record.place
 
 
 def _class_id(name: str, class_ids: dict[str, int], key: str) -> int:
@@ -259,6 +290,7 @@ def _row(record: ImageRecord, verdict: Verdict, class_ids: dict[str, int]) -> di
         "image": {"bytes": verdict.data, "path": record.key},
         "width": verdict.width,
         "height": verdict.height,
+        "num_bytes": len(record.data),
         "verdict": verdict.verdict,
         "conversion": verdict.conversion,
     }

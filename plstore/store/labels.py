@@ -1,7 +1,7 @@
 """Soft labels into the store: coded, in shards with the same boundaries for every teacher."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from plstore.codec import encode, statistics
+from plstore.codec import Codec, encode
 from plstore.errors import InputError
 from plstore.schema import TABLES
 from plstore.store.table import PartitionValues, Shard
@@ -17,17 +17,28 @@ from plstore.store.table import PartitionValues, Shard
 if TYPE_CHECKING:
     from plstore.store.store import Store
 
-_SHARD_IDS = 65_536
+SHARD_IDS = 65_536
+"""Sample ids of one label shard: shard n holds ids from n times that on, in every label set."""
+
 _TEACHER_ID = re.compile(r"[a-z0-9_-]+")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, order=True)
 class LabelSet:
     """Whose labels, and of what: the partition of `soft_labels` that they fill."""
 
-    teacher_id: str
     iteration: int
+    teacher_id: str
     split: str
+
+    @property
+    def partition(self) -> PartitionValues:
+        """Values of the partition columns."""
+        return {
+            "iteration": self.iteration,
+            "teacher_id": self.teacher_id,
+            "split": self.split,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,58 +63,119 @@ def check_teacher_id(teacher_id: str) -> str:
     return teacher_id
 
 
+def label_sets(store: "Store", version: int | None = None) -> dict[LabelSet, int]:
+    """Return every label set of a snapshot, in order, with its number of rows."""
+    counts: dict[LabelSet, int] = {}
+    for shard in store.table("soft_labels").shards(version):
+        label_set = LabelSet(
+            iteration=int(shard.partition["iteration"]),
+            teacher_id=shard.partition["teacher_id"],
+            split=shard.partition["split"],
+        )
+        counts[label_set] = counts.get(label_set, 0) + shard.num_rows
+    return dict(sorted(counts.items()))
+
+
+def find_label_sets(
+    store: "Store",
+    teacher_id: str,
+    *,
+    iteration: int | None = None,
+    version: int | None = None,
+) -> list[LabelSet]:
+    """Return a teacher's label sets of one iteration: the last one that it labeled.
+
+    Raises:
+        InputError: If there are none; the message names those that there are.
+    """
+    known = label_sets(store, version)
+    found = [s for s in known if s.teacher_id == teacher_id]
+    if iteration is not None:
+        found = [s for s in found if s.iteration == iteration]
+    if not found:
+        there = dict.fromkeys(f"{s.teacher_id} (iteration {s.iteration})" for s in known)
+        wanted = "" if iteration is None else f" of iteration {iteration}"
+        raise InputError(
+            f"{store.root} has no labels by {teacher_id!r}{wanted}; it has those by "
+            f"{', '.join(there) or 'no one: plstore label makes them'}"
+        )
+    last = max(s.iteration for s in found)
+    return [s for s in found if s.iteration == last]
+
+
 def write_labels(
     store: "Store",
     label_set: LabelSet,
     batches: Iterable[LabelBatch],
     *,
-    k: int,
+    codec: Codec,
     identity: str,
 ) -> list[Shard]:
     """Write a teacher's distributions as shards that `commit_labels` makes visible.
 
-    A shard holds the images of one fixed range of sample ids, so that shards of any two
-    teachers or iterations line up.
+    A shard holds the images of one fixed range of `SHARD_IDS` sample ids, so that shards of any
+    two teachers or iterations line up.
 
     Args:
         store: Where to.
         label_set: Partition that these labels fill.
         batches: Distributions in ascending order of sample id.
-        k: Classes that the top-k codec keeps.
-        identity: Of this labeling, [a-z0-9_-]+: the same labels must get the same.
+        codec: How they are kept.
+        identity: Start of the files' names, [a-z0-9_-]+.
 
     Raises:
         InputError: If ids do not ascend, or the number of classes is not the store's.
     """
     check_teacher_id(label_set.teacher_id)
-    shards: list[Shard] = []
-    parts: list[pa.Table] = []
-    block, last_id = -1, -1
-    for batch in batches:
-        _check_batch(batch, last_id, len(store.class_names))
-        for piece_block, piece in _blocks(_coded(batch, k)):
-            if piece_block != block and parts:
-                shards.append(_write(store, label_set, f"{identity}-{block:06d}", parts))
-                parts = []
-            block = piece_block
-            parts.append(piece)
-        last_id = int(batch.sample_ids[-1])
-    if parts:
-        shards.append(_write(store, label_set, f"{identity}-{block:06d}", parts))
-    return shards
+    num_classes = len(store.class_names)
+    return [
+        store.table("soft_labels").write_shard(
+            f"labels-{identity}-{block:06d}", rows, label_set.partition
+        )
+        for block, rows in _by_block(_coded_batches(batches, codec, num_classes))
+    ]
 
 
 def commit_labels(
-    store: "Store", shards: list[Shard], *, lineage: Mapping[str, Any], transaction: str
+    store: "Store",
+    shards: list[Shard],
+    *,
+    lineage: Mapping[str, Any],
+    transaction: str,
+    replace: bool = True,
 ) -> int:
     """Make written labels visible in one commit; return the version of `soft_labels`.
 
-    Labels that the same teacher gave to the same split and iteration before leave the newest
-    snapshot; older versions, and the views that pin them, keep them.
+    Where they replace, labels that the same teacher gave to the same split and iteration before
+    leave the newest snapshot; older versions, and the views that pin them, keep them. Without,
+    these rows are added: labels of images that had none.
     """
     return store.table("soft_labels").commit(
-        shards, lineage=lineage, transaction=transaction, replace=True
+        shards, lineage=lineage, transaction=transaction, replace=replace
     )
+
+
+def coded_rows(batch: LabelBatch, codec: Codec) -> pa.Table:
+    """Return distributions as the rows of a `soft_labels` file."""
+    coded = encode(batch.probabilities, codec)
+    columns = {
+        "sample_id": pa.array(batch.sample_ids),
+        "class_id": pa.array(coded.class_ids),
+        "confidence": pa.array(coded.confidence),
+        "entropy": pa.array(coded.entropy),
+        "label": coded.labels,
+    }
+    return pa.table(columns, schema=TABLES["soft_labels"].file_schema)
+
+
+def _coded_batches(
+    batches: Iterable[LabelBatch], codec: Codec, num_classes: int
+) -> Iterator[pa.Table]:
+    last_id = -1
+    for batch in batches:
+        _check_batch(batch, last_id, num_classes)
+        yield coded_rows(batch, codec)
+        last_id = int(batch.sample_ids[-1])
 
 
 def _check_batch(batch: LabelBatch, last_id: int, num_classes: int) -> None:
@@ -119,30 +191,18 @@ def _check_batch(batch: LabelBatch, last_id: int, num_classes: int) -> None:
         )
 
 
-def _coded(batch: LabelBatch, k: int) -> pa.Table:
-    class_id, confidence, entropy = statistics(batch.probabilities)
-    columns = {
-        "sample_id": pa.array(batch.sample_ids),
-        "class_id": pa.array(class_id),
-        "confidence": pa.array(confidence),
-        "entropy": pa.array(entropy),
-        "label": encode(batch.probabilities, k=k),
-    }
-    return pa.table(columns, schema=TABLES["soft_labels"].file_schema)
-
-
-def _blocks(rows: pa.Table) -> Iterable[tuple[int, pa.Table]]:
-    blocks = rows["sample_id"].to_numpy() // _SHARD_IDS
-    starts = np.flatnonzero(np.diff(blocks, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
-        yield int(blocks[start]), rows.slice(start, end - start)
-
-
-def _write(store: "Store", label_set: LabelSet, name: str, parts: list[pa.Table]) -> Shard:
-    partition: PartitionValues = {
-        "iteration": label_set.iteration,
-        "teacher_id": label_set.teacher_id,
-        "split": label_set.split,
-    }
-    rows = pa.concat_tables(parts)
-    return store.table("soft_labels").write_shard(f"labels-{name}", rows, partition)
+def _by_block(tables: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows of each range of ids as one table."""
+    parts: list[pa.Table] = []
+    current = -1
+    for table in tables:
+        blocks = table["sample_id"].to_numpy() // SHARD_IDS
+        starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
+        for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
+            if parts and blocks[start] != current:
+                yield current, pa.concat_tables(parts)
+                parts = []
+            current = int(blocks[start])
+            parts.append(table.slice(start, end - start))
+    if parts:
+        yield current, pa.concat_tables(parts)

@@ -1,6 +1,5 @@
 """A store: a folder of tables, opened, created and asked for its versions."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -10,25 +9,28 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from plstore import storage
 from plstore.errors import InputError, StoreError, StoreNotFoundError
-from plstore.schema import ACCEPTED, FORMAT_VERSION, TABLES
-from plstore.storage import folder_bytes, read_json, write_json
+from plstore.schema import ACCEPTED, FORMAT_VERSION, TABLES, Profile
 from plstore.store.table import SAMPLE_IDS, Commit, Table
 
 _MARKER = "plstore.json"
 _WORK = "_plstore"
+_CHECKPOINTS = "checkpoints"
+_COMMIT_POINTS = ("runs", "views", "teachers")
 
 
 class Store:
-    """A pseudo-label store in a folder. Make one with `plstore.open` or `plstore.create`."""
+    """A pseudo-label store. Make one with `plstore.open` or `plstore.create`."""
 
-    def __init__(self, root: Path) -> None:
-        """Name the folder; `plstore.open` also checks that it is a store."""
+    def __init__(self, root: Path, profile: Profile = "compact") -> None:
+        """Name the place; `plstore.open` also checks that it is a store."""
         self.root = root
-        self._tables = {name: Table(root, spec) for name, spec in TABLES.items()}
+        self.profile = profile
+        self._tables = {name: Table(root, spec, profile) for name, spec in TABLES.items()}
 
     def __repr__(self) -> str:
-        """Name the folder."""
+        """Name the place."""
         return f"Store({str(self.root)!r})"
 
     def table(self, name: str) -> Table:
@@ -42,12 +44,23 @@ class Store:
         return self._tables[name]
 
     def versions(self) -> dict[str, int]:
-        """Return the newest version of every table: a snapshot to pin."""
-        return {name: table.version() for name, table in self._tables.items()}
+        """Return the newest version of every table: a snapshot to pin.
+
+        Tables whose rows name rows of others are looked at first: what they name is there.
+        """
+        found = {name: self.table(name).version() for name in _COMMIT_POINTS}
+        return {
+            name: found[name] if name in found else table.version()
+            for name, table in self._tables.items()
+        }
+
+    def history_by_table(self) -> dict[str, list[Commit]]:
+        """Return the commits of each table, newest first."""
+        return {name: list(table.history()) for name, table in self._tables.items()}
 
     def history(self) -> list[Commit]:
         """Return the commits of all tables, newest first."""
-        commits = [commit for table in self._tables.values() for commit in table.history()]
+        commits = [c for commits in self.history_by_table().values() for c in commits]
         return sorted(commits, key=lambda c: (c.time, c.table, c.version), reverse=True)
 
     @cached_property
@@ -118,64 +131,74 @@ class Store:
         )
 
     def work_folder(self, *names: str) -> Path:
-        """Return a folder below the store for what is not a table: steps, caches, partials."""
+        """Return a place below the store for what is no table: steps, tags, erasures."""
         return self.root.joinpath(_WORK, *names)
 
+    def cache_folder(self, *names: str) -> Path:
+        """Return a local folder for what can be made again: mapped images, partial models."""
+        return storage.cache_folder(self.root).joinpath(*names)
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the place of a teacher's checkpoint, by what its row says."""
+        return self.root.joinpath(*Path(name).parts)
+
     def size_bytes(self) -> dict[str, int]:
-        """Return bytes on disk by table, then `checkpoints` and `work`."""
-        sizes = {name: folder_bytes(table.root) for name, table in self._tables.items()}
-        sizes["checkpoints"] = folder_bytes(self.root / "checkpoints")
-        sizes["work"] = folder_bytes(self.root / _WORK)
+        """Return bytes kept by table, then `checkpoints` and `work`."""
+        sizes = {name: storage.folder_bytes(table.root) for name, table in self._tables.items()}
+        sizes[_CHECKPOINTS] = storage.folder_bytes(self.root / _CHECKPOINTS)
+        sizes["work"] = storage.folder_bytes(self.root / _WORK)
         return sizes
 
 
-def _local(path: str | Path) -> Path:
-    if re.match(r"[a-z0-9+]+:/", str(path)):
-        raise InputError(
-            f"a store at {str(path)!r}: this version keeps stores in local folders only"
-        )
-    return Path(path).resolve()
+def create(path: str | Path, *, profile: Profile = "compact") -> Store:
+    """Make a store in a folder or object store, or open the one that is there.
 
-
-def create(path: str | Path) -> Store:
-    """Make a store in a folder, or open the one that is there.
+    Args:
+        path: A folder, or a URL such as ``s3://bucket/store``.
+        profile: Of the Parquet files, for a new store: `compact`, or `portable`.
 
     Raises:
-        StoreError: If the folder cannot be written, or holds something else.
+        StoreError: If it cannot be written there, or the folder holds something else.
     """
-    root = _local(path)
-    if (root / _MARKER).is_file():
+    root = storage.location(path)
+    if storage.read_json(root / _MARKER) is not None:
         return open(root)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        partial = root.is_dir() and all(
-            path.name in TABLES or path.name.startswith(f".{_MARKER}.")
-            for path in root.iterdir()
-        )
-        if not partial:
-            raise StoreError(
-                f"{root} is not empty and is no plstore store; name a new or empty folder"
-            )
-    store = Store(root)
+    _check_free(root)
+    store = Store(root, profile)
+    marker = {
+        "format_version": FORMAT_VERSION,
+        "profile": profile,
+        "created_at": datetime.now(UTC).isoformat(),
+    }
     try:
-        root.mkdir(parents=True, exist_ok=True)
         for name in TABLES:
             store.table(name).create()
-    except OSError as error:
+    except Exception as error:
         raise StoreError(f"cannot make a store in {root}: {error}") from error
-    marker = {"format_version": FORMAT_VERSION, "created_at": datetime.now(UTC).isoformat()}
-    write_json(root / _MARKER, marker)
+    if not storage.create_json(root / _MARKER, marker):  # another process was first
+        return open(root)
     return store
 
 
+def _check_free(root: Path) -> None:
+    if not root.exists():
+        return
+    names = [path.name for path in root.iterdir()] if root.is_dir() else [""]
+    if any(name not in TABLES and not name.startswith(f".{_MARKER}.") for name in names):
+        raise StoreError(
+            f"{root} is not empty and is no plstore store; name a new or empty folder"
+        )
+
+
 def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
-    """Open a store.
+    """Open a store in a folder or object store.
 
     Raises:
         StoreNotFoundError: If there is no store at the path.
         StoreError: If its format is newer than this plstore reads.
     """
-    root = _local(path)
-    marker = read_json(root / _MARKER)
+    root = storage.location(path)
+    marker = storage.read_json(root / _MARKER)
     if marker is None:
         raise StoreNotFoundError(
             f"no plstore store at {root}; make one with 'plstore init --store {root}'"
@@ -185,4 +208,4 @@ def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
             f"{root} has format version {marker['format_version']}, and this plstore reads up "
             f"to {FORMAT_VERSION}; upgrade plstore"
         )
-    return Store(root)
+    return Store(root, marker.get("profile", "compact"))

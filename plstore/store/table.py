@@ -1,35 +1,37 @@
 """One table of a store: Parquet written here, committed through Delta Lake.
 
-The table format stays behind this file: snapshot files, commit, history. A shard is written
-under a name that follows from its content's identity, so that writing or committing it twice
-adds nothing; a shard that no commit names is invisible.
+The table format stays behind this file: snapshot files, commit, history. A shard's name ends
+in the hash of its bytes, so a file that is there is never written over with other contents,
+and whoever reads it can check it; a shard that no commit names is invisible.
 """
 
 import json
-import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.dataset
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from plstore import storage
 from plstore.errors import CommitConflictError, StoreError, StoreNotFoundError
-from plstore.schema import TableSpec
+from plstore.fingerprint import content_hash
+from plstore.schema import Profile, TableSpec
+from plstore.store.parquet import parquet_bytes, statistics
 
-_ROW_GROUP_BYTES = 8 << 20
-_MAX_ROW_GROUP_ROWS = 8192
 _YEARS = "interval 3650 days"
 _LINEAGE = "plstore.lineage"
 _TRANSACTION = "plstore.transaction"
 _RECENT_COMMITS = 32
+
+ERASURES: Final = ("_plstore", "erasures")
+"""Folder of the records of erasures, below the store."""
 
 SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
@@ -39,14 +41,28 @@ PartitionValues = Mapping[str, str | int]
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A Parquet file that is written but not yet committed."""
+    """A Parquet file of a table: written, and committed or not."""
 
     path: str
     """Relative to the table's folder."""
     size_bytes: int
-    num_rows: int
     partition: Mapping[str, str]
     stats: Mapping[str, Any]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the file."""
+        return int(self.stats["numRecords"])
+
+    @property
+    def first_id(self) -> int:
+        """The lowest sample id; -1 where the table has none."""
+        return int(self.stats.get("minValues", {}).get("sample_id", -1))
+
+    @property
+    def last_id(self) -> int:
+        """The highest sample id; -1 where the table has none."""
+        return int(self.stats.get("maxValues", {}).get("sample_id", -1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +92,11 @@ class Commit:
 class Table:
     """A Delta table in a folder of the store."""
 
-    def __init__(self, root: Path, spec: TableSpec) -> None:
+    def __init__(self, root: Path, spec: TableSpec, profile: Profile = "compact") -> None:
         """Name the table's folder; nothing is read until it is needed."""
         self.root = root / spec.name
         self.spec = spec
+        self.profile = profile
 
     def create(self) -> None:
         """Make the empty table; an existing one stays as it is."""
@@ -96,18 +113,25 @@ class Table:
 
     def _delta(self, version: int | None = None) -> DeltaTable:
         try:
-            return DeltaTable(str(self.root), version=version)
+            delta = DeltaTable(str(self.root), version=version)
         except TableNotFoundError as error:
             raise StoreNotFoundError(
                 f"no table {self.spec.name!r} in {self.root.parent}; make the store with "
                 f"'plstore init --store {self.root.parent}'"
             ) from error
         except Exception as error:
-            if version is None:
-                raise
+            wanted = "" if version is None else f" of version {version}"
             raise StoreError(
-                f"table {self.spec.name!r} has no version {version} that can be read: {error}"
+                f"table {self.spec.name!r}{wanted} in {self.root} cannot be read: {error}"
             ) from error
+        features = delta.protocol().reader_features or ()
+        if "deletionVectors" in features:
+            raise StoreError(
+                f"table {self.spec.name!r} in {self.root} has deletion vectors, which another "
+                "engine wrote: its files hold rows that are deleted. Apply them there (in "
+                "Spark: REORG TABLE … APPLY (PURGE)) and drop the feature"
+            )
+        return delta
 
     def version(self) -> int:
         """Return the newest version: the number of its last commit."""
@@ -128,7 +152,7 @@ class Table:
         """Write rows to a Parquet file that a later `commit` makes visible.
 
         Args:
-            name: File name without ending; the same content must get the same name.
+            name: Start of the file's name; the hash of its bytes is added.
             rows: All columns but the partition columns.
             partition: A value for each partition column.
 
@@ -136,44 +160,12 @@ class Table:
             StoreError: If the file cannot be written; the table is unchanged.
         """
         values = {key: str(value) for key, value in (partition or {}).items()}
-        folder = Path(*(f"{key}={values[key]}" for key in self.spec.partition_by))
-        relative = folder / f"{name}.parquet"
-        target = self.root / relative
+        folder = PurePosixPath(*(f"{key}={values[key]}" for key in self.spec.partition_by))
         rows = rows.select(self.spec.file_schema.names).cast(self.spec.file_schema)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._write_parquet(temporary, rows)
-            temporary.replace(target)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise StoreError(
-                f"cannot write {target}: {error}. Nothing was committed; run the same "
-                "command again when the disk has room and may be written"
-            ) from error
-        return Shard(
-            path=relative.as_posix(),
-            size_bytes=target.stat().st_size,
-            num_rows=rows.num_rows,
-            partition=values,
-            stats=_statistics(rows),
-        )
-
-    def _write_parquet(self, path: Path, rows: pa.Table) -> None:
-        leaves = _leaf_names(rows.schema)
-        raw = set(self.spec.raw_columns)
-        row_bytes = max(rows.nbytes // max(rows.num_rows, 1), 1)
-        pq.write_table(
-            rows,
-            path,
-            compression={leaf: "NONE" if leaf in raw else "ZSTD" for leaf in leaves},
-            use_dictionary=[leaf for leaf in leaves if leaf not in raw],
-            row_group_size=int(
-                min(max(_ROW_GROUP_BYTES // row_bytes, 64), _MAX_ROW_GROUP_ROWS)
-            ),
-            write_statistics=[name for name in leaves if name not in raw],
-        )
+        data = parquet_bytes(rows, self.spec, self.profile)
+        path = (folder / f"{name}-{content_hash(data)}.parquet").as_posix()
+        storage.write_atomically(self.root / path, data)
+        return Shard(path=path, size_bytes=len(data), partition=values, stats=statistics(rows))
 
     def commit(
         self,
@@ -183,6 +175,8 @@ class Table:
         transaction: str,
         claim: Claim | None = None,
         replace: bool = False,
+        remove: Collection[Shard] = (),
+        data_change: bool = True,
     ) -> int:
         """Make shards visible in one atomic commit and return the table's version.
 
@@ -194,10 +188,13 @@ class Table:
             claim: Numbers that these rows take from a sequence.
             replace: Whether rows of the same partitions leave the snapshot in the same commit;
                 older versions keep them.
+            remove: Shards that leave the snapshot in the same commit.
+            data_change: False where the same rows only move to other files.
 
         Raises:
             CommitConflictError: If another writer took the claimed numbers, or changed the same
                 partitions; nothing of this commit was written.
+            StoreError: If a shard is gone, or the log cannot be written.
         """
         delta = self._delta()
         if delta.transaction_version(transaction) is not None:
@@ -206,9 +203,16 @@ class Table:
         if claim is not None:
             self._check_claim(delta, claim)
             transactions.append(Transaction(f"sequence-{claim.name}", claim.end))
-        actions: list[AddAction | RemoveAction] = [_add(shard) for shard in shards]
+        self._check_present(shards)
+        removed = {shard.path: shard for shard in remove}
         if replace:
-            actions += self._removals(delta, shards)
+            partitions = {tuple(sorted(shard.partition.items())) for shard in shards}
+            for shard in _shards_of(delta):
+                if tuple(sorted(shard.partition.items())) in partitions:
+                    removed[shard.path] = shard
+        for shard in shards:
+            removed.pop(shard.path, None)
+        actions = [_remove(shard, data_change=data_change) for shard in removed.values()]
         properties = CommitProperties(
             custom_metadata={
                 _LINEAGE: json.dumps(lineage, sort_keys=True),
@@ -216,6 +220,17 @@ class Table:
             },
             app_transactions=transactions,
         )
+        self._write_log(
+            delta, [*(_add(s, data_change=data_change) for s in shards), *actions], properties
+        )
+        return self._version_of(transaction)
+
+    def _write_log(
+        self,
+        delta: DeltaTable,
+        actions: list[AddAction | RemoveAction],
+        properties: CommitProperties,
+    ) -> None:
         try:
             delta.create_write_transaction(
                 actions,
@@ -229,7 +244,23 @@ class Table:
                 f"another writer committed to {self.spec.name!r} at the same time: {error}. "
                 "Nothing of this commit was written; run the same command again"
             ) from error
-        return self._version_of(transaction)
+        except (DeltaError, OSError) as error:
+            raise StoreError(
+                f"cannot commit to {self.root}: {error}. Nothing of this commit was written and "
+                "nothing stored is lost; make room or allow writing there, then run the same "
+                "command again"
+            ) from error
+
+    def _check_present(self, shards: Collection[Shard]) -> None:
+        if storage.is_remote(self.root):
+            return  # a request each; object stores do not lose what they acknowledged
+        for shard in shards:
+            if not (self.root / shard.path).is_file():
+                raise StoreError(
+                    f"{self.root / shard.path} is gone before it was committed: collected by "
+                    "'plstore gc' with too short a grace? Nothing of this commit was written; "
+                    "run the same command again"
+                )
 
     def _version_of(self, transaction: str) -> int:
         """Return the version that a commit made, whatever was committed since."""
@@ -252,29 +283,6 @@ class Table:
                 "same command again"
             )
 
-    @staticmethod
-    def _removals(delta: DeltaTable, shards: Collection[Shard]) -> list[RemoveAction]:
-        partitions = {tuple(sorted(shard.partition.items())) for shard in shards}
-        kept = {shard.path for shard in shards}
-        removals = []
-        for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
-            values: dict[str, str | None] = {
-                name.removeprefix("partition."): str(value)
-                for name, value in action.items()
-                if name.startswith("partition.")
-            }
-            if tuple(sorted(values.items())) in partitions and action["path"] not in kept:
-                removals.append(
-                    RemoveAction(
-                        action["path"],
-                        data_change=True,
-                        deletion_timestamp=_now_milliseconds(),
-                        size=action["size_bytes"],
-                        partition_values=values,
-                    )
-                )
-        return removals
-
     def append(
         self,
         rows: pa.Table,
@@ -289,21 +297,66 @@ class Table:
         shard = self.write_shard(f"part-{transaction}", rows)
         return self.commit([shard], lineage=lineage, transaction=transaction, claim=claim)
 
+    @cached_property
+    def erased(self) -> dict[str, dict[str, Any] | None]:
+        """Files that an erasure wrote anew, by their old path: see `plstore.store.erase`."""
+        new: dict[str, dict[str, Any] | None] = {}
+        folder = self.root.parent.joinpath(*ERASURES)
+        for entry in storage.files_below(folder):
+            if not entry.path.startswith("."):
+                record = storage.read_json(folder / entry.path) or {}
+                new |= record.get(self.spec.name, {})
+        return new
+
+    def shards(
+        self, version: int | None = None, partition: PartitionValues | None = None
+    ) -> list[Shard]:
+        """Return the files of a snapshot, by partition and sample id.
+
+        Args:
+            version: Newest unless given.
+            partition: Values of some partition columns; files of others are left out.
+        """
+        wanted = {key: str(value) for key, value in (partition or {}).items()}.items()
+        found = [s for s in _shards_of(self._delta(version)) if wanted <= s.partition.items()]
+        if version is not None and self.erased:
+            found = list(self._after_erasure(found))
+        return sorted(found, key=lambda s: (sorted(s.partition.items()), s.first_id, s.path))
+
+    def _after_erasure(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        for shard in shards:
+            now: dict[str, Any] | None = vars(shard)
+            while now is not None and now["path"] in self.erased:
+                new = self.erased[now["path"]]
+                now = None if new is None else {**now, **new}
+            if now is not None:
+                yield Shard(**now)
+
     def files(self, version: int | None = None) -> list[str]:
-        """Return the Parquet files of a snapshot, sorted, as absolute paths."""
-        return sorted(self._delta(version).file_uris())
+        """Return the Parquet files of a snapshot, sorted, as absolute paths or URLs."""
+        if version is None or not self.erased:
+            return sorted(self._delta(version).file_uris())
+        return sorted(str(self.root / shard.path) for shard in self.shards(version))
 
     def dataset(self, version: int | None = None) -> pyarrow.dataset.Dataset:
         """Return a snapshot as an Arrow dataset with all columns."""
+        return self._dataset(self.files(version))
+
+    def dataset_of(self, shards: Collection[Shard]) -> pyarrow.dataset.Dataset:
+        """Return some shards as an Arrow dataset with all columns."""
+        return self._dataset([str(self.root / shard.path) for shard in shards])
+
+    def _dataset(self, files: Sequence[str]) -> pyarrow.dataset.Dataset:
         partition_fields = [self.spec.columns.field(c) for c in self.spec.partition_by]
         return pyarrow.dataset.dataset(
-            self.files(version),
+            [storage.arrow_path(file) for file in files],
             schema=self.spec.columns,
             format="parquet",
+            filesystem=storage.arrow_filesystem(self.root),
             partitioning=pyarrow.dataset.partitioning(
                 pa.schema(partition_fields), flavor="hive"
             ),
-            partition_base_dir=str(self.root),
+            partition_base_dir=storage.arrow_path(self.root),
         )
 
     def read(
@@ -316,8 +369,8 @@ class Table:
         """Return rows of a snapshot in memory."""
         return self.dataset(version).to_table(columns=columns, filter=where)
 
-    def history(self) -> Iterable[Commit]:
-        """Return the commits, newest first."""
+    def history(self) -> Iterator[Commit]:
+        """Yield the commits, newest first."""
         for entry in self._delta().history():
             yield Commit(
                 table=self.spec.name,
@@ -328,43 +381,45 @@ class Table:
             )
 
 
+def _shards_of(delta: DeltaTable) -> list[Shard]:
+    shards = []
+    for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
+        bounds = {key: action.get(f"{key}.sample_id") for key in ("min", "max")}
+        stats: dict[str, Any] = {"numRecords": action["num_records"]}
+        if None not in bounds.values():
+            stats |= {f"{key}Values": {"sample_id": value} for key, value in bounds.items()}
+        partition = {
+            name.removeprefix("partition."): str(value)
+            for name, value in action.items()
+            if name.startswith("partition.")
+        }
+        size = action["size_bytes"]
+        shards.append(
+            Shard(path=action["path"], size_bytes=size, partition=partition, stats=stats)
+        )
+    return shards
+
+
 def _now_milliseconds() -> int:
     return int(datetime.now(UTC).timestamp() * 1000)
 
 
-def _add(shard: Shard) -> AddAction:
+def _add(shard: Shard, *, data_change: bool) -> AddAction:
     return AddAction(
         path=shard.path,
         size=shard.size_bytes,
         partition_values=dict(shard.partition),
         modification_time=_now_milliseconds(),
-        data_change=True,
+        data_change=data_change,
         stats=json.dumps(shard.stats),
     )
 
 
-def _leaf_names(schema: pa.Schema) -> list[str]:
-    """Return the column paths as Parquet spells them."""
-    leaves: list[str] = []
-
-    def visit(path: str, kind: pa.DataType) -> None:
-        if pa.types.is_struct(kind):
-            for field in kind:
-                visit(f"{path}.{field.name}", field.type)
-        elif pa.types.is_list(kind):
-            visit(f"{path}.list.element", kind.value_type)
-        else:
-            leaves.append(path)
-
-    for field in schema:
-        visit(field.name, field.type)
-    return leaves
-
-
-def _statistics(rows: pa.Table) -> dict[str, Any]:
-    stats: dict[str, Any] = {"numRecords": rows.num_rows}
-    if "sample_id" in rows.column_names and rows.num_rows:
-        bounds = pa.compute.min_max(rows["sample_id"]).as_py()
-        stats["minValues"] = {"sample_id": bounds["min"]}
-        stats["maxValues"] = {"sample_id": bounds["max"]}
-    return stats
+def _remove(shard: Shard, *, data_change: bool) -> RemoveAction:
+    return RemoveAction(
+        shard.path,
+        data_change=data_change,
+        deletion_timestamp=_now_milliseconds(),
+        size=shard.size_bytes,
+        partition_values=dict(shard.partition),
+    )

@@ -14,11 +14,12 @@ import pyarrow.dataset
 
 from plstore.errors import InputError, StoreError
 from plstore.fingerprint import canonical_json
+from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
 from plstore.store.table import Claim
 
 if TYPE_CHECKING:
     from plstore.store.store import Store
-    from plstore.store.table import PartitionValues
+    from plstore.store.table import PartitionValues, Shard
 
 _NAME = re.compile(r"[a-z0-9_-]+")
 _SHARD_ROWS = 8192
@@ -78,13 +79,28 @@ class View:
         """Name and version: what a student's lineage names."""
         return f"{self.record.view}@{self.record.version}"
 
+    @property
+    def partition(self) -> "PartitionValues":
+        """Where its rows are in `view_rows`."""
+        return {"view": self.record.view, "version": self.record.version}
+
+    def shards(self) -> "list[Shard]":
+        """Return the files of its rows, in order.
+
+        They never change but by an erasure, so they are read from the newest snapshot.
+        """
+        found = self.store.table("view_rows").shards(partition=self.partition)
+        return sorted(found, key=lambda shard: shard.path)
+
+    @property
+    def num_deleted(self) -> int:
+        """Images that were in the view when it was made and were deleted since."""
+        return self.record.num_images - sum(shard.num_rows for shard in self.shards())
+
     def batches(self) -> Iterable[pa.RecordBatch]:
         """Yield the rows in their stored order, which is the same every time."""
-        here = (pc.field("view") == self.record.view) & (
-            pc.field("version") == self.record.version
-        )
-        dataset = self.store.table("view_rows").dataset(self.record.rows_version)
-        yield from dataset.scanner(filter=here, use_threads=False).to_batches()
+        dataset = self.store.table("view_rows").dataset_of(self.shards())
+        yield from dataset.scanner(use_threads=False).to_batches()
 
 
 def check_view_name(name: str) -> str:
@@ -156,7 +172,7 @@ def attach_images(store: "Store", rows: pa.Table, *, version: int) -> Iterator[p
         store.table("images")
         .dataset(version)
         .scanner(
-            columns=["sample_id", "width", "height", "content_hash", "image"],
+            columns=["width", "height", *IMAGE_COLUMNS],
             filter=here,
             batch_size=1024,
             batch_readahead=1,
@@ -174,7 +190,7 @@ def attach_images(store: "Store", rows: pa.Table, *, version: int) -> Iterator[p
         images = batch.filter(pa.array(hits))
         columns = {
             **{name: images[name] for name in ("width", "height", "content_hash")},
-            "image": pc.struct_field(images["image"], "bytes"),
+            "image": image_bytes(images),
         }
         found = rows.take(pa.array(places[hits]))
         for name, values in columns.items():

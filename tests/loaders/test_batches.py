@@ -268,7 +268,7 @@ def test_unknown_ops_are_refused() -> None:
 
 def test_the_cache_can_be_deleted(view: View) -> None:
     first = batches(view, 1)[0]
-    for path in Path(view.store.work_folder("cache")).glob("*.arrow"):
+    for path in Path(view.store.cache_folder()).glob("*.arrow"):
         path.unlink()
 
     assert equal(first, batches(view, 1)[0])

@@ -1,0 +1,227 @@
+"""Which codec, with which settings; and the two functions that everyone calls."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from plstore.codec import dense, topk
+from plstore.codec.distribution import (
+    CHUNK_ROWS,
+    Floats,
+    Ints,
+    Top,
+    check,
+    entropy,
+    largest,
+)
+from plstore.errors import InputError
+from plstore.schema import LABEL_TYPE
+
+CodecName = Literal["topk", "dense", "hard"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    """How class distributions are kept.
+
+    Attributes:
+        name: `topk`, `dense` or `hard`.
+        k: Classes kept with their probability, at least 1; more than there are keeps all.
+        mass: For `topk`: keep only as many classes as hold this mass, 0 to 1, k at most.
+    """
+
+    name: CodecName = "topk"
+    k: int = 20
+    mass: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        if self.name not in get_args(CodecName):
+            raise InputError(
+                f"codec {self.name!r}; wanted one of {', '.join(get_args(CodecName))}"
+            )
+        if self.k < 1:
+            raise InputError(f"k is {self.k}; wanted at least 1 class to keep")
+        if self.mass is not None and not (self.name == "topk" and 0 < self.mass <= 1):
+            raise InputError(
+                f"codec {self.name!r} with mass {self.mass}; wanted topk, above 0 and up to 1"
+            )
+
+    def as_json(self) -> dict[str, object]:
+        """Return the settings, for lineage."""
+        return asdict(self)
+
+
+class Coded(NamedTuple):
+    """Distributions as the columns of `soft_labels`.
+
+    Attributes:
+        class_ids: int32 [rows], the argmax; the lowest class on a tie.
+        confidence: float32 [rows], the exact maximum.
+        entropy: float32 [rows], in nats.
+        labels: `LABEL_TYPE` [rows].
+    """
+
+    class_ids: Ints
+    confidence: Floats
+    entropy: Floats
+    labels: pa.StructArray
+
+
+_DEFAULT = Codec()
+
+
+def encode(probabilities: npt.NDArray[np.floating], codec: Codec = _DEFAULT) -> Coded:
+    """Encode distributions.
+
+    Args:
+        probabilities: float [rows, classes], rows summing to 1 within 1e-3.
+        codec: How.
+
+    Raises:
+        InputError: If a row is not a distribution.
+    """
+    rows = check(probabilities)
+    num_classes = rows.shape[1]
+    k = 1 if codec.name == "hard" else min(codec.k, num_classes)
+    scratch = np.empty((min(CHUNK_ROWS, len(rows)), num_classes), np.float32)
+    tops, entropies, tails = [_empty(k)], [np.empty(0, np.float32)], []
+    for start in range(0, len(rows), CHUNK_ROWS):
+        chunk = rows[start : start + CHUNK_ROWS]
+        top = largest(chunk, k)
+        tops.append(top)
+        entropies.append(entropy(chunk, scratch))
+        if codec.name == "dense":
+            tails.append(dense.encode(chunk, top))
+    top = Top(
+        class_ids=np.concatenate([t.class_ids for t in tops]),
+        probs=np.concatenate([t.probs for t in tops]),
+        residual=np.concatenate([t.residual for t in tops]),
+    )
+    return Coded(
+        class_ids=np.ascontiguousarray(top.class_ids[:, 0]),
+        confidence=np.ascontiguousarray(top.probs[:, 0]),
+        entropy=np.concatenate(entropies),
+        labels=_labels(top, codec, num_classes, tails),
+    )
+
+
+def _empty(k: int) -> Top:
+    return Top(
+        class_ids=np.empty((0, k), np.int32),
+        probs=np.empty((0, k), np.float32),
+        residual=np.empty(0, np.float64),
+    )
+
+
+def _labels(
+    top: Top, codec: Codec, num_classes: int, tails: list[pa.BinaryArray]
+) -> pa.StructArray:
+    num_rows, k = top.probs.shape
+    if codec.name == "hard":
+        probs, residual = np.ones_like(top.probs), np.zeros(num_rows, np.float32)
+    else:
+        probs, residual = topk.encode(top, num_classes)
+    counts = np.full(num_rows, k, np.int64)
+    kept = slice(None)
+    if codec.mass is not None:
+        counts = topk.adaptive_counts(top, codec.mass)
+        kept = np.arange(k) < counts[:, None]
+        below = np.where(kept, 0, top.probs).sum(axis=1, dtype=np.float64)
+        residual = (top.residual + below).astype(np.float32)
+        probs[:, 0] = _above_tail(probs[:, 0], residual, counts, num_classes)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    class_ids = top.class_ids[kept].reshape(-1)
+    tail = pa.concat_arrays(tails) if tails else pa.nulls(num_rows, pa.binary())
+    return pa.StructArray.from_arrays(
+        [
+            pa.ListArray.from_arrays(offsets, pa.array(class_ids)),
+            pa.ListArray.from_arrays(offsets, pa.array(probs[kept].reshape(-1))),
+            pa.array(residual),
+            tail,
+        ],
+        fields=list(LABEL_TYPE),
+    )
+
+
+def _above_tail(
+    first: Floats, residual: Floats, counts: npt.NDArray[np.int64], num_classes: int
+) -> Floats:
+    """Return the first probabilities, above the even share of those not kept."""
+    share = residual / np.maximum(num_classes - counts, 1)
+    leads = first > share * np.float32(1 + 2**-11)
+    return np.where(leads, first, share * np.float32(1 + 2**-9))
+
+
+def decode(labels: pa.StructArray, num_classes: int, out: Floats | None = None) -> Floats:
+    """Decode `LABEL_TYPE` to float32 [rows, num_classes], each row summing to 1 within 1e-6.
+
+    The argmax of every row is its first stored class. Null labels decode to zeros.
+
+    Args:
+        labels: Of any codec, also mixed.
+        num_classes: Of the store.
+        out: Float32 [rows, num_classes] to fill; a new array unless given.
+
+    Raises:
+        InputError: If labels are not of this number of classes.
+    """
+    if out is None:
+        out = np.empty((len(labels), num_classes), np.float32)
+    for start in range(0, len(labels), CHUNK_ROWS):
+        _decode_chunk(labels.slice(start, CHUNK_ROWS), out[start : start + CHUNK_ROWS])
+    return out
+
+
+def _decode_chunk(labels: pa.StructArray, out: Floats) -> None:
+    class_ids, probs, residual, tail = labels.flatten()
+    counts = class_ids.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    ids = class_ids.flatten().to_numpy(zero_copy_only=False)
+    if len(ids) and not 0 <= ids.min() <= ids.max() < out.shape[1]:
+        raise InputError(
+            f"labels hold classes {ids.min()} to {ids.max()}; wanted 0 to {out.shape[1] - 1}"
+        )
+    values = probs.flatten().to_numpy(zero_copy_only=False)
+    rests = residual.fill_null(0).to_numpy(zero_copy_only=False)
+    has_tail = tail.is_valid().to_numpy(zero_copy_only=False)
+    starts = np.cumsum(counts) - counts
+    for rows, k, dense_rows in _alike(counts, has_tail):
+        if k == 0:
+            out[rows] = 0
+            continue
+        whole = len(rows) == len(out)
+        places = slice(None) if whole else (starts[rows, None] + np.arange(k)).reshape(-1)
+        these_ids, these_probs = ids[places].reshape(-1, k), values[places].reshape(-1, k)
+        part = out if whole else np.empty((len(rows), out.shape[1]), np.float32)
+        if dense_rows:
+            codes = tail if whole else tail.take(pa.array(rows))
+            dense.decode_into(part, these_ids, these_probs, rests[rows], _bytes(codes))
+        else:
+            topk.decode_into(part, these_ids, these_probs, rests[rows])
+        if not whole:
+            out[rows] = part
+
+
+def _alike(
+    counts: npt.NDArray[np.int64], has_tail: npt.NDArray[np.bool_]
+) -> Iterator[tuple[npt.NDArray[np.intp], int, bool]]:
+    """Yield rows that keep the same number of classes in the same codec."""
+    kinds = counts * 2 + has_tail
+    if (kinds == kinds[0]).all():
+        yield np.arange(len(kinds)), int(counts[0]), bool(has_tail[0])
+        return
+    for kind in np.unique(kinds):
+        yield np.flatnonzero(kinds == kind), int(kind) // 2, bool(kind % 2)
+
+
+def _bytes(tail: pa.BinaryArray) -> npt.NDArray[np.uint8]:
+    offsets = np.frombuffer(tail.buffers()[1], np.int32)[tail.offset :][: len(tail) + 1]
+    widths = np.diff(offsets)
+    if (widths != widths[0]).any():
+        raise InputError("coded tails of one store differ in length: damaged labels")
+    data = np.frombuffer(tail.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+    return data.reshape(len(tail), widths[0])

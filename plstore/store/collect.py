@@ -1,0 +1,98 @@
+"""Garbage collection: what no snapshot, tag, view or running writer needs is deleted."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from plstore import storage
+from plstore.store.table import ERASURES
+from plstore.store.versions import pinned
+
+if TYPE_CHECKING:
+    from plstore.store.store import Store
+    from plstore.store.table import Table
+
+DEFAULT_GRACE = timedelta(days=1)
+"""Younger files are left alone: a writer may be about to commit them, a reader reading them."""
+
+_LOG = "_delta_log/"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Collectable:
+    """One file that nothing needs.
+
+    Attributes:
+        path: Below the store.
+        reason: unreferenced (never committed, or superseded and pinned by nothing), erased
+            or temporary (of a writer that was killed).
+        size_bytes: What deleting it frees.
+    """
+
+    path: str
+    reason: str
+    size_bytes: int
+
+
+def collectable(store: "Store", *, grace: timedelta = DEFAULT_GRACE) -> list[Collectable]:
+    """Return what `collect` would delete; nothing is deleted.
+
+    Kept are the files of the newest snapshot, of every snapshot that a tag, a view or a step
+    pins, and of the snapshot of `grace` ago; and whatever was written since. Files that an
+    erasure wrote anew are never kept: their images are to be gone.
+    """
+    young = datetime.now(UTC) - grace
+    pins = pinned(store)
+    found: list[Collectable] = []
+    for name in store.versions():
+        table = store.table(name)
+        kept = _kept(table, pins, young)
+        for entry in storage.files_below(table.root):
+            if entry.path in kept or entry.path.startswith(_LOG):
+                continue
+            erased = entry.path in table.erased
+            if erased or entry.modified < young:
+                temporary = entry.path.rpartition("/")[2].startswith(".")
+                reason = "erased" if erased else "temporary" if temporary else "unreferenced"
+                found.append(_collectable(f"{name}/{entry.path}", reason, entry))
+    return sorted(found + _stale_work(store, young))
+
+
+def collect(
+    store: "Store",
+    *,
+    grace: timedelta = DEFAULT_GRACE,
+    on_files: Callable[[int], None] = lambda _: None,
+) -> list[Collectable]:
+    """Delete what `collectable` returns, and return it."""
+    found = collectable(store, grace=grace)
+    for item in found:
+        storage.delete_file(store.root.joinpath(*item.path.split("/")))
+        on_files(1)
+    return found
+
+
+def _kept(table: "Table", pins: list[Mapping[str, int]], young: datetime) -> set[str]:
+    wanted: set[int | None] = {None}
+    wanted |= {versions[table.spec.name] for versions in pins if table.spec.name in versions}
+    before = [commit.version for commit in table.history() if commit.time < young]
+    wanted.add(max(before, default=None))
+    return {shard.path for version in wanted for shard in table.shards(version)}
+
+
+def _stale_work(store: "Store", young: datetime) -> list[Collectable]:
+    """Return temporary files of killed writers, beside what is kept below the store."""
+    found = []
+    for folder in ("_plstore", "checkpoints"):
+        for entry in storage.files_below(store.root / folder):
+            parts = entry.path.split("/")
+            hidden = any(part.startswith(".") for part in parts)
+            in_erasures = (folder, parts[0]) == ERASURES
+            if hidden and not in_erasures and entry.modified < young:
+                found.append(_collectable(f"{folder}/{entry.path}", "temporary", entry))
+    return found
+
+
+def _collectable(path: str, reason: str, entry: storage.FileEntry) -> Collectable:
+    return Collectable(path=path, reason=reason, size_bytes=entry.size_bytes)

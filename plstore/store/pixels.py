@@ -1,0 +1,54 @@
+"""The bytes of images: from the store, or from where they were left at import."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from plstore import storage
+from plstore.errors import StoreError
+from plstore.fingerprint import content_hash
+from plstore.schema import ACCEPTED
+from plstore.store.verdict import judge, large_images_are_verdicts
+
+IMAGE_COLUMNS = ("sample_id", "image", "content_hash", "verdict", "conversion")
+"""Columns of `images` that `image_bytes` needs."""
+
+
+def image_bytes(rows: pa.RecordBatch) -> pa.BinaryArray:
+    """Return the encoded images of rows of `images`, null where one was refused.
+
+    Images that were imported in place are read from their files, checked against the hash of
+    import and converted as they were judged.
+
+    Raises:
+        StoreError: If such a file is gone or was changed.
+    """
+    stored = pc.struct_field(rows["image"], "bytes")
+    absent = pc.and_(pc.is_null(stored), pc.equal(rows["verdict"], ACCEPTED))
+    if not pc.any(absent).as_py():
+        return stored
+    columns = rows.select(list(IMAGE_COLUMNS)).filter(absent).to_pylist()
+    with ThreadPoolExecutor() as pool, large_images_are_verdicts():
+        found = list(pool.map(_read, columns))
+    return pc.replace_with_mask(stored, absent, pa.array(found, pa.binary()))
+
+
+def _read(row: dict[str, Any]) -> bytes:
+    path = row["image"]["path"]
+    try:
+        data = storage.location(path).read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"image {row['sample_id']} was imported in place from {path}, which cannot be read "
+            f"now ({error}). Restore the file, or exclude or delete the image"
+        ) from error
+    if content_hash(data) != row["content_hash"]:
+        raise StoreError(
+            f"image {row['sample_id']} was imported in place from {path}, which holds other "
+            "bytes now. Restore the file, or delete the image and import it again"
+        )
+    if row["conversion"] is None:
+        return data
+    return judge(data, max_pixels=1 << 62).data or b""  # its size was judged at import

@@ -1,0 +1,195 @@
+"""Which snapshot is meant: tags, timestamps, views and numbers of commits."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from plstore import storage
+from plstore.errors import InputError, StoreError
+from plstore.store.views import open_view
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plstore.store.store import Store
+    from plstore.store.table import Commit
+
+AsOf = str | int | datetime | Mapping[str, int] | None
+"""A snapshot: a tag, the number of a commit in `plstore log`, an ISO time, ``view@version`` (what
+that view read), or a version by table (newest where not named). None is the newest."""
+
+_TAG = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z][a-z0-9._-]*|[a-z][a-z0-9._-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tag:
+    """A name for a snapshot, kept by `plstore gc`."""
+
+    name: str
+    versions: Mapping[str, int]
+    created_at: datetime
+    message: str
+
+
+def add_tag(store: "Store", name: str, *, as_of: AsOf = None, message: str = "") -> Tag:
+    """Name a snapshot.
+
+    Raises:
+        InputError: If the name is taken, or cannot be one.
+    """
+    if not _TAG.fullmatch(name):
+        raise InputError(
+            f"tag {name!r}: wanted lower-case letters, digits, '.', '_' and '-', with at least "
+            "one letter, so that it is no version number"
+        )
+    now = datetime.now(UTC)
+    versions = resolve(store, as_of)
+    record = {
+        "versions": versions,
+        "created_at": now.isoformat(),
+        "message": message,
+    }
+    if not storage.create_json(_tags(store) / f"{name}.json", record):
+        raise InputError(
+            f"{store.root} has a tag {name!r} already: tags do not move. Take another name, or "
+            f"'plstore tag --delete {name}' first"
+        )
+    return Tag(name=name, versions=versions, created_at=now, message=message)
+
+
+def delete_tag(store: "Store", name: str) -> None:
+    """Take a name from its snapshot; what nothing else keeps is then collectable.
+
+    Raises:
+        InputError: If there is no such tag.
+    """
+    if name not in {tag.name for tag in tags(store)}:
+        raise InputError(f"{store.root} has no tag {name!r}")
+    storage.delete_file(_tags(store) / f"{name}.json")
+
+
+def tags(store: "Store") -> list[Tag]:
+    """Return all tags, oldest first."""
+    found = []
+    for entry in storage.files_below(_tags(store)):
+        name = entry.path.removesuffix(".json")
+        if entry.path.startswith(".") or name == entry.path:
+            continue
+        record = storage.read_json(_tags(store) / entry.path)
+        if record is not None:
+            created = datetime.fromisoformat(record["created_at"])
+            found.append(Tag(name=name, **{**record, "created_at": created}))
+    return sorted(found, key=lambda tag: (tag.created_at, tag.name))
+
+
+def _tags(store: "Store") -> "Path":
+    return store.work_folder("tags")
+
+
+def pin(store: "Store", name: str, versions: Mapping[str, int]) -> None:
+    """Keep a snapshot from being collected for as long as a step may need it."""
+    storage.write_json(store.work_folder("pins") / f"{name}.json", {"versions": dict(versions)})
+
+
+def pinned(store: "Store") -> list[Mapping[str, int]]:
+    """Return the snapshots that tags, views and steps keep from being collected."""
+    found = [tag.versions for tag in tags(store)]
+    for entry in storage.files_below(store.work_folder("pins")):
+        record = storage.read_json(store.work_folder("pins") / entry.path)
+        if record is not None and not entry.path.startswith("."):
+            found.append(record["versions"])
+    return found + [view_pins(row) for row in store.table("views").read().to_pylist()]
+
+
+def view_pins(row: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the versions that a row of `views` says it read."""
+    import json
+
+    pins: dict[str, int] = json.loads(row["pins"])
+    return pins
+
+
+def numbered(store: "Store") -> list[tuple[int, "Commit"]]:
+    """Return the commits of all tables with their numbers, oldest first.
+
+    Commit n is the n-th that changed the store after its making; with several writers, commits
+    of the last moments may still change places. A tag never does.
+    """
+    commits = []
+    for place, table in enumerate(store.history_by_table().values()):
+        latest = datetime.min.replace(tzinfo=UTC)
+        for commit in sorted(table, key=lambda c: c.version):
+            latest = max(latest, commit.time)  # a table's versions are in order, clocks are not
+            if commit.version:
+                commits.append((latest, place, commit.version, commit))
+    commits.sort(key=lambda entry: entry[:3])
+    return [(number, entry[3]) for number, entry in enumerate(commits, start=1)]
+
+
+def resolve(store: "Store", as_of: AsOf = None) -> dict[str, int]:
+    """Return the version of every table in a snapshot.
+
+    Raises:
+        InputError: If there is no such snapshot.
+    """
+    if as_of is None:
+        return store.versions()
+    if isinstance(as_of, Mapping):
+        return store.versions() | dict(as_of)
+    if isinstance(as_of, int) or (isinstance(as_of, str) and as_of.isdigit()):
+        return _at_number(store, int(as_of))
+    if isinstance(as_of, datetime):
+        return _at_time(store, as_of)
+    return _at_name(store, as_of)
+
+
+def _at_name(store: "Store", name: str) -> dict[str, int]:
+    known = {tag.name: dict(tag.versions) for tag in tags(store)}
+    if name in known:
+        return store.versions() | known[name]
+    view, at, version = name.partition("@")
+    if at and version.isdigit():
+        return store.versions() | dict(open_view(store, view, int(version)).record.pins)
+    try:
+        moment = datetime.fromisoformat(name)
+    except ValueError as error:
+        raise InputError(
+            f"{name!r} is no snapshot of {store.root}; wanted a tag "
+            f"({', '.join(known) or 'there are none'}), a number of 'plstore log', a time such "
+            "as 2026-01-31T12:00, or VIEW@VERSION"
+        ) from error
+    return _at_time(store, moment)
+
+
+def _at_number(store: "Store", number: int) -> dict[str, int]:
+    commits = numbered(store)
+    if not 0 <= number <= len(commits):
+        raise InputError(f"{store.root} has commits 1 to {len(commits)}; found {number}")
+    versions = dict.fromkeys(store.versions(), 0)
+    return versions | {commit.table: commit.version for n, commit in commits if n <= number}
+
+
+def _at_time(store: "Store", moment: datetime) -> dict[str, int]:
+    if moment.tzinfo is None:
+        moment = moment.astimezone()
+    tables = store.history_by_table()
+    made = min(commit.time for commits in tables.values() for commit in commits)
+    if moment < made:
+        raise InputError(f"{store.root} was made at {made.isoformat()}; found {moment}")
+    return {
+        name: max((c.version for c in commits if c.time <= moment), default=0)
+        for name, commits in tables.items()
+    }
+
+
+def check_readable(store: "Store", table: str, version: int) -> None:
+    """Raise StoreError if files of an old version were collected."""
+    there = {entry.path for entry in storage.files_below(store.table(table).root)}
+    gone = [s.path for s in store.table(table).shards(version) if s.path not in there]
+    if gone:
+        raise StoreError(
+            f"version {version} of {table!r} in {store.root} lacks {len(gone)} files, such as "
+            f"{gone[0]}: 'plstore gc' collected it, because no tag and no view kept it"
+        )
