@@ -128,8 +128,8 @@ def _write_locally(path: Path, data: bytes | memoryview, *, once: bool) -> None:
 def _cannot_write(path: Path, error: Exception) -> StoreError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return StoreError(
-        f"cannot write {path}: {reason}. Nothing was committed and nothing stored is lost; make "
-        "room or allow writing there, then run the same command again"
+        f"cannot write {path}: {reason}. Nothing was committed and nothing stored is lost; "
+        "make room or allow writing there, then run the same command again"
     )
 
 

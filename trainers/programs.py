@@ -89,7 +89,7 @@ def dry_run(recipe: Recipe, store: Path, *, device: str, display: Display) -> li
     planned = Run(
         recipe=recipe,
         source=source,
-        store=Store(store.resolve()),
+        store=Store(store),
         device=device,
         display=display,
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from plstore.cli import ask, make, train
+from plstore.cli import ask, keep, label, make, train
 from plstore.cli.options import with_examples
 from plstore.errors import PlstoreError
 
@@ -26,12 +26,15 @@ app = typer.Typer(
 )
 app.command("init")(with_examples(make.init))
 app.add_typer(make.importing, name="import")
-app.command("run")(with_examples(train.run))
-app.command("predict")(with_examples(train.predict))
-app.command("sql")(with_examples(ask.sql))
+for verb in (
+    *(train.run, train.predict),
+    *(label.label, label.calibrate, label.fuse, label.select),
+    *(ask.sql, ask.diff, ask.log, ask.info, ask.files),
+    *(keep.tag, keep.verify, keep.gc, keep.compact),
+    *(keep.exclude, keep.correct, keep.delete, keep.duplicates, keep.export),
+):
+    app.command(verb.__name__)(with_examples(verb))
 app.add_typer(ask.queries, name="query")
-app.command("log")(ask.log)
-app.command("info")(ask.info)
 
 
 @app.callback(invoke_without_command=True)

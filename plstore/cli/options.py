@@ -14,8 +14,23 @@ if TYPE_CHECKING:
     from plstore.store import Store
 
 StoreOption = Annotated[
-    Path,
-    typer.Option("--store", envvar="PLSTORE_STORE", help="Folder of the store."),
+    str,
+    typer.Option("--store", envvar="PLSTORE_STORE", help="Folder or s3:// URL of the store."),
+]
+AsOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of", help="Snapshot: a tag, a number of plstore log, a time, or VIEW@VERSION."
+    ),
+]
+IdsOption = Annotated[
+    str | None, typer.Option("--ids", help="Sample ids, by commas: 17,18,40.")
+]
+IdsFileOption = Annotated[
+    Path | None, typer.Option("--file", help="CSV or Parquet with a sample_id column.")
+]
+IdsQueryOption = Annotated[
+    str | None, typer.Option("--query", help="A SELECT with a sample_id column.")
 ]
 FormatOption = Annotated[
     str, typer.Option("--format", help="How rows are printed: table, json or csv.")
@@ -41,7 +56,7 @@ class _NoPandas(MetaPathFinder):
             raise ModuleNotFoundError("not needed", name=fullname)
 
 
-def open_to_read(path: Path) -> "Store":
+def open_to_read(path: str) -> "Store":
     """Open a store for a verb that only reads, without paying for pandas.
 
     Where pandas is installed, importing pyarrow.dataset imports it too, to learn whether it is
@@ -72,3 +87,32 @@ def print_rows(
     from plstore.report.output import render
 
     sys.stdout.write(render(rows, check_format(format_), columns=columns) + "\n")
+
+
+def chosen_rows(
+    store: "Store", *, ids: str | None, file: Path | None, query: str | None
+) -> list[dict[str, Any]]:
+    """Return the rows that name images, by whichever of three options was given.
+
+    Raises:
+        InputError: If not exactly one was given, or it has no column of sample ids.
+    """
+    from plstore.errors import InputError
+    from plstore.exchange.listing import read_table
+    from plstore.query import run_sql
+
+    if sum(option is not None for option in (ids, file, query)) != 1:
+        raise InputError("name the images by exactly one of --ids, --file and --query")
+    if ids is not None:
+        try:
+            return [{"sample_id": int(word)} for word in ids.split(",")]
+        except ValueError as error:
+            raise InputError(f"--ids is {ids!r}; wanted numbers such as 17,18,40") from error
+    table = run_sql(store, query) if query is not None else read_table(Path(str(file)))
+    if "sample_id" not in table.column_names:
+        raise InputError(
+            f"{'the query' if file is None else file} has the columns "
+            f"{', '.join(table.column_names)}; wanted sample_id among them"
+        )
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows

@@ -8,6 +8,7 @@ import typer
 
 from plstore.cli.options import FormatOption, StoreOption, check_format, print_rows
 from plstore.errors import MissingExtraError
+from plstore.storage import location
 
 _FOLDERS_RECIPE = "images"
 
@@ -20,11 +21,11 @@ def run(
         ),
     ] = None,
     store: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             envvar="PLSTORE_STORE",
-            help="Folder of the store; plstore-NAME/store unless given. The result and the "
-            "report are left beside it.",
+            help="Folder or s3:// URL of the store; plstore-NAME/store unless given. The "
+            "result and the report are left beside it.",
         ),
     ] = None,
     labeled: Annotated[
@@ -88,7 +89,7 @@ def run(
         "model": {name: value for name, value in wishes.items() if value is not None},
     }
     loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
-    home = store if store is not None else Path(f"plstore-{loaded.name}", "store")
+    home = location(store if store is not None else f"plstore-{loaded.name}/store")
     display = Display(quiet=quiet)
     if dry_run and seeds is not None:
         raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")

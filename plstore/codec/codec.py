@@ -127,20 +127,21 @@ def _labels(
     else:
         probs, residual = topk.encode(top, num_classes)
     counts = np.full(num_rows, k, np.int64)
-    kept = slice(None)
+    class_ids = top.class_ids.reshape(-1)
     if codec.mass is not None:
         counts = topk.adaptive_counts(top, codec.mass)
         kept = np.arange(k) < counts[:, None]
+        class_ids = top.class_ids[kept]
         below = np.where(kept, 0, top.probs).sum(axis=1, dtype=np.float64)
         residual = (top.residual + below).astype(np.float32)
         probs[:, 0] = _above_tail(probs[:, 0], residual, counts, num_classes)
+        probs = probs[kept]
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    class_ids = top.class_ids[kept].reshape(-1)
     tail = pa.concat_arrays(tails) if tails else pa.nulls(num_rows, pa.binary())
     return pa.StructArray.from_arrays(
         [
             pa.ListArray.from_arrays(offsets, pa.array(class_ids)),
-            pa.ListArray.from_arrays(offsets, pa.array(probs[kept].reshape(-1))),
+            pa.ListArray.from_arrays(offsets, pa.array(probs.reshape(-1))),
             pa.array(residual),
             tail,
         ],

@@ -32,7 +32,7 @@ def encode(rows: Floats, top: Top) -> pa.BinaryArray:
     others = np.ones(rows.shape, dtype=bool)
     np.put_along_axis(others, top.class_ids.astype(np.intp), values=False, axis=1)
     share = rows[others].reshape(num_rows, num_classes - k)
-    share = share / np.maximum(top.probs[:, -1:], np.float32(1e-38))
+    share /= np.maximum(top.probs[:, -1:], np.float32(1e-38))
     codes = np.empty((num_rows, width), np.uint8)
     codes[:, 0] = STEPS
     codes[:, 1:] = np.rint((1 - np.sqrt(np.sqrt(share))) * STEPS)
@@ -59,7 +59,7 @@ def decode_into(
     Raises:
         InputError: If the tail is not of this codec or of another number of classes.
     """
-    num_rows, num_classes = out.shape
+    num_classes = out.shape[1]
     k = class_ids.shape[1]
     if tail.shape[1] != 1 + num_classes - k or (tail[:, 0] == 0).any():
         raise InputError(

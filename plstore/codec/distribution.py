@@ -106,7 +106,8 @@ def _classes_at_least(rows: Floats, kth: Floats, k: int) -> npt.NDArray[np.intp]
         wanted = k - above.sum(axis=1, dtype=np.int32)
         chosen[tied] = above | (level & (places <= wanted[:, None]))
         flat = np.flatnonzero(chosen)
-    return flat.reshape(len(rows), k) % rows.shape[1]
+    classes: npt.NDArray[np.intp] = flat.reshape(len(rows), k) % rows.shape[1]
+    return classes
 
 
 def round_probs(top: Top, rival: npt.NDArray[np.floating]) -> Floats:
@@ -123,7 +124,7 @@ def round_probs(top: Top, rival: npt.NDArray[np.floating]) -> Floats:
         rival = np.maximum(rival, rounded[:, 1])
     tied = rounded[:, 0] <= rival * (1 + _NEAR)  # float32 could not tell them apart
     rounded[tied, 0] = (rounded[tied, 0].view(np.uint32) + STEP).view(np.float32)
-    return rounded
+    return np.asarray(rounded, np.float32)
 
 
 def entropy(rows: Floats, scratch: Floats) -> Floats:

@@ -24,7 +24,7 @@ def adaptive_counts(top: Top, mass: float) -> npt.NDArray[np.int64]:
     """Return the smallest k of each row whose classes hold the mass; at most all of `top`."""
     reached = np.cumsum(top.probs, axis=1, dtype=np.float64) >= mass
     counts = np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, top.probs.shape[1])
-    return counts.astype(np.int64)
+    return np.asarray(counts, np.int64)
 
 
 def decode_into(

@@ -1,15 +1,31 @@
-"""Import from and export to what people already have."""
+"""Import from and export to what people already have.
 
+Modules that need a library of an extra are imported where they are used: `hub` (datasets),
+`tars` (webdataset), `duplicates` (ImageHash).
+"""
+
+from plstore.exchange.export import Exported, export_labels, export_view
 from plstore.exchange.folders import image_folders
 from plstore.exchange.idx import IdxSplits, idx_files
+from plstore.exchange.listing import ListingColumns, image_listing
 from plstore.exchange.parquet import parquet_folder, write_parquet_folder
+from plstore.exchange.predictions import Matched, match_predictions
 from plstore.exchange.source import Source
+from plstore.exchange.tars import tar_files
 
 __all__ = [
+    "Exported",
     "IdxSplits",
+    "ListingColumns",
+    "Matched",
     "Source",
+    "export_labels",
+    "export_view",
     "idx_files",
     "image_folders",
+    "image_listing",
+    "match_predictions",
     "parquet_folder",
+    "tar_files",
     "write_parquet_folder",
 ]

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,13 @@ def files_below(folder: Path) -> list[Path]:
 
 def _records(files: list[_File]) -> Iterator[ImageRecord]:
     for path, key, split, name in files:
-        yield ImageRecord(key=key, split=split, data=path.read_bytes(), label=name)
+        yield ImageRecord(
+            key=key,
+            split=split,
+            data=path.read_bytes(),
+            label=name,
+            place=str(path.resolve()),
+        )
 
 
 def _folder(path: Path) -> Path:
@@ -156,15 +162,23 @@ def _labeled_files(folder: Path, split: str, class_names: list[str]) -> list[_Fi
 
 
 def _split_off(files: list[_File], fraction: float, seed: int) -> list[_File]:
-    """Move the images of lowest hash, class by class, to the validation split."""
-    hashes = np.array([xxhash.xxh3_64_intdigest(key.encode(), seed) for _, key, _, _ in files])
-    names = np.array([name for *_, name in files])
+    moved = split_off([(key, str(name)) for _, key, _, name in files], fraction, seed)
+    return [
+        (path, key, "validation" if index in moved else split, label)
+        for index, (path, key, split, label) in enumerate(files)
+    ]
+
+
+def split_off(named: Sequence[tuple[str, str]], fraction: float, seed: int) -> set[int]:
+    """Return which of some (key, class name) go to validation: those of lowest seeded hash.
+
+    The fraction holds in each class, with at least one image, and never all.
+    """
+    hashes = np.array([xxhash.xxh3_64_intdigest(key.encode(), seed) for key, _ in named])
+    names = np.array([name for _, name in named])
     moved: set[int] = set()
     for name in sorted(set(names.tolist())):
         members = np.flatnonzero(names == name)
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         moved.update(members[np.argsort(hashes[members], kind="stable")[:count]].tolist())
-    return [
-        (path, key, "validation" if index in moved else split, label)
-        for index, (path, key, split, label) in enumerate(files)
-    ]
+    return moved

@@ -1,5 +1,6 @@
 """Opens a snapshot as DuckDB views, runs saved or typed SQL, plans selections."""
 
+from plstore.query.compare import diff
 from plstore.query.library import Parameter, SavedQuery, list_queries, saved_query
 from plstore.query.selection import Selection, select, select_labeled
 from plstore.query.session import connect, run_query, run_sql
@@ -9,6 +10,7 @@ __all__ = [
     "SavedQuery",
     "Selection",
     "connect",
+    "diff",
     "list_queries",
     "run_query",
     "run_sql",

@@ -182,7 +182,7 @@ class _Draft:
 _Decide = Callable[[duckdb.DuckDBPyConnection], tuple[dict[str, Any], list[str]]]
 
 
-def _write(  # noqa: PLR0917  private: the two doors above pass what they got
+def _write(
     store: Store,
     draft: _Draft,
     identity: str | None,

@@ -4,6 +4,7 @@ from plstore.store.collect import DEFAULT_GRACE, Collectable, collect, collectab
 from plstore.store.compact import Compaction, compact
 from plstore.store.decisions import check_images, correct, exclude
 from plstore.store.diff import CHANGES, diff_labels, diff_views
+from plstore.store.ensemble import Ensemble, make_ensemble, member_of
 from plstore.store.erase import Erasure, erase
 from plstore.store.fusion import (
     Fused,
@@ -67,6 +68,7 @@ __all__ = [
     "Collectable",
     "Commit",
     "Compaction",
+    "Ensemble",
     "Erasure",
     "Fused",
     "ImageRecord",
@@ -110,6 +112,8 @@ __all__ = [
     "judge",
     "label_sets",
     "large_images_are_verdicts",
+    "make_ensemble",
+    "member_of",
     "next_version",
     "numbered",
     "open",

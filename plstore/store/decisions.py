@@ -75,6 +75,6 @@ def check_images(store: "Store", sample_ids: Sequence[int]) -> None:
     missing = np.setdiff1d(wanted, found.to_numpy())
     if len(missing):
         raise InputError(
-            f"{len(missing)} of {len(wanted)} images are not in {store.root}, such as sample_id "
-            f"{missing[0]}; nothing was written"
+            f"{len(missing)} of {len(wanted)} images are not in {store.root}, such as "
+            f"sample_id {missing[0]}; nothing was written"
         )

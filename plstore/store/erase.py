@@ -145,7 +145,7 @@ def _erase_from(
 
 
 def _unreferenced(table: "Table", known: Mapping[str, Shard]) -> Iterator[Shard]:
-    """Yield files that are there and that neither the newest snapshot nor a pinned one names."""
+    """Yield files that are there and that neither the newest nor a pinned snapshot names."""
     for entry in storage.files_below(table.root):
         *folders, name = entry.path.split("/")
         fresh = entry.path not in known and entry.path not in table.erased

@@ -259,8 +259,8 @@ def _deleted_images(store: "Store", dataset: str) -> set[str]:
 def _place(record: ImageRecord) -> str:
     if record.place is None:
         raise InputError(
-            f"image {record.key!r} is no file of its own, so it cannot be left in place; import "
-            "it with its bytes"
+            f"image {record.key!r} is no file of its own, so it cannot be left in place; "
+            "import it with its bytes"
         )
     return record.place
 

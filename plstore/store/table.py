@@ -246,9 +246,9 @@ class Table:
             ) from error
         except (DeltaError, OSError) as error:
             raise StoreError(
-                f"cannot commit to {self.root}: {error}. Nothing of this commit was written and "
-                "nothing stored is lost; make room or allow writing there, then run the same "
-                "command again"
+                f"cannot commit to {self.root}: {error}. Nothing of this commit was written "
+                "and nothing stored is lost; make room or allow writing there, then run the "
+                "same command again"
             ) from error
 
     def _check_present(self, shards: Collection[Shard]) -> None:

@@ -198,12 +198,12 @@ def _verify_labels(rows: pa.Table) -> Iterator[tuple[str, str]]:
         if bad.any():
             row = int(np.argmax(bad))
             sample_id = rows["sample_id"][row].as_py()
-            yield (
-                what,
+            detail = (
                 f"{int(bad.sum())} rows, such as sample_id {sample_id}: classes sum to "
                 f"{sums[row]:.6f}, first is {first_ids[row]} with {firsts[row]:.6f}; class_id "
-                f"{rows['class_id'][row].as_py()}, confidence {confidence[row]:.6f}",
+                f"{rows['class_id'][row].as_py()}, confidence {confidence[row]:.6f}"
             )
+            yield what, detail
 
 
 def _verify_images(rows: pa.Table) -> Iterator[tuple[str, str]]:
@@ -236,7 +236,7 @@ def _repeated_ids(table: "Table", shards: "list[Shard]") -> Iterator[Problem]:
                 yield Problem(
                     where=f"{table.spec.name}/{group[0].path}",
                     what="repeated_sample_id",
-                    detail=f"{repeated} of {len(ids)} rows of {len(group)} files of a partition",
+                    detail=f"{repeated} of {len(ids)} rows of {len(group)} files together",
                 )
 
 
@@ -290,8 +290,8 @@ def _verify_views(store: "Store") -> Iterator[Problem]:
             yield Problem(
                 where=f"view {view.key}",
                 what="view_rows",
-                detail=f"{view.record.num_images - missing} rows; {view.record.num_images} were "
-                "written and no image was deleted since",
+                detail=f"{view.record.num_images - missing} rows; "
+                f"{view.record.num_images} were written and no image was deleted since",
             )
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from plstore.store.table import Commit
 
 AsOf = str | int | datetime | Mapping[str, int] | None
-"""A snapshot: a tag, the number of a commit in `plstore log`, an ISO time, ``view@version`` (what
-that view read), or a version by table (newest where not named). None is the newest."""
+"""A snapshot: a tag, the number of a commit in `plstore log`, an ISO time, ``view@version``
+(what that view read), or a version by table (newest where not named). None is the newest."""
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z][a-z0-9._-]*|[a-z][a-z0-9._-]*")
 

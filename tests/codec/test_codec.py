@@ -94,7 +94,7 @@ def test_dense_is_nearer_than_topk_at_every_temperature() -> None:
     for temperature in (1, 2, 4):
         error = {}
         for name in ("topk", "dense"):
-            codec = Codec(name=name, k=10)  # type: ignore[arg-type]  # one of its names
+            codec = Codec(name=name, k=10)
             kept = decode(encode(rows, codec).labels, 200).astype(np.float64)
             p, q = (x ** (1 / temperature) for x in (rows.astype(np.float64), kept))
             p, q = (x / x.sum(axis=1, keepdims=True) for x in (p, q))

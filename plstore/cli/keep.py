@@ -1,0 +1,303 @@
+"""Verbs that keep a store in order: tag, gc, compact, verify, delete, decisions, export."""
+
+import getpass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from plstore.cli.options import (
+    AsOfOption,
+    FormatOption,
+    IdsFileOption,
+    IdsOption,
+    IdsQueryOption,
+    StoreOption,
+    chosen_rows,
+    print_rows,
+)
+from plstore.errors import InputError
+
+FOUND_WRONG = 1
+
+WhoOption = Annotated[str | None, typer.Option(help="Who decided; you unless given.")]
+
+
+def tag(
+    store: StoreOption,
+    name: Annotated[str | None, typer.Argument(help="Such as iteration-2; none: list.")] = None,
+    as_of: AsOfOption = None,
+    message: Annotated[str, typer.Option("--message", "-m", help="Why it has a name.")] = "",
+    delete: Annotated[str | None, typer.Option(help="Take this tag away.")] = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Name a snapshot, which plstore gc then keeps; or list the names.
+
+    Examples:
+      plstore tag iteration-2 --store pets/store
+      plstore tag before-cleanup --as-of 41 -m "as in the paper"
+      plstore tag
+    """
+    from plstore.store import add_tag, delete_tag, tags
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    if delete is not None:
+        delete_tag(opened, delete)
+    elif name is not None:
+        add_tag(opened, name, as_of=as_of, message=message)
+    rows = [
+        {
+            "tag": tag.name,
+            "number": sum(tag.versions.values()),
+            "made": tag.created_at.strftime("%Y-%m-%d %H:%M:%S"),
+            "message": tag.message,
+        }
+        for tag in tags(opened)
+    ]
+    print_rows(rows, format_, columns=["tag", "number", "made", "message"])
+
+
+def gc(
+    store: StoreOption,
+    delete: Annotated[bool, typer.Option("--delete", help="Do it; else only list.")] = False,
+    grace_hours: Annotated[
+        float, typer.Option(help="Leave alone what is younger: writers may be at work.")
+    ] = 24.0,
+    format_: FormatOption = "table",
+) -> None:
+    """List, or delete, files that no snapshot, tag or view needs. Deletes nothing by default.
+
+    Files of deleted images go whatever pins them; all others stay while something names them.
+
+    Example:
+      plstore gc --store pets/store && plstore gc --delete --store pets/store
+    """
+    from plstore.report.progress import Display
+    from plstore.store import collect, collectable
+    from plstore.store import open as open_store
+
+    if grace_hours < 0:
+        raise InputError(f"--grace-hours is {grace_hours}; wanted 0 or more")
+    opened, display = open_store(store), Display()
+    grace = timedelta(hours=grace_hours)
+    if delete:
+        with display.task("delete files", None) as advance:
+            found = collect(opened, grace=grace, on_files=advance)
+    else:
+        found = collectable(opened, grace=grace)
+    size = sum(item.size_bytes for item in found)
+    display.say(
+        f"{len(found)} files, {size} bytes: "
+        + ("deleted" if delete else "nothing needs them; --delete deletes them")
+    )
+    print_rows(
+        [vars(item) for item in found], format_, columns=["path", "reason", "size_bytes"]
+    )
+
+
+def compact(store: StoreOption, format_: FormatOption = "table") -> None:
+    """Merge small files; rows, tags and views stay as they are.
+
+    Example:
+      plstore compact --store pets/store
+    """
+    from plstore.report.progress import Display
+    from plstore.store import compact as merge
+    from plstore.store import open as open_store
+
+    with Display().task("compact", None) as advance:
+        rows = [vars(result) for result in merge(open_store(store), on_tables=advance)]
+    print_rows(rows, format_)
+
+
+def verify(store: StoreOption, format_: FormatOption = "table") -> None:
+    """Check every file, row, number and pin of a store; exit with 1 if anything is wrong.
+
+    Example:
+      plstore verify --store pets/store
+    """
+    from plstore.report.progress import Display
+    from plstore.store import count_files
+    from plstore.store import open as open_store
+    from plstore.store import verify as check
+
+    opened, display = open_store(store), Display()
+    with display.task("verify files", count_files(opened)) as advance:
+        problems = check(opened, on_files=advance)
+    print_rows([vars(p) for p in problems], format_, columns=["where", "what", "detail"])
+    display.say(f"{len(problems)} problems" if problems else "all is well")
+    if problems:
+        raise typer.Exit(FOUND_WRONG)
+
+
+def delete(
+    store: StoreOption,
+    ids: IdsOption = None,
+    file: IdsFileOption = None,
+    query: IdsQueryOption = None,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "deleted",
+    who: WhoOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Delete images from every table and version; their bytes go with plstore gc --delete.
+
+    Example:
+      plstore delete --ids 17,18 --reason "asked by the person shown" --store pets/store
+    """
+    from plstore.report.progress import Display
+    from plstore.store import erase
+    from plstore.store import open as open_store
+
+    opened, display = open_store(store), Display()
+    rows = chosen_rows(opened, ids=ids, file=file, query=query)
+    with display.task("delete images", None) as advance:
+        erased = erase(
+            opened,
+            [row["sample_id"] for row in rows],
+            reason=reason,
+            who=who or getpass.getuser(),
+            on_files=advance,
+        )
+    table: list[dict[str, Any]] = [{"what": "images deleted", "n": erased.num_images}]
+    table += [{"what": f"rows of {name}", "n": n} for name, n in erased.rows_by_table.items()]
+    table += [{"what": "files written anew", "n": erased.files}]
+    table += [{"what": f"view {name} held some", "n": None} for name in erased.views]
+    print_rows(table, format_)
+    display.say("plstore gc --delete removes the old files, with the bytes")
+
+
+def exclude(
+    store: StoreOption,
+    ids: IdsOption = None,
+    file: IdsFileOption = None,
+    query: IdsQueryOption = None,
+    reason: Annotated[str, typer.Option(help="For the record.")] = "excluded",
+    who: WhoOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Keep images from selection and training.
+
+    Example:
+      plstore exclude --query "select sample_id from images where width < 32" --reason tiny
+    """
+    from plstore.store import exclude as keep_out
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    rows = chosen_rows(opened, ids=ids, file=file, query=query)
+    count = keep_out(
+        opened,
+        [row["sample_id"] for row in rows],
+        reason=reason,
+        who=who or getpass.getuser(),
+    )
+    done = [{"named": len(rows), "newly excluded": count}]
+    print_rows(done, format_)
+
+
+def correct(
+    store: StoreOption,
+    ids: IdsOption = None,
+    file: IdsFileOption = None,
+    query: IdsQueryOption = None,
+    label: Annotated[
+        str | None, typer.Option(help="Class of all of them, where there is no label column.")
+    ] = None,
+    who: WhoOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Give images the class that a person saw; training takes it.
+
+    Examples:
+      plstore correct --ids 17 --label cat --store pets/store
+      plstore correct --file reviewed.csv --store pets/store      (sample_id, label)
+    """
+    from plstore.store import correct as put_right
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    rows = chosen_rows(opened, ids=ids, file=file, query=query)
+    if label is None and any("label" not in row for row in rows):
+        raise InputError("no --label and no column of that name: what is their class?")
+    labels = {row["sample_id"]: str(row.get("label", label)) for row in rows}
+    count = put_right(opened, labels, who=who or getpass.getuser())
+    print_rows([{"named": len(labels), "newly corrected": count}], format_)
+
+
+def duplicates(
+    store: StoreOption,
+    max_distance: Annotated[
+        int, typer.Option(help="Bits of 64 that perceptual hashes may differ in, 0 to 8.")
+    ] = 4,
+    exclude_them: Annotated[
+        bool, typer.Option("--exclude", help="Keep them from selection and training.")
+    ] = False,
+    format_: FormatOption = "table",
+) -> None:
+    """List training images that are also in validation or test, exactly or nearly.
+
+    Example:
+      plstore duplicates --max-distance 2 --store pets/store
+    """
+    from plstore.exchange.duplicates import find_duplicates
+    from plstore.report.progress import Display
+    from plstore.schema import ACCEPTED
+    from plstore.store import exclude as keep_out
+    from plstore.store import open as open_store
+
+    opened, display = open_store(store), Display()
+    total = sum(opened.count_images(s) for s in ("labeled", "unlabeled", "validation", "test"))
+    with display.task(f"hash {ACCEPTED} images", total) as advance:
+        rows = find_duplicates(opened, max_distance=max_distance, on_images=advance)
+    if exclude_them and rows:
+        ids = [row["sample_id"] for row in rows]
+        count = keep_out(
+            opened, ids, reason="duplicate of a held-out image", who=getpass.getuser()
+        )
+        display.say(f"{count} images excluded")
+    columns = ["sample_id", "split", "kind", "duplicate_of", "held_out_split", "distance"]
+    print_rows(rows, format_, columns=columns)
+
+
+def export(
+    store: StoreOption,
+    what: Annotated[str, typer.Argument(help="VIEW[@VERSION], or TEACHER[@ITERATION].")],
+    folder: Annotated[Path, typer.Argument(help="New folder.")],
+    kind: Annotated[
+        str, typer.Option("--to", help="datasets, parquet, webdataset or folder.")
+    ] = "parquet",
+    split: Annotated[str, typer.Option(help="Of a teacher's labels.")] = "unlabeled",
+    format_: FormatOption = "table",
+) -> None:
+    """Write a view, or a teacher's labels with their images, for other tools.
+
+    Examples:
+      plstore export fashion_mnist-3 out --to datasets --store demo/store
+      plstore export t0-1a2b3c4d@1 out --to webdataset --store demo/store
+    """
+    from plstore.exchange import export_labels, export_view
+    from plstore.report.progress import Display
+    from plstore.store import find_label_sets, open_view
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    name, _, number = what.partition("@")
+    if number and not number.isdigit():
+        raise InputError(f"{what!r}; wanted VIEW[@VERSION] or TEACHER[@ITERATION]")
+    wanted = int(number) if number else None
+    views = set(opened.table("views").read(columns=["view"])["view"].to_pylist())
+    with Display().task(f"export as {kind}", None) as advance:
+        if name in views:
+            view = open_view(opened, name, wanted)
+            done = export_view(view, folder, kind, on_images=advance)  # type: ignore[arg-type]  # checked there
+        else:
+            sets = find_label_sets(opened, name, iteration=wanted)
+            found = [s for s in sets if s.split == split]
+            if not found:
+                raise InputError(f"teacher {name!r} has no labels of split {split!r}")
+            done = export_labels(opened, found[0], folder, kind, on_images=advance)  # type: ignore[arg-type]  # checked there
+    print_rows(
+        [{"folder": str(done.folder), "images": done.num_images, "files": done.files}], format_
+    )

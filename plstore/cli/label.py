@@ -1,0 +1,229 @@
+"""Verbs of a step each: label, calibrate, fuse, select."""
+
+from typing import Annotated, Any
+
+import typer
+
+from plstore.cli.options import AsOfOption, FormatOption, StoreOption, print_rows
+from plstore.errors import InputError, MissingExtraError
+
+CodecOption = Annotated[str, typer.Option(help="topk, dense or hard.")]
+KOption = Annotated[int, typer.Option("--k", help="Classes kept.")]
+MassOption = Annotated[
+    float | None, typer.Option(help="Keep only as many classes as hold this mass; --k at most.")
+]
+
+
+def label(
+    store: StoreOption,
+    teacher: Annotated[str, typer.Option(help="Teacher of the store, or its new name.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Folder of a model to bring in: config.json, model.safetensors."),
+    ] = None,
+    iteration: Annotated[int, typer.Option(help="That these labels belong to.")] = 1,
+    splits: Annotated[str, typer.Option(help="By commas.")] = "unlabeled,validation",
+    codec: CodecOption = "topk",
+    k: KOption = 20,
+    mass: MassOption = None,
+    temperature: Annotated[float, typer.Option(help="Logits are divided by it.")] = 1.0,
+    part: Annotated[str, typer.Option(help="This worker of how many: 0/4.")] = "0/1",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Label the images that a teacher has not labeled; goes on where it was stopped.
+
+    Examples:
+      plstore label --teacher t3-1a2b3c4d --iteration 4 --store pets/store
+      plstore label --teacher mine --checkpoint my-model --codec dense --store pets/store
+    """
+    try:
+        from trainers.labeling import Labeling, add_teacher, count_missing, label_missing
+        from trainers.train import pick_device
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "labeling") from error
+    from plstore.codec import Codec
+    from plstore.report.progress import Display
+    from plstore.schema import SPLITS
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    wanted = splits.split(",")
+    if unknown := sorted(set(wanted) - set(SPLITS)):
+        raise InputError(f"--splits has {unknown}; wanted some of {', '.join(SPLITS)}")
+    device = pick_device(device)
+    if checkpoint is not None:
+        add_teacher(opened, teacher, checkpoint, device=device)
+    labeling = Labeling(
+        teacher_id=teacher,
+        iteration=iteration,
+        splits=wanted,
+        codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
+        temperature=temperature,
+        part=_part(part),
+        device=device,
+    )
+    with Display().task(f"label by {teacher}", count_missing(opened, labeling)) as advance:
+        counts = label_missing(opened, labeling, on_images=advance)
+    print_rows([{"split": name, "labeled": n} for name, n in counts.items()], format_)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdigit() and parts.isdigit() and int(number) < int(parts)):
+        raise InputError(f"--part is {text!r}; wanted such as 0/4 to 3/4")
+    return int(number), int(parts)
+
+
+def calibrate(
+    store: StoreOption,
+    teacher: Annotated[str, typer.Argument(help="With labels of the validation images.")],
+    iteration: Annotated[int | None, typer.Option(help="Its last unless given.")] = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Fit a teacher's temperature on the validation images; show its calibration error.
+
+    Example:
+      plstore calibrate t0-1a2b3c4d --store pets/store
+    """
+    from dataclasses import asdict
+
+    from plstore.store import find_label_sets
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    label_set = find_label_sets(opened, teacher, iteration=iteration)[0]
+    found = _calibrator()(opened, teacher, label_set.iteration)
+    print_rows([{"teacher": teacher, **asdict(found)}], format_)
+
+
+def _calibrator() -> Any:  # noqa: ANN401  a function of an extra
+    try:
+        from trainers.calibration import calibrate as fit
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "calibration") from error
+    return fit
+
+
+def fuse(
+    store: StoreOption,
+    members: Annotated[
+        list[str], typer.Argument(help="TEACHER[@ITERATION][*WEIGHT], several.")
+    ],
+    teacher: Annotated[str, typer.Option(help="Name of the fusion: [a-z0-9_-]+.")],
+    iteration: Annotated[
+        int | None, typer.Option(help="Of the fused labels; the members' last unless given.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="arithmetic, or geometric.")] = "arithmetic",
+    temperatures: Annotated[
+        str, typer.Option(help="1, calibrated, or one a member by commas: 1.2,0.9.")
+    ] = "1",
+    codec: CodecOption = "topk",
+    k: KOption = 20,
+    mass: MassOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Fuse the labels of several teachers into those of one, which names its members.
+
+    Examples:
+      plstore fuse clip dino --teacher both --store pets/store
+      plstore fuse "clip*2" dino@1 --teacher both --method geometric --temperatures calibrated
+    """
+    from dataclasses import asdict, replace
+
+    from plstore.codec import Codec
+    from plstore.report.progress import Display
+    from plstore.store import make_ensemble, member_of
+    from plstore.store import open as open_store
+
+    if method not in {"arithmetic", "geometric"}:
+        raise InputError(f"--method is {method!r}; wanted arithmetic or geometric")
+    opened = open_store(store)
+    named = [member_of(opened, member) for member in members]
+    notes: dict[str, Any] = {}
+    if temperatures == "calibrated":
+        fitted = [_calibrator()(opened, m.teacher_id, m.iteration) for m in named]
+        notes = {m.teacher_id: asdict(f) for m, f in zip(named, fitted, strict=True)}
+        values = [f.temperature for f in fitted]
+    else:
+        values = _temperatures(temperatures, len(named))
+    named = [replace(m, temperature=t) for m, t in zip(named, values, strict=True)]
+    with Display().task(f"fuse {len(named)} teachers", None) as advance:
+        made = make_ensemble(
+            opened,
+            teacher,
+            named,
+            iteration=max(m.iteration for m in named) if iteration is None else iteration,
+            method=method,  # type: ignore[arg-type]  # checked above
+            codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
+            notes={"calibration": notes} if notes else None,
+            on_images=advance,
+        )
+    rows = [
+        {"split": split, "fused": n, "not labeled by all": made.incomplete[split]}
+        for split, n in made.images.items()
+    ]
+    print_rows(rows, format_)
+
+
+def _temperatures(text: str, count: int) -> list[float]:
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= count
+    if len(values) != count:
+        raise InputError(
+            f"--temperatures is {text!r}; wanted 'calibrated', one number, or {count} by commas"
+        )
+    return values
+
+
+def select(
+    store: StoreOption,
+    view: Annotated[str, typer.Argument(help="Name of the view: [a-z0-9_-]+.")],
+    teacher: Annotated[str, typer.Option(help="Whose labels.")],
+    iteration: Annotated[int | None, typer.Option(help="Its last unless given.")] = None,
+    min_confidence: Annotated[float, typer.Option(help="Labels above it are kept.")] = 0.3,
+    images_per_class: Annotated[
+        int | None, typer.Option(help="Draws of each class; an even share unless given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws which images are copied once more.")] = 0,
+    as_of: AsOfOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Filter and balance a teacher's labels; keep the result as a new version of a view.
+
+    Example:
+      plstore select surer --teacher t1-1a2b3c4d --min-confidence 0.8 --store pets/store
+    """
+    from plstore.query import Selection
+    from plstore.query import select as run_selection
+    from plstore.store import find_label_sets, resolve
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    pins = resolve(opened, as_of)
+    sets = find_label_sets(opened, teacher, iteration=iteration, version=pins["soft_labels"])
+    if images_per_class is None:
+        count = opened.count_images("unlabeled", version=pins["images"])
+        images_per_class = max(count // len(opened.class_names), 1)
+    selection = Selection(
+        view=view,
+        teacher_id=teacher,
+        iteration=sets[0].iteration,
+        parameters={
+            "min_confidence": min_confidence,
+            "images_per_class": images_per_class,
+            "seed": seed,
+        },
+    )
+    record = run_selection(opened, selection, as_of=pins).record
+    rows: list[dict[str, Any]] = [
+        {"what": "view", "n": f"{record.view}@{record.version}"},
+        {"what": "images", "n": record.num_images},
+        {"what": "draws", "n": record.num_draws},
+        *({"what": f"dropped: {why}", "n": n} for why, n in record.counts["dropped"].items()),
+    ]
+    print_rows(rows, format_)

@@ -1,0 +1,64 @@
+"""What `plstore diff` names: two teachers' labels, two iterations, or two views."""
+
+import pyarrow as pa
+
+from plstore.errors import InputError
+from plstore.store import (
+    LabelSet,
+    Store,
+    View,
+    diff_labels,
+    diff_views,
+    label_sets,
+    open_view,
+)
+
+
+def diff(store: Store, before: str, after: str) -> pa.Table:
+    """Return what changed, as `plstore.store.CHANGES`.
+
+    Args:
+        store: The store.
+        before: ``TEACHER`` or ``TEACHER@ITERATION`` for its labels, a number for the labels of
+            that iteration (of its one teacher), or ``VIEW`` or ``VIEW@VERSION``.
+        after: The same, of the same kind.
+
+    Raises:
+        InputError: If one is nothing of the kind, or they are not of one kind.
+    """
+    sides = [_named(store, text) for text in (before, after)]
+    old, new = sides
+    if isinstance(old, View) and isinstance(new, View):
+        return diff_views(old, new)
+    if isinstance(old, list) and isinstance(new, list):
+        return diff_labels(store, old, new)
+    raise InputError(f"{before!r} and {after!r} are labels and a view; wanted two of one kind")
+
+
+def _named(store: Store, text: str) -> View | list[LabelSet]:
+    known = label_sets(store)
+    name, at, number = text.partition("@")
+    if text.isdigit():
+        found = [s for s in known if s.iteration == int(text)]
+        teachers = sorted({s.teacher_id for s in found})
+        if len(teachers) > 1:
+            raise InputError(
+                f"iteration {text} has labels by {', '.join(teachers)}; name one as "
+                f"{teachers[0]}@{text}"
+            )
+        if found:
+            return found
+    elif not at or number.isdigit():
+        of_teacher = [s for s in known if s.teacher_id == name]
+        last = max((s.iteration for s in of_teacher), default=0)
+        found = [s for s in of_teacher if s.iteration == (int(number) if at else last)]
+        if found:
+            return found
+        views = set(store.table("views").read(columns=["view"])["view"].to_pylist())
+        if name in views:
+            return open_view(store, name, int(number) if at else None)
+    there = dict.fromkeys(f"{s.teacher_id}@{s.iteration}" for s in known)
+    raise InputError(
+        f"{text!r} is no teacher, iteration or view of {store.root}; it has labels by "
+        f"{', '.join(there) or 'no one'}"
+    )

@@ -1,0 +1,165 @@
+"""A fusion as a recorded step: its labels, and a teacher of its own that names its members."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+
+import plstore
+from plstore.codec import Codec
+from plstore.errors import InputError
+from plstore.fingerprint import canonical_json, value_hash
+from plstore.store.fusion import Member, Method, fusion_lineage, write_fused
+from plstore.store.labels import (
+    LabelSet,
+    check_teacher_id,
+    commit_labels,
+    find_label_sets,
+    label_sets,
+)
+
+if TYPE_CHECKING:
+    from plstore.store.store import Store
+
+_DEFAULT_CODEC = Codec()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """What a fusion made.
+
+    Attributes:
+        teacher_id: Of the fusion.
+        iteration: Of its labels.
+        images: Fused labels by split.
+        incomplete: Images that not every member had labeled, by split: left out.
+        version: Of `soft_labels`.
+    """
+
+    teacher_id: str
+    iteration: int
+    images: dict[str, int]
+    incomplete: dict[str, int]
+    version: int
+
+
+def make_ensemble(
+    store: "Store",
+    teacher_id: str,
+    members: Sequence[Member],
+    *,
+    iteration: int,
+    method: Method = "arithmetic",
+    codec: Codec = _DEFAULT_CODEC,
+    notes: dict[str, Any] | None = None,
+    on_images: Callable[[int], None] = lambda _: None,
+) -> Ensemble:
+    """Fuse teachers on every split that all of them labeled; keep the result as a teacher.
+
+    Done again with the same members and settings it adds nothing.
+
+    Args:
+        store: The store.
+        teacher_id: Of the fusion: a new one.
+        members: Two or more teachers.
+        iteration: Of the fused labels.
+        method: `arithmetic` or `geometric`, see `plstore.store.fuse`.
+        codec: How the fused labels are kept.
+        notes: More for the teacher's metrics, such as calibration errors.
+        on_images: Called with the number of images just fused.
+
+    Raises:
+        InputError: If a member has no labels, they share no split, or the id is another
+            teacher's.
+    """
+    check_teacher_id(teacher_id)
+    table = store.table("soft_labels")
+    version = table.version()
+    lineage = fusion_lineage(members, method, codec)
+    identity = value_hash({"fusion": lineage, "teacher": teacher_id, "iteration": iteration})
+    _check_free(store, teacher_id, identity)
+    splits = _common_splits(store, members, version)
+    shards, images, incomplete = [], {}, {}
+    for split in splits:
+        fused = write_fused(
+            store,
+            LabelSet(iteration=iteration, teacher_id=teacher_id, split=split),
+            members,
+            method=method,
+            codec=codec,
+            identity=identity,
+            version=version,
+            on_images=on_images,
+        )
+        shards += fused.shards
+        images[split], incomplete[split] = fused.num_images, fused.num_incomplete
+    read = {"soft_labels_version": version, **lineage}
+    transaction = f"fuse-{identity}-{value_hash({'files': [s.path for s in shards]})}"
+    committed = commit_labels(
+        store, shards, lineage={"step": "fuse", **read}, transaction=transaction
+    )
+    row = {
+        "teacher_id": teacher_id,
+        "iteration": iteration,
+        "role": "ensemble",
+        "architecture": f"{method} mean of {len(members)} teachers",
+        "checkpoint_hash": identity,
+        "metrics": canonical_json(notes or {}),
+        "members": canonical_json(lineage),
+        "code_version": plstore.__version__,
+        "created_at": datetime.now(UTC),
+    }
+    store.append("teachers", [row], identity=f"fusion-{identity}", step="fuse")
+    return Ensemble(
+        teacher_id=teacher_id,
+        iteration=iteration,
+        images=images,
+        incomplete=incomplete,
+        version=committed,
+    )
+
+
+def member_of(store: "Store", text: str) -> Member:
+    """Read a member as people write it: ``TEACHER[@ITERATION][*WEIGHT]``.
+
+    Raises:
+        InputError: If it is not that, or the teacher has no labels.
+    """
+    name, star, weight = text.partition("*")
+    teacher_id, at, iteration = name.partition("@")
+    try:
+        parsed = float(weight) if star else 1.0
+        wanted = int(iteration) if at else None
+    except ValueError as error:
+        raise InputError(
+            f"member {text!r}; wanted TEACHER[@ITERATION][*WEIGHT], such as t1-ab12@2*0.5"
+        ) from error
+    found = find_label_sets(store, teacher_id, iteration=wanted)
+    return Member(teacher_id=teacher_id, iteration=found[0].iteration, weight=parsed)
+
+
+def _check_free(store: "Store", teacher_id: str, identity: str) -> None:
+    where = pc.field("teacher_id") == teacher_id
+    for row in store.table("teachers").read(where=where).to_pylist():
+        if row["checkpoint_hash"] != identity:
+            raise InputError(
+                f"{store.root} has a teacher {teacher_id!r} already, made otherwise; name the "
+                "fusion differently"
+            )
+
+
+def _common_splits(store: "Store", members: Sequence[Member], version: int) -> list[str]:
+    known = label_sets(store, version)
+    by_member = [
+        {s.split for s in known if (s.teacher_id, s.iteration) == (m.teacher_id, m.iteration)}
+        for m in members
+    ]
+    splits = sorted(set.intersection(*by_member)) if by_member else []
+    if not splits:
+        raise InputError(
+            f"the teachers {', '.join(m.teacher_id for m in members)} have labeled no split "
+            "together"
+        )
+    return splits

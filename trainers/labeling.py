@@ -1,0 +1,265 @@
+"""Labeling on its own: with a teacher of the store, or with a model that someone brings."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import plstore
+from plstore.codec import Codec
+from plstore.errors import InputError
+from plstore.exchange.predictions import class_order
+from plstore.fingerprint import canonical_json, content_hash, value_hash
+from plstore.loaders.imageset import ImageSet, write_images
+from plstore.schema import ACCEPTED
+from plstore.store import (
+    IMAGE_COLUMNS,
+    SHARD_IDS,
+    LabelBatch,
+    LabelSet,
+    Shard,
+    Store,
+    check_teacher_id,
+    commit_labels,
+    image_bytes,
+    write_labels,
+)
+from trainers.inference import probabilities
+from trainers.model import Bundle, check_weights, fetch_bundle, keep_bundle, load_bundle
+
+_BATCH = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labeling:
+    """How images are labeled.
+
+    Attributes:
+        teacher_id: A teacher of the store.
+        iteration: That these labels belong to.
+        splits: Which images.
+        codec: How distributions are kept.
+        temperature: Logits are divided by it.
+        part: This worker's number and how many share the work; each takes its own shards.
+        device: "cpu" or a CUDA device.
+    """
+
+    teacher_id: str
+    iteration: int
+    splits: Sequence[str]
+    codec: Codec
+    temperature: float = 1.0
+    part: tuple[int, int] = (0, 1)
+    device: str = "cpu"
+
+
+def add_teacher(store: Store, teacher_id: str, checkpoint: str, *, device: str) -> str:
+    """Bring a model into the store as a teacher; return the hash of its weights.
+
+    Args:
+        store: Where to.
+        teacher_id: Its name there.
+        checkpoint: A folder with config.json and model.safetensors, as `plstore run` and
+            timm's save_for_hf write them; its label_names must be the store's classes.
+        device: "cpu" or a CUDA device.
+
+    Raises:
+        InputError: If it is no such folder, its classes are others, or the name is taken.
+    """
+    check_teacher_id(teacher_id)
+    bundle = load_bundle(Path(checkpoint), device=device)
+    class_order(store, bundle.class_names)
+    architecture = str(getattr(bundle.network, "pretrained_cfg", {}).get("architecture", ""))
+    name, digest = _kept(store, teacher_id, bundle)
+    row = {
+        "teacher_id": teacher_id,
+        "iteration": 0,
+        "role": "imported",
+        "architecture": architecture,
+        "checkpoint": name,
+        "checkpoint_hash": digest,
+        "preprocessing": canonical_json(vars(bundle.format)),
+        "metrics": "{}",
+        "code_version": plstore.__version__,
+        "created_at": datetime.now(UTC),
+    }
+    store.append("teachers", [row], identity=f"imported-{teacher_id}-{digest}", step="label")
+    return digest
+
+
+def _kept(store: Store, teacher_id: str, bundle: Bundle) -> tuple[str, str]:
+    rows = _teachers(store, teacher_id)
+    weights = next(bundle.folder.glob("model.safetensors"))
+    digest = content_hash(weights.read_bytes())
+    if rows:
+        if rows[-1]["checkpoint_hash"] != digest:
+            raise InputError(
+                f"{store.root} has another teacher named {teacher_id!r}; name this one "
+                "otherwise"
+            )
+        check_weights(store.checkpoint(rows[-1]["checkpoint"]), digest)
+        return rows[-1]["checkpoint"], digest
+    ordered = _in_store_order(store, bundle)
+    return keep_bundle(store, teacher_id, ordered.network, ordered.format)
+
+
+def _in_store_order(store: Store, bundle: Bundle) -> Bundle:
+    if tuple(bundle.class_names) == store.class_names:
+        return bundle
+    raise InputError(
+        f"the classes of {bundle.folder} are in another order than the store's: "
+        f"{', '.join(bundle.class_names[:5])}, not {', '.join(store.class_names[:5])}. Save it "
+        "with its outputs in that order"
+    )
+
+
+def _teachers(store: Store, teacher_id: str) -> list[dict[str, Any]]:
+    where = pc.field("teacher_id") == teacher_id
+    rows: list[dict[str, Any]] = store.table("teachers").read(where=where).to_pylist()
+    return rows
+
+
+def label_missing(
+    store: Store, labeling: Labeling, *, on_images: Callable[[int], None] = lambda _: None
+) -> dict[str, int]:
+    """Label the images that the teacher has not labeled yet; return how many, by split.
+
+    Images are read and committed range by range of sample ids: a labeling that is stopped goes
+    on from there, memory stays flat, and images that are imported later are all that a later
+    call labels.
+
+    Raises:
+        InputError: If the store has no such teacher.
+    """
+    rows = _teachers(store, labeling.teacher_id)
+    if not rows or not rows[-1]["checkpoint"]:
+        known = store.table("teachers").read(columns=["teacher_id"])["teacher_id"].to_pylist()
+        raise InputError(
+            f"{store.root} has no teacher {labeling.teacher_id!r} with a checkpoint; it has "
+            f"{', '.join(known) or 'none'}. --checkpoint brings one"
+        )
+    teacher = rows[-1]
+    folder = fetch_bundle(store, teacher["checkpoint"], teacher["checkpoint_hash"])
+    bundle = load_bundle(folder, device=labeling.device)
+    counts = dict.fromkeys(labeling.splits, 0)
+    for split in labeling.splits:
+        label_set = LabelSet(
+            iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
+        )
+        for ids in missing_labels(store, labeling, split):
+            what = {"set": vars(label_set), "ids": content_hash(ids.tobytes())}
+            identity = value_hash(what)
+            batches = _batches(store, labeling, bundle, ids, on_images)
+            commit_labels(
+                store,
+                write_labels(
+                    store, label_set, batches, codec=labeling.codec, identity=identity
+                ),
+                lineage=_lineage(store, labeling, teacher),
+                transaction=f"label-{identity}",
+                replace=False,
+            )
+            counts[split] += len(ids)
+    return counts
+
+
+def count_missing(store: Store, labeling: Labeling) -> int:
+    """Return how many images `label_missing` would label."""
+    return sum(
+        len(ids) for split in labeling.splits for ids in missing_labels(store, labeling, split)
+    )
+
+
+def missing_labels(
+    store: Store, labeling: Labeling, split: str
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield, by range of sample ids, the accepted images of a split that have no label."""
+    table = store.table("soft_labels")
+    label_set = LabelSet(
+        iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
+    )
+    labeled = table.shards(partition=label_set.partition)
+    images = store.table("images").shards()
+    number, parts = labeling.part
+    blocks = sorted(
+        {b for s in images for b in range(s.first_id // SHARD_IDS, s.last_id // SHARD_IDS + 1)}
+    )
+    for block in blocks:
+        if block % parts != number:
+            continue
+        there = _ids(store.table("images"), _overlapping(images, block), split, block)
+        done = _ids(table, _overlapping(labeled, block), None, block)
+        missing = np.setdiff1d(there, done)
+        if len(missing):
+            yield missing
+
+
+def _overlapping(shards: Sequence[Shard], block: int) -> list[Shard]:
+    first, last = block * SHARD_IDS, (block + 1) * SHARD_IDS
+    return [shard for shard in shards if shard.first_id < last and shard.last_id >= first]
+
+
+def _ids(
+    table: "plstore.store.Table", shards: Sequence[Shard], split: str | None, block: int
+) -> npt.NDArray[np.int64]:
+    where = pc.field("sample_id") >= block * SHARD_IDS
+    where &= pc.field("sample_id") < (block + 1) * SHARD_IDS
+    if split is not None:
+        where &= (pc.field("split") == split) & (pc.field("verdict") == ACCEPTED)
+    rows = table.dataset_of(shards).to_table(columns=["sample_id"], filter=where)
+    ids: npt.NDArray[np.int64] = np.sort(rows["sample_id"].to_numpy())
+    return ids
+
+
+def _lineage(store: Store, labeling: Labeling, teacher: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "step": "label",
+        "teacher_id": labeling.teacher_id,
+        "checkpoint_hash": teacher["checkpoint_hash"],
+        "temperature": labeling.temperature,
+        "codec": labeling.codec.as_json(),
+        "images_version": store.table("images").version(),
+    }
+
+
+def _batches(
+    store: Store,
+    labeling: Labeling,
+    bundle: Bundle,
+    ids: npt.NDArray[np.int64],
+    on_images: Callable[[int], None],
+) -> Iterator[LabelBatch]:
+    table = store.table("images")
+    shards = _overlapping(table.shards(), int(ids[0]) // SHARD_IDS)
+    for start in range(0, len(ids), _BATCH):
+        wanted = ids[start : start + _BATCH]
+        near = [s for s in shards if s.first_id <= wanted[-1] and s.last_id >= wanted[0]]
+        rows = table.dataset_of(near).to_table(
+            columns=["width", "height", *IMAGE_COLUMNS],
+            filter=pc.field("sample_id").isin(pa.array(wanted)),
+        )
+        (batch,) = rows.sort_by("sample_id").combine_chunks().to_batches()
+        sizes = zip(batch["width"].to_pylist(), batch["height"].to_pylist(), strict=True)
+        data = image_bytes(batch).to_pylist()
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, "images.arrow")
+            write_images(path, [(d, w, h) for d, (w, h) in zip(data, sizes, strict=True)])
+            images = ImageSet(path, len(store.class_names))
+            found = [
+                probs.numpy()
+                for _, probs in probabilities(
+                    bundle,
+                    images,
+                    device=labeling.device,
+                    temperature=labeling.temperature,
+                    on_images=on_images,
+                )
+            ]
+        yield LabelBatch(sample_ids=wanted, probabilities=np.concatenate(found))
