@@ -153,7 +153,7 @@ def label_missing(
         label_set = LabelSet(
             iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
         )
-        for ids in missing_labels(store, labeling, split):
+        for ids, beside in missing_labels(store, labeling, split):
             what = {"set": vars(label_set), "ids": content_hash(ids.tobytes())}
             identity = value_hash(what)
             batches = _batches(store, labeling, bundle, ids, on_images)
@@ -164,7 +164,7 @@ def label_missing(
                 ),
                 lineage=_lineage(store, labeling, teacher),
                 transaction=f"label-{identity}",
-                replace=False,
+                beside=beside,
             )
             counts[split] += len(ids)
     return counts
@@ -173,14 +173,19 @@ def label_missing(
 def count_missing(store: Store, labeling: Labeling) -> int:
     """Return how many images `label_missing` would label."""
     return sum(
-        len(ids) for split in labeling.splits for ids in missing_labels(store, labeling, split)
+        len(ids)
+        for split in labeling.splits
+        for ids, _ in missing_labels(store, labeling, split)
     )
 
 
 def missing_labels(
     store: Store, labeling: Labeling, split: str
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield, by range of sample ids, the accepted images of a split that have no label."""
+) -> Iterator[tuple[npt.NDArray[np.int64], list[Shard]]]:
+    """Yield, by range of sample ids, the accepted images of a split that have no label.
+
+    With them come the shards of labels that there are in the range.
+    """
     table = store.table("soft_labels")
     label_set = LabelSet(
         iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
@@ -195,10 +200,11 @@ def missing_labels(
         if block % parts != number:
             continue
         there = _ids(store.table("images"), _overlapping(images, block), split, block)
-        done = _ids(table, _overlapping(labeled, block), None, block)
+        beside = _overlapping(labeled, block)
+        done = _ids(table, beside, None, block)
         missing = np.setdiff1d(there, done)
         if len(missing):
-            yield missing
+            yield missing, beside
 
 
 def _overlapping(shards: Sequence[Shard], block: int) -> list[Shard]:

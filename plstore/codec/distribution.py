@@ -131,4 +131,5 @@ def entropy(rows: Floats, scratch: Floats) -> Floats:
     """Return the entropy of distributions in nats, float32 [rows]."""
     logs = np.maximum(rows, np.float32(1e-30), out=scratch[: len(rows)])
     np.log(logs, out=logs)
-    return np.maximum(-np.einsum("rc,rc->r", rows, logs), 0).astype(np.float32)
+    spread = -np.einsum("rc,rc->r", rows, logs)
+    return np.asarray(np.maximum(spread, 0), np.float32)

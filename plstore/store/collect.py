@@ -25,8 +25,8 @@ class Collectable:
 
     Attributes:
         path: Below the store.
-        reason: unreferenced (never committed, or superseded and pinned by nothing), erased
-            or temporary (of a writer that was killed).
+        reason: superseded (by newer files, and pinned by nothing), never_committed, erased, or
+            temporary (of a writer that was killed).
         size_bytes: What deleting it frees.
     """
 
@@ -48,13 +48,14 @@ def collectable(store: "Store", *, grace: timedelta = DEFAULT_GRACE) -> list[Col
     for name in store.versions():
         table = store.table(name)
         kept = _kept(table, pins, young)
+        ever: set[str] | None = None
         for entry in storage.files_below(table.root):
             if entry.path in kept or entry.path.startswith(_LOG):
                 continue
+            ever = table.ever_committed() if ever is None else ever
             erased = entry.path in table.erased
             if erased or entry.modified < young:
-                temporary = entry.path.rpartition("/")[2].startswith(".")
-                reason = "erased" if erased else "temporary" if temporary else "unreferenced"
+                reason = "erased" if erased else _reason(entry.path, ever)
                 found.append(_collectable(f"{name}/{entry.path}", reason, entry))
     return sorted(found + _stale_work(store, young))
 
@@ -79,6 +80,12 @@ def _kept(table: "Table", pins: list[Mapping[str, int]], young: datetime) -> set
     before = [commit.version for commit in table.history() if commit.time < young]
     wanted.add(max(before, default=None))
     return {shard.path for version in wanted for shard in table.shards(version)}
+
+
+def _reason(path: str, ever_committed: set[str]) -> str:
+    if path.rpartition("/")[2].startswith("."):
+        return "temporary"
+    return "superseded" if path in ever_committed else "never_committed"
 
 
 def _stale_work(store: "Store", young: datetime) -> list[Collectable]:

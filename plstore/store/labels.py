@@ -1,7 +1,7 @@
 """Soft labels into the store: coded, in shards with the same boundaries for every teacher."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -142,16 +142,21 @@ def commit_labels(
     *,
     lineage: Mapping[str, Any],
     transaction: str,
-    replace: bool = True,
+    beside: Collection[Shard] | None = None,
 ) -> int:
     """Make written labels visible in one commit; return the version of `soft_labels`.
 
-    Where they replace, labels that the same teacher gave to the same split and iteration before
-    leave the newest snapshot; older versions, and the views that pin them, keep them. Without,
-    these rows are added: labels of images that had none.
+    Labels that the same teacher gave to the same split and iteration before leave the newest
+    snapshot; older versions, and the views that pin them, keep them. With `beside`, the shards
+    that there were when these labels were made, they are added to those instead: labels of
+    images that had none.
     """
     return store.table("soft_labels").commit(
-        shards, lineage=lineage, transaction=transaction, replace=replace
+        shards,
+        lineage=lineage,
+        transaction=transaction,
+        replace=beside is None,
+        beside=beside,
     )
 
 

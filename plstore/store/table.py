@@ -7,11 +7,13 @@ and whoever reads it can check it; a shard that no commit names is invisible.
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -29,6 +31,7 @@ _YEARS = "interval 3650 days"
 _LINEAGE = "plstore.lineage"
 _TRANSACTION = "plstore.transaction"
 _RECENT_COMMITS = 32
+_ATTEMPTS = 5
 
 ERASURES: Final = ("_plstore", "erasures")
 """Folder of the records of erasures, below the store."""
@@ -176,6 +179,7 @@ class Table:
         claim: Claim | None = None,
         replace: bool = False,
         remove: Collection[Shard] = (),
+        beside: Collection[Shard] | None = None,
         data_change: bool = True,
     ) -> int:
         """Make shards visible in one atomic commit and return the table's version.
@@ -189,41 +193,87 @@ class Table:
             replace: Whether rows of the same partitions leave the snapshot in the same commit;
                 older versions keep them.
             remove: Shards that leave the snapshot in the same commit.
+            beside: Where given, the shards of the same partitions and sample ids that these
+                were made to stand beside: the commit is refused if there are others by now.
             data_change: False where the same rows only move to other files.
 
         Raises:
-            CommitConflictError: If another writer took the claimed numbers, or changed the same
-                partitions; nothing of this commit was written.
+            CommitConflictError: If another writer took the claimed numbers, or changed what
+                this commit rests on; nothing of this commit was written.
             StoreError: If a shard is gone, or the log cannot be written.
         """
-        delta = self._delta()
-        if delta.transaction_version(transaction) is not None:
-            return self._version_of(transaction)
-        transactions = [Transaction(transaction, 1 if claim is None else claim.end)]
-        if claim is not None:
-            self._check_claim(delta, claim)
-            transactions.append(Transaction(f"sequence-{claim.name}", claim.end))
         self._check_present(shards)
+        for attempt in range(_ATTEMPTS):
+            delta = self._delta()
+            if delta.transaction_version(transaction) is not None:
+                return self._version_of(transaction)
+            transactions = [Transaction(transaction, 1 if claim is None else claim.end)]
+            if claim is not None:
+                self._check_claim(delta, claim)
+                transactions.append(Transaction(f"sequence-{claim.name}", claim.end))
+            removed = self._removed(delta, shards, remove, replace=replace)
+            if beside is not None:
+                self._check_beside(delta, shards, beside)
+            if removed or beside is not None:
+                transactions += _locks([*shards, *removed])
+            actions: list[AddAction | RemoveAction] = [
+                *(_add(shard, data_change=data_change) for shard in shards),
+                *(_remove(shard, data_change=data_change) for shard in removed),
+            ]
+            properties = CommitProperties(
+                custom_metadata={
+                    _LINEAGE: json.dumps(lineage, sort_keys=True),
+                    _TRANSACTION: transaction,
+                },
+                app_transactions=transactions,
+            )
+            try:
+                self._write_log(delta, actions, properties)
+            except CommitConflictError:  # what it rests on is looked at again
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                break
+        return self._version_of(transaction)
+
+    def _removed(
+        self,
+        delta: DeltaTable,
+        shards: Collection[Shard],
+        remove: Collection[Shard],
+        *,
+        replace: bool,
+    ) -> list[Shard]:
+        """Return the shards that a commit takes from the snapshot, if they are still in it."""
+        if not (replace or remove):
+            return []
+        there = {shard.path: shard for shard in _shards_of(delta)}
+        if gone := [shard.path for shard in remove if shard.path not in there]:
+            raise CommitConflictError(
+                f"another writer rewrote {len(gone)} files of {self.spec.name!r}, such as "
+                f"{gone[0]}. Nothing of this commit was written; run the same command again"
+            )
         removed = {shard.path: shard for shard in remove}
         if replace:
-            partitions = {tuple(sorted(shard.partition.items())) for shard in shards}
-            for shard in _shards_of(delta):
-                if tuple(sorted(shard.partition.items())) in partitions:
-                    removed[shard.path] = shard
-        for shard in shards:
-            removed.pop(shard.path, None)
-        actions = [_remove(shard, data_change=data_change) for shard in removed.values()]
-        properties = CommitProperties(
-            custom_metadata={
-                _LINEAGE: json.dumps(lineage, sort_keys=True),
-                _TRANSACTION: transaction,
-            },
-            app_transactions=transactions,
-        )
-        self._write_log(
-            delta, [*(_add(s, data_change=data_change) for s in shards), *actions], properties
-        )
-        return self._version_of(transaction)
+            partitions = {_partition(shard) for shard in shards}
+            removed |= {p: s for p, s in there.items() if _partition(s) in partitions}
+        added = {shard.path for shard in shards}
+        return [shard for path, shard in removed.items() if path not in added]
+
+    def _check_beside(
+        self, delta: DeltaTable, shards: Collection[Shard], beside: Collection[Shard]
+    ) -> None:
+        known = {shard.path for shard in beside} | {shard.path for shard in shards}
+        for found in _shards_of(delta):
+            for shard in shards:
+                meets = found.first_id <= shard.last_id and shard.first_id <= found.last_id
+                same = _partition(found) == _partition(shard)
+                if meets and same and found.path not in known:
+                    raise CommitConflictError(
+                        f"another writer committed {found.path} of {self.spec.name!r} at the "
+                        "same time. Nothing of this commit was written; run the same command "
+                        "again"
+                    )
 
     def _write_log(
         self,
@@ -348,16 +398,22 @@ class Table:
 
     def _dataset(self, files: Sequence[str]) -> pyarrow.dataset.Dataset:
         partition_fields = [self.spec.columns.field(c) for c in self.spec.partition_by]
-        return pyarrow.dataset.dataset(
-            [storage.arrow_path(file) for file in files],
-            schema=self.spec.columns,
-            format="parquet",
-            filesystem=storage.arrow_filesystem(self.root),
-            partitioning=pyarrow.dataset.partitioning(
-                pa.schema(partition_fields), flavor="hive"
-            ),
-            partition_base_dir=storage.arrow_path(self.root),
-        )
+        try:
+            return pyarrow.dataset.dataset(
+                [storage.arrow_path(file) for file in files],
+                schema=self.spec.columns,
+                format="parquet",
+                filesystem=storage.arrow_filesystem(self.root),
+                partitioning=pyarrow.dataset.partitioning(
+                    pa.schema(partition_fields), flavor="hive"
+                ),
+                partition_base_dir=storage.arrow_path(self.root),
+            )
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{error} is gone: it was collected, because neither the newest snapshot nor a "
+                "tag or view needs it, or it was lost; 'plstore verify' tells"
+            ) from error
 
     def read(
         self,
@@ -368,6 +424,19 @@ class Table:
     ) -> pa.Table:
         """Return rows of a snapshot in memory."""
         return self.dataset(version).to_table(columns=columns, filter=where)
+
+    def ever_committed(self) -> set[str]:
+        """Return every file that any version of the table names or named."""
+        log = self.root / "_delta_log"
+        names = [e.path for e in storage.files_below(log) if e.path.endswith(".json")]
+        paths = set()
+        with ThreadPoolExecutor() as pool:
+            for data in pool.map(lambda name: (log / name).read_bytes(), names):
+                actions = [json.loads(line) for line in data.splitlines()]
+                paths |= {
+                    unquote(action["add"]["path"]) for action in actions if "add" in action
+                }
+        return paths
 
     def history(self) -> Iterator[Commit]:
         """Yield the commits, newest first."""
@@ -398,6 +467,20 @@ def _shards_of(delta: DeltaTable) -> list[Shard]:
             Shard(path=action["path"], size_bytes=size, partition=partition, stats=stats)
         )
     return shards
+
+
+def _partition(shard: Shard) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(shard.partition.items()))
+
+
+def _locks(shards: Collection[Shard]) -> list[Transaction]:
+    """Return what makes two commits that rewrite one partition at once conflict.
+
+    delta-rs lets two commits remove the same file, but not record the same transaction.
+    """
+    partitions = sorted({_partition(shard) for shard in shards})
+    names = ["/".join(f"{key}={value}" for key, value in p) or "all" for p in partitions]
+    return [Transaction(f"rewrite-{name}", 1) for name in names]
 
 
 def _now_milliseconds() -> int:

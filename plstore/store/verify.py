@@ -57,7 +57,8 @@ def verify(
     pins = _pins(store, problems)
     for name in store.versions():
         problems += _verify_table(store, name, pins, on_files)
-    problems += _verify_references(store)
+    bad = {problem.where for problem in problems}
+    problems += _verify_references(store, bad)
     problems += _verify_views(store)
     return sorted(set(problems))
 
@@ -107,8 +108,10 @@ def _verify_table(
             yield from found
             on_files(1)
     yield from _repeated_ids(table, newest)
-    for path in there.keys() - named.keys() - table.erased.keys():
-        if not path.startswith("_delta_log/"):
+    unnamed = there.keys() - named.keys() - table.erased.keys()
+    unnamed = {path for path in unnamed if not path.startswith("_delta_log/")}
+    if unnamed:  # those that older versions name are no orphans
+        for path in sorted(unnamed - table.ever_committed()):
             yield Problem(
                 where=f"{name}/{path}",
                 what="orphan_file",
@@ -254,14 +257,21 @@ def _overlapping(shards: "list[Shard]") -> "Iterator[list[Shard]]":
         yield group
 
 
-def _verify_references(store: "Store") -> Iterator[Problem]:
-    """Yield rows of images that are not in the store."""
-    ids = store.table("images").read(columns=["sample_id"])["sample_id"].to_numpy()
-    there = np.sort(ids)
+def _verify_references(store: "Store", bad: set[str]) -> Iterator[Problem]:
+    """Yield rows of images that are not in the store, of files that are not bad themselves."""
+
+    def ids(name: str) -> Iterator[npt.NDArray[np.int64]]:
+        table = store.table(name)
+        good = [s for s in table.shards() if f"{name}/{s.path}" not in bad]
+        for batch in table.dataset_of(good).to_batches(columns=["sample_id"]):
+            yield batch["sample_id"].to_numpy()
+
+    if any(where.startswith("images/") for where in bad):
+        return  # which images there are is not known
+    there = np.sort(np.concatenate([np.empty(0, np.int64), *ids("images")]))
     for name in ("truth", "soft_labels", "exclusions", "corrections", "view_rows"):
         unknown, example = 0, -1
-        for batch in store.table(name).dataset().to_batches(columns=["sample_id"]):
-            found = batch["sample_id"].to_numpy()
+        for found in ids(name):
             lost = found[~_in_sorted(found, there)]
             unknown += len(lost)
             example = int(lost[0]) if len(lost) else example

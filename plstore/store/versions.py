@@ -1,5 +1,6 @@
 """Which snapshot is meant: tags, timestamps, views and numbers of commits."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from plstore import storage
-from plstore.errors import InputError, StoreError
+from plstore.errors import InputError
 from plstore.store.views import open_view
 
 if TYPE_CHECKING:
@@ -105,8 +106,6 @@ def pinned(store: "Store") -> list[Mapping[str, int]]:
 
 def view_pins(row: Mapping[str, Any]) -> Mapping[str, int]:
     """Return the versions that a row of `views` says it read."""
-    import json
-
     pins: dict[str, int] = json.loads(row["pins"])
     return pins
 
@@ -182,14 +181,3 @@ def _at_time(store: "Store", moment: datetime) -> dict[str, int]:
         name: max((c.version for c in commits if c.time <= moment), default=0)
         for name, commits in tables.items()
     }
-
-
-def check_readable(store: "Store", table: str, version: int) -> None:
-    """Raise StoreError if files of an old version were collected."""
-    there = {entry.path for entry in storage.files_below(store.table(table).root)}
-    gone = [s.path for s in store.table(table).shards(version) if s.path not in there]
-    if gone:
-        raise StoreError(
-            f"version {version} of {table!r} in {store.root} lacks {len(gone)} files, such as "
-            f"{gone[0]}: 'plstore gc' collected it, because no tag and no view kept it"
-        )
