@@ -53,7 +53,9 @@ def location(path: str | Path) -> Path:
             package, extra = _EXTRAS.get(url[1], (f"fsspec's for {url[1]}", "s3"))
             raise MissingExtraError(package, extra, f"a store at {path}") from error
         return cast("Path", place)  # it has the methods of Path that plstore calls
-    return path.resolve() if isinstance(path, Path) else Path(path).resolve()
+    if isinstance(path, str):
+        path = Path(path)
+    return path if is_remote(path) else path.resolve()
 
 
 def is_remote(path: Path) -> bool:

@@ -11,6 +11,7 @@ from PIL import Image
 
 import plstore
 from plstore.codec import Codec
+from plstore.schema import Profile
 from plstore.store import (
     ImageRecord,
     LabelBatch,
@@ -73,9 +74,9 @@ def give_labels(
 
 
 @pytest.fixture
-def make_store(tmp_path: Path) -> Callable[[], Store]:
-    def make() -> Store:
-        store = plstore.create(tmp_path / "store")
+def make_store(tmp_path: Path) -> Callable[..., Store]:
+    def make(profile: Profile = "compact") -> Store:
+        store = plstore.create(tmp_path / "store", profile=profile)
         import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
         return store
 
@@ -83,5 +84,5 @@ def make_store(tmp_path: Path) -> Callable[[], Store]:
 
 
 @pytest.fixture
-def store(make_store: Callable[[], Store]) -> Store:
+def store(make_store: Callable[..., Store]) -> Store:
     return make_store()

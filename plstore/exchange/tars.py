@@ -84,7 +84,7 @@ def _samples(
     shards: Mapping[str, Sequence[Path]], *, only_labels: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        import webdataset
+        from webdataset.tariterators import group_by_keys, tar_file_expander
     except ModuleNotFoundError as error:
         raise MissingExtraError("webdataset", "exchange", "reading tars") from error
 
@@ -94,14 +94,11 @@ def _samples(
 
     for split, paths in shards.items():
         for path in paths:
-            source = webdataset.WebDataset(
-                str(path.resolve()), shardshuffle=False, select_files=wanted, empty_check=False
-            )
-            for sample in source:
-                yield (
-                    split,
-                    {key.lower() if key[0] != "_" else key: v for key, v in sample.items()},
-                )
+            with path.open("rb") as stream:
+                tar = [{"stream": stream, "url": str(path)}]
+                for sample in group_by_keys(tar_file_expander(tar, select_files=wanted)):
+                    lower = {k if k[0] == "_" else k.lower(): v for k, v in sample.items()}
+                    yield split, lower
 
 
 def _class_name(

@@ -1,0 +1,131 @@
+"""What is exported is opened with the libraries that it is for."""
+
+import gc
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import webdataset
+
+import plstore
+from plstore.errors import InputError
+from plstore.exchange import export_labels, export_view
+from plstore.store import LabelSet, Store, View
+from tests.conftest import CLASS_NAMES, give_labels, make_records
+
+
+@pytest.fixture
+def leaky() -> Iterator[None]:
+    """Let a library leave files open, and close them before the next test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
+@pytest.fixture
+def view(store: Store) -> View:
+    give_labels(store)
+    parameters = {"min_confidence": 0.5, "images_per_class": 9, "seed": 0}
+    return plstore.select(
+        store,
+        plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+    )
+
+
+def rows_of(view: View) -> list[dict[str, object]]:
+    return [row for batch in view.batches() for row in batch.to_pylist()]
+
+
+def check_rows(rows: datasets.Dataset, view: View) -> None:
+    expected = rows_of(view)
+    names = rows.features["label"].names
+
+    assert rows.features["image"] == datasets.Image()
+    assert tuple(names) == CLASS_NAMES
+    assert rows["sample_id"][:] == [row["sample_id"] for row in expected]
+    assert rows["copies"][:] == [row["copies"] for row in expected]
+    assert rows[0]["image"].size == (expected[0]["width"], expected[0]["height"])
+    assert np.allclose(np.sum(rows["probabilities"][:], axis=1), 1, atol=1e-6)
+    assert np.argmax(rows["probabilities"][:], axis=1).tolist() == rows["label"][:]
+
+
+def test_save_to_disk(view: View, tmp_path: Path) -> None:
+    done = export_view(view, tmp_path / "out", "datasets")
+    rows = datasets.load_from_disk(tmp_path / "out")
+
+    check_rows(rows, view)
+    assert done.num_images == len(rows)
+    assert "| pseudo images |" in (tmp_path / "out/README.md").read_text()
+
+
+def test_parquet_that_load_dataset_opens(
+    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    export_view(view, tmp_path / "out", "parquet")
+    cache = str(tmp_path / "cache")
+
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=cache)
+
+    check_rows(rows, view)
+
+
+@pytest.mark.usefixtures("leaky")
+def test_tars_that_webdataset_and_dali_open(view: View, tmp_path: Path) -> None:
+    done = export_view(view, tmp_path / "out", "webdataset")
+    (shard,) = (tmp_path / "out").glob("*.tar")
+    samples = list(webdataset.WebDataset(str(shard), shardshuffle=False))
+    expected = rows_of(view)
+    from nvidia.dali import fn, pipeline_def
+
+    @pipeline_def(batch_size=4, num_threads=1, device_id=None)
+    def read() -> object:
+        return fn.readers.webdataset(paths=[str(shard)], ext=["cls"])
+
+    pipeline = read()
+    pipeline.build()
+    (classes,) = pipeline.run()
+
+    assert len(samples) == done.num_images == len(expected)
+    assert [int(s["cls"]) for s in samples] == [row["class_id"] for row in expected]
+    assert samples[0]["png"] == expected[0]["image"]
+    assert bytes(classes.at(0)).decode() == str(expected[0]["class_id"])
+    assert shard.read_bytes()[257:265] == b"ustar  \x00"  # GNU, not PAX
+
+
+@pytest.mark.usefixtures("leaky")
+def test_a_folder_a_class_with_a_csv(
+    view: View, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    export_view(view, tmp_path / "out", "folder")
+    rows = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "out"), split="train", cache_dir=str(tmp_path)
+    )
+
+    assert len(rows) == view.record.num_images
+    assert {p.name for p in (tmp_path / "out").iterdir() if p.is_dir()} == {*CLASS_NAMES}
+    assert sorted(rows["sample_id"]) == sorted(row["sample_id"] for row in rows_of(view))
+
+
+def test_a_label_set_is_exported_with_its_images(store: Store, tmp_path: Path) -> None:
+    probabilities = give_labels(store)
+    label_set = LabelSet(iteration=1, teacher_id="t0", split="unlabeled")
+    export_labels(store, label_set, tmp_path / "out", "datasets")
+    rows = datasets.load_from_disk(tmp_path / "out").with_format("numpy")
+
+    assert rows["sample_id"][:].tolist() == list(range(12, 72))
+    assert np.abs(np.stack(rows["probabilities"][:]) - probabilities).max() < 2e-3
+    plain = rows.with_format(None).cast_column("image", datasets.Image(decode=False))
+    assert plain[0]["image"]["bytes"] == make_records()[12].data
+
+
+def test_a_folder_that_holds_something_is_left_alone(view: View, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years")
+
+    with pytest.raises(InputError, match="is not empty; name a new folder"):
+        export_view(view, tmp_path, "parquet")
