@@ -6,6 +6,7 @@ killed is started again and repeats what it had not noted, whether or not it was
 """
 
 import argparse
+import io
 import json
 import random
 import signal
@@ -19,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
@@ -72,9 +74,7 @@ def make_store(path: Path) -> Store:
     return store
 
 
-def _png(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]  # of uint8
-    import io
-
+def _png(pixels: npt.NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG")
     return stream.getvalue()

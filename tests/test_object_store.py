@@ -166,7 +166,7 @@ def test_import_train_label_select_and_sql_on_a_bucket(url: str, tmp_path: Path)
     small = ["train.steps=3", "train.warmup_steps=1", "train.labeled_batch=4", "train.ratio=1"]
     small += ["iterations=1", "control=false", "model.stochastic_depth=0"]
     settings = [word for value in small for word in ("--set", value)]
-    images = ["--labeled", tmp_path / "labeled", "--unlabeled", tmp_path / "unlabeled"]
+    images = ["--labeled", f"{tmp_path}/labeled", "--unlabeled", f"{tmp_path}/unlabeled"]
     model = ["--model", "test_resnet", "--resolution", "32"]
     rows = shell("run", *images, *model, *settings, "--store", url)
     (teacher,) = [

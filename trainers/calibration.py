@@ -85,16 +85,15 @@ def _validation(
             "'plstore label' makes them"
         )
     labels = table.dataset_of(shards).to_table(columns=["sample_id", "label"])
-    images = store.table("images").read(
-        columns=["sample_id", "label"], where=pc.field("split") == "validation"
+    labels = labels.sort_by("sample_id")
+    where = (pc.field("split") == "validation") & pc.field("label").is_valid()
+    images = store.table("images").read(columns=["sample_id", "label"], where=where)
+    images = images.sort_by("sample_id")
+    _, at_labels, at_images = np.intersect1d(
+        labels["sample_id"].to_numpy(), images["sample_id"].to_numpy(), return_indices=True
     )
-    joined = labels.rename_columns(["sample_id", "coded"]).join(
-        images, "sample_id", join_type="inner"
-    )
-    joined = joined.filter(pc.is_valid(joined["label"])).combine_chunks().sort_by("sample_id")
-    coded = joined["coded"].combine_chunks()
-    coded = coded.chunk(0) if isinstance(coded, pa.ChunkedArray) else coded
-    classes = joined["label"].to_numpy().astype(np.int64)
+    coded = labels["label"].combine_chunks().take(pa.array(at_labels))
+    classes = images["label"].to_numpy()[at_images].astype(np.int64)
     return decode(coded, len(store.class_names)), classes
 
 

@@ -82,7 +82,9 @@ def test_tars_that_webdataset_and_dali_open(view: View, tmp_path: Path) -> None:
     expected = rows_of(view)
     from nvidia.dali import fn, pipeline_def
 
-    @pipeline_def(batch_size=4, num_threads=1, device_id=None)
+    @pipeline_def(  # type: ignore[untyped-decorator]  # DALI's are
+        batch_size=4, num_threads=1, device_id=None
+    )
     def read() -> object:
         return fn.readers.webdataset(paths=[str(shard)], ext=["cls"])
 
@@ -109,7 +111,7 @@ def test_a_folder_a_class_with_a_csv(
 
     assert len(rows) == view.record.num_images
     assert {p.name for p in (tmp_path / "out").iterdir() if p.is_dir()} == {*CLASS_NAMES}
-    assert sorted(rows["sample_id"]) == sorted(row["sample_id"] for row in rows_of(view))
+    assert set(rows["sample_id"]) == {row["sample_id"] for row in rows_of(view)}
 
 
 def test_a_label_set_is_exported_with_its_images(store: Store, tmp_path: Path) -> None:

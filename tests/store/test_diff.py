@@ -51,7 +51,7 @@ def expected(old: LabelBatch, new: LabelBatch) -> Changes:
         for n, p in enumerate((a, b)):
             total[n] += 0 if p is None else float(p.max())
     return {
-        key: (
+        key: (  # type: ignore[misc]  # approx stands for a float
             n,
             None if key[1] is None else pytest.approx(sums[key][0] / n, rel=1e-6),
             None if key[2] is None else pytest.approx(sums[key][1] / n, rel=1e-6),

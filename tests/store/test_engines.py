@@ -68,7 +68,7 @@ def test_deltalake_reads_the_delta_table(labeled: Store, expected: Sums) -> None
 
 def test_daft_reads_the_delta_table(labeled: Store, expected: Sums) -> None:
     rows = daft.read_deltalake(str(labeled.root / "soft_labels"))
-    rows = rows.where(daft.col("iteration") == 2)
+    rows = rows.where("iteration = 2")
     columns = rows.select("class_id", "confidence", "label").to_pydict()
     probs = [label["probs"][0] for label in columns["label"]]
     sums = (sum(columns["class_id"]), sum(columns["confidence"]))

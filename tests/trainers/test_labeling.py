@@ -1,0 +1,167 @@
+"""Labeling with a model that someone brings; calibration against the literature's formula."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from plstore.codec import Codec, decode
+from plstore.errors import InputError
+from plstore.loaders import open_split
+from plstore.store import (
+    ImageRecord,
+    LabelBatch,
+    LabelSet,
+    Store,
+    commit_labels,
+    import_images,
+    write_labels,
+)
+from tests.conftest import CLASS_NAMES, encode
+from trainers.calibration import calibrate
+from trainers.inference import probabilities
+from trainers.labeling import Labeling, add_teacher, count_missing, label_missing
+from trainers.model import build_model, image_format, load_bundle, save_bundle
+from trainers.recipe import Model
+
+MINE = Labeling(
+    teacher_id="mine",
+    iteration=1,
+    splits=("unlabeled", "validation"),
+    codec=Codec(name="dense", k=2),
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    network = build_model(settings, "test_resnet", 3)
+    save_bundle(tmp_path / "model", network, image_format(settings, network), CLASS_NAMES)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def brought(store: Store, checkpoint: Path) -> Store:
+    add_teacher(store, "mine", str(checkpoint), device="cpu")
+    return store
+
+
+def labels_of(store: Store, split: str) -> tuple[list[int], np.ndarray]:  # type: ignore[type-arg]  # of float32
+    table = store.table("soft_labels")
+    shards = table.shards(partition={"teacher_id": "mine", "split": split})
+    rows = table.dataset_of(shards).to_table().sort_by("sample_id")
+    return rows["sample_id"].to_pylist(), decode(rows["label"].combine_chunks(), 3)
+
+
+def test_a_model_that_is_brought_labels_as_it_does_alone(
+    brought: Store, checkpoint: Path
+) -> None:
+    counts = label_missing(brought, MINE)
+    ids, found = labels_of(brought, "unlabeled")
+    images = open_split(brought, "unlabeled")
+    bundle = load_bundle(checkpoint)
+    alone = torch.cat([probs for _, probs in probabilities(bundle, images, device="cpu")])
+    (teacher,) = brought.table("teachers").read().to_pylist()
+
+    assert counts == {"unlabeled": 60, "validation": 6}
+    assert ids == list(range(12, 72))
+    assert np.abs(found - alone.numpy()).max() < 5e-3
+    assert teacher["role"] == "imported"
+    assert (brought.root / teacher["checkpoint"] / "model.safetensors").is_file()
+
+
+def test_only_images_that_were_added_later_are_labeled(brought: Store) -> None:
+    label_missing(brought, MINE)
+    version = brought.table("soft_labels").version()
+    random = np.random.default_rng(5)
+    later = [
+        ImageRecord(
+            key=f"later-{n}.png",
+            split="unlabeled",
+            data=encode(random.integers(0, 256, (20, 20), dtype=np.uint8)),
+        )
+        for n in range(4)
+    ]
+    none_missing = label_missing(brought, MINE)
+    import_images(brought, later, dataset="pets", class_names=CLASS_NAMES)
+    missing = count_missing(brought, MINE)
+    counts = label_missing(brought, MINE)
+    ids, _ = labels_of(brought, "unlabeled")
+
+    assert none_missing == {"unlabeled": 0, "validation": 0}
+    assert missing == 4
+    assert counts == {"unlabeled": 4, "validation": 0}
+    assert ids == [*range(12, 72), *range(84, 88)]
+    assert brought.table("soft_labels").version() == version + 1
+
+
+def test_workers_share_the_ranges_of_ids(
+    brought: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plstore.store import labels
+    from trainers import labeling
+
+    for module in (labels, labeling):
+        monkeypatch.setattr(module, "SHARD_IDS", 16)
+    parts = [label_missing(brought, replace(MINE, part=(n, 2))) for n in range(2)]
+    ids, _ = labels_of(brought, "unlabeled")
+
+    assert [part["unlabeled"] for part in parts] == [4 + 16 + 8, 16 + 16]
+    assert ids == list(range(12, 72))
+
+
+def test_a_model_of_other_classes_is_refused(store: Store, tmp_path: Path) -> None:
+    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    network = build_model(settings, "test_resnet", 3)
+    for names, words in (
+        (("cat", "dog", "cow"), "only the model has cow, only the store has owl"),
+        (("dog", "cat", "owl"), "are in another order than the store's"),
+    ):
+        folder = tmp_path / names[0] / names[2]
+        save_bundle(folder, network, image_format(settings, network), names)
+        with pytest.raises(InputError, match=words):
+            add_teacher(store, "mine", str(folder), device="cpu")
+    assert store.table("teachers").dataset().count_rows() == 0
+
+
+def test_a_teacher_that_is_not_there_is_named(store: Store) -> None:
+    with pytest.raises(InputError, match="has no teacher 'mine' with a checkpoint"):
+        label_missing(store, MINE)
+
+
+def test_calibration_finds_the_temperature_that_was_put_in(tmp_path: Path) -> None:
+    import plstore
+
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(800, 3)) * 2
+    truth = np.array(
+        [random.choice(3, p=p) for p in torch.softmax(torch.tensor(logits), 1).numpy()]
+    )
+    too_sure = torch.softmax(torch.tensor(logits * 2.5), dim=1).numpy().astype(np.float32)
+    store = plstore.create(tmp_path / "store")
+    data = encode(np.zeros((4, 4), np.uint8))
+    records = [
+        ImageRecord(key=str(n), split="validation", data=data, label=CLASS_NAMES[c])
+        for n, c in enumerate(truth)
+    ]
+    import_images(store, records, dataset="d", class_names=CLASS_NAMES)
+    label_set = LabelSet(iteration=1, teacher_id="t", split="validation")
+    batch = LabelBatch(sample_ids=np.arange(800), probabilities=too_sure)
+    shards = write_labels(store, label_set, [batch], codec=Codec(), identity="t")
+    commit_labels(store, shards, lineage={}, transaction="t")
+    found = calibrate(store, "t", 1)
+    nll = float(cross_entropy(torch.tensor(logits * 2.5), torch.tensor(truth)))
+    kept = {row["name"]: row["value"] for row in store.table("runs").read().to_pylist()}
+
+    assert found.temperature == pytest.approx(2.5, rel=0.1)
+    assert found.nll_before == pytest.approx(nll, rel=1e-2)
+    assert found.nll_after < found.nll_before
+    assert found.ece_after < 0.04
+    assert found.ece_before > 0.1
+    assert kept["calibration/ece_after"] == found.ece_after
+    with pytest.raises(InputError, match="'u' has no labels of the validation images"):
+        calibrate(store, "u", 1)
