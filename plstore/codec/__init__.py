@@ -2,7 +2,7 @@
 
 ========  ==============================================================================
 `topk`    the k most probable classes, the rest as one number; `mass` makes k adaptive
-`dense`   the same k, and the shape of the rest in 21 steps: for temperatures above 1 and
+`dense`   the same k, and the shape of the rest in 19 steps: for temperatures above 1 and
           for ensembles
 `hard`    the most probable class alone, as if it were certain
 ========  ==============================================================================

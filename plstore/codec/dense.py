@@ -1,6 +1,6 @@
 """The `dense` codec: the top k as `topk` keeps them, and the shape of all the rest.
 
-A class outside the top k is kept as the fourth root of its share of the k-th probability, in 20
+A class outside the top k is kept as the fourth root of its share of the k-th probability, in 18
 steps (a byte each, in order of class id, after one byte that holds the number of steps). In
 that scale a step costs about as much divergence for a likely class as for an unlikely one,
 between temperatures 1 (where the square root would be best) and 4; steps of the logarithm
@@ -8,7 +8,7 @@ spend most of their bytes on classes of no weight.
 
 Error bound. The top k are those of `topk`. For any other class, with r its share of the k-th
 probability and r' the decoded one before the residual is shared out in proportion,
-|r^(1/4) - r'^(1/4)| <= 1/40. The sum of all others is the residual, exactly.
+|r^(1/4) - r'^(1/4)| <= 1/36. The sum of all others is the residual, exactly.
 """
 
 from functools import cache
@@ -20,7 +20,7 @@ import pyarrow as pa
 from plstore.codec.distribution import Floats, Top
 from plstore.errors import InputError
 
-STEPS = 20
+STEPS = 18
 _ZERO = 0.25  # a class of code STEPS is between 0 and half a step: decoded to a quarter
 
 

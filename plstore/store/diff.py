@@ -1,8 +1,8 @@
 """What changed between two label sets, or two views: shard by shard, in flat memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from plstore.store.views import View
 
 _Ids = npt.NDArray[np.int64]
+_Classes = npt.NDArray[np.int32]
+_Sums = npt.NDArray[np.float64]
+
 _COLUMNS = ["sample_id", "class_id", "confidence"]
 _THREADS = 2
 _AHEAD = 8
-_PENDING_ROWS = 1_000_000
+_DENSE_PAIRS = 1 << 21  # up to 1,448 classes: 16 MiB for each of three numbers
+_PENDING_PAIRS = 1 << 20
 
 CHANGES = pa.schema(
     [
@@ -44,11 +48,21 @@ class _Side:
     """One side of a pair of aligned shards."""
 
     sample_ids: _Ids
-    class_ids: npt.NDArray[np.int32]
+    class_ids: _Classes
     confidence: npt.NDArray[np.float32]
 
     def at(self, rows: npt.NDArray[np.bool_] | _Ids) -> "_Side":
         return _Side(self.sample_ids[rows], self.class_ids[rows], self.confidence[rows])
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What changed between two sides: sums by class, and each flipped label."""
+
+    kept: tuple[_Ids, _Sums, _Sums]
+    left: tuple[_Ids, _Sums]
+    entered: tuple[_Ids, _Sums]
+    flipped: tuple[_Side, _Side]
 
 
 def diff_labels(
@@ -72,21 +86,22 @@ def diff_labels(
         version_after: Of `soft_labels`, newest unless given.
     """
     table = store.table("soft_labels")
-    splits = sorted({s.split for s in (*before, *after)})
     pairs: list[tuple[list[Shard], list[Shard]]] = []
-    for split in splits:
-        old = [s for x in before if x.split == split for s in _files(table, x, version_before)]
-        new = [s for x in after if x.split == split for s in _files(table, x, version_after)]
-        blocks = sorted({s.first_id // SHARD_IDS for s in (*old, *new)})
-        by_block = [_by_block(old), _by_block(new)]
-        pairs += [(by_block[0].get(b, []), by_block[1].get(b, [])) for b in blocks]
-    return _summed(_compared(table, pairs))
+    for split in sorted({s.split for s in (*before, *after)}):
+        old = _by_block(table, [x for x in before if x.split == split], version_before)
+        new = _by_block(table, [x for x in after if x.split == split], version_after)
+        pairs += [(old.get(b, []), new.get(b, [])) for b in sorted(old.keys() | new.keys())]
+    totals = _Totals(len(store.class_names))
+    for changes in _compared(table, pairs):
+        totals.add(changes)
+    return totals.table()
 
 
 def diff_views(before: "View", after: "View") -> pa.Table:
     """Return which images entered, left or changed their class between two views."""
-    sides = [_view_side(view) for view in (before, after)]
-    return _summed([_compare(*sides)])
+    totals = _Totals(len(before.store.class_names))
+    totals.add(_compare(*(_view_side(view) for view in (before, after))))
+    return totals.table()
 
 
 def _view_side(view: "View") -> _Side:
@@ -95,31 +110,29 @@ def _view_side(view: "View") -> _Side:
     return _Side(*(rows[name].to_numpy() for name in _COLUMNS))
 
 
-def _files(table: "Table", label_set: LabelSet, version: int | None) -> "list[Shard]":
-    return table.shards(version, label_set.partition)
-
-
-def _by_block(shards: "Sequence[Shard]") -> "dict[int, list[Shard]]":
+def _by_block(
+    table: "Table", sets: Sequence[LabelSet], version: int | None
+) -> "dict[int, list[Shard]]":
     blocks: dict[int, list[Shard]] = {}
-    for shard in shards:
-        blocks.setdefault(shard.first_id // SHARD_IDS, []).append(shard)
+    for label_set in sets:
+        for shard in table.shards(version, label_set.partition):
+            blocks.setdefault(shard.first_id // SHARD_IDS, []).append(shard)
     return blocks
 
 
 def _compared(
     table: "Table", pairs: "Sequence[tuple[list[Shard], list[Shard]]]"
-) -> Iterator[pa.Table]:
+) -> Iterator[_Changes]:
     """Yield the changes of each pair, a few pairs ahead of whoever asks."""
 
-    def work(pair: "tuple[list[Shard], list[Shard]]") -> pa.Table:
+    def work(pair: "tuple[list[Shard], list[Shard]]") -> _Changes:
         old, new = pair
         if _same_ids(old, new):
-            columns = _COLUMNS[1:]
-            sides = [_read(table, shards, columns) for shards in pair]
-            ids = np.arange(old[0].first_id, old[0].last_id + 1)
-            return _compare_rows(*(_Side(ids, *columns) for columns in sides))
-        sides = [_read(table, shards, _COLUMNS) for shards in pair]
-        return _compare(*(_sorted(_Side(*columns)) for columns in sides))
+            ids = np.empty(0, np.int64)  # not looked at
+            sides = (_Side(ids, *_read(table, shards, _COLUMNS[1:])) for shards in pair)
+            return _compare_rows(*sides)
+        sides = (_sorted(_Side(*_read(table, shards, _COLUMNS))) for shards in pair)
+        return _compare(*sides)
 
     source = iter(pairs)
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -137,17 +150,21 @@ def _same_ids(old: "list[Shard]", new: "list[Shard]") -> bool:
 
 
 def _read(table: "Table", shards: "list[Shard]", columns: list[str]) -> list[npt.NDArray]:  # type: ignore[type-arg]  # of several types
-    filesystem = storage.arrow_filesystem(table.root)
-    parts = []
-    for shard in shards:
-        path = storage.arrow_path(table.root / shard.path)
-        with filesystem.open_input_file(path) as file:
-            parts.append(pq.ParquetFile(file).read(columns=columns, use_threads=False))
+    parts = [_open(table, shard).read(columns=columns, use_threads=False) for shard in shards]
     if not parts:
         kinds = [table.spec.columns.field(name).type for name in columns]
         return [np.empty(0, kind.to_pandas_dtype()) for kind in kinds]
     rows = pa.concat_tables(parts)
     return [rows[name].to_numpy() for name in columns]
+
+
+def _open(table: "Table", shard: "Shard") -> pq.ParquetFile:
+    path = table.root / shard.path
+    if storage.is_remote(path):
+        return pq.ParquetFile(
+            storage.arrow_path(path), filesystem=storage.arrow_filesystem(path)
+        )
+    return pq.ParquetFile(path, memory_map=True, pre_buffer=False)  # half the time
 
 
 def _sorted(side: _Side) -> _Side:
@@ -156,96 +173,122 @@ def _sorted(side: _Side) -> _Side:
     return side.at(np.argsort(side.sample_ids, kind="stable"))
 
 
-def _compare(old: _Side, new: _Side) -> pa.Table:
+def _compare(old: _Side, new: _Side) -> _Changes:
     in_both = np.intersect1d(old.sample_ids, new.sample_ids, assume_unique=True)
+    changes = _compare_rows(
+        old.at(np.searchsorted(old.sample_ids, in_both)),
+        new.at(np.searchsorted(new.sample_ids, in_both)),
+    )
     left = old.at(~np.isin(old.sample_ids, in_both, assume_unique=True))
     entered = new.at(~np.isin(new.sample_ids, in_both, assume_unique=True))
-    parts = [
-        _compare_rows(
-            old.at(np.searchsorted(old.sample_ids, in_both)),
-            new.at(np.searchsorted(new.sample_ids, in_both)),
-        ),
-        _partial("left", left, None),
-        _partial("entered", None, entered),
+    return replace(changes, left=_by_class(left), entered=_by_class(entered))
+
+
+def _compare_rows(old: _Side, new: _Side) -> _Changes:
+    """Compare rows of the same images, in the same order."""
+    flipped = np.flatnonzero(old.class_ids != new.class_ids)
+    before = _Side(flipped, old.class_ids[flipped], old.confidence[flipped])
+    after = _Side(flipped, new.class_ids[flipped], new.confidence[flipped])
+    # Those that kept their class are all less those that did not: no other row is copied.
+    width = int(old.class_ids.max(initial=-1)) + 1
+    counts = np.bincount(old.class_ids, minlength=width)
+    counts -= np.bincount(before.class_ids, minlength=width)
+    sums = [
+        np.bincount(old.class_ids, side.confidence, width)
+        - np.bincount(before.class_ids, moved.confidence, width)
+        for side, moved in ((old, before), (new, after))
     ]
-    return pa.concat_tables(parts)
+    nothing = np.empty(0, np.int64), np.empty(0)
+    return _Changes((counts, *sums), nothing, nothing, (before, after))
 
 
-def _compare_rows(old: _Side, new: _Side) -> pa.Table:
-    flipped = old.class_ids != new.class_ids
-    kept = ~flipped
-    return pa.concat_tables(
-        [
-            _partial("kept", old.at(kept), new.at(kept)),
-            _partial("flipped", old.at(flipped), new.at(flipped)),
+def _by_class(side: _Side) -> tuple[_Ids, _Sums]:
+    return np.bincount(side.class_ids), np.bincount(side.class_ids, side.confidence)
+
+
+class _Totals:
+    """Sums of changes: in dense arrays, or where there are too many pairs of classes sorted."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._width = num_classes
+        self._kept = [np.zeros(num_classes) for _ in range(3)]
+        self._left = [np.zeros(num_classes) for _ in range(2)]
+        self._entered = [np.zeros(num_classes) for _ in range(2)]
+        dense = num_classes * num_classes <= _DENSE_PAIRS
+        self._dense = [np.zeros(num_classes**2) for _ in range(3)] if dense else None
+        self._pairs = np.empty(0, np.int64)
+        self._sparse = [np.empty(0) for _ in range(3)]
+        self._pending: list[tuple[_Ids, list[_Sums]]] = []
+
+    def add(self, changes: _Changes) -> None:
+        """Add the changes of one pair of shards."""
+        for totals, found in (
+            (self._kept, changes.kept),
+            (self._left, changes.left),
+            (self._entered, changes.entered),
+        ):
+            for total, part in zip(totals, found, strict=True):
+                total[: len(part)] += part
+        before, after = changes.flipped
+        pairs = before.class_ids.astype(np.int64) * self._width + after.class_ids
+        values = [
+            np.ones(len(pairs)),
+            before.confidence.astype(np.float64),
+            after.confidence.astype(np.float64),
         ]
-    )
+        if self._dense is not None:
+            for total, value in zip(self._dense, values, strict=True):
+                np.add.at(total, pairs, value)
+            return
+        self._pending.append((pairs, values))
+        if sum(len(p) for p, _ in self._pending) > max(_PENDING_PAIRS, len(self._pairs)):
+            self._settle()
+
+    def _settle(self) -> None:
+        parts = [(self._pairs, self._sparse), *self._pending]
+        pairs = np.concatenate([p for p, _ in parts])
+        self._pairs, index = np.unique(pairs, return_inverse=True)
+        self._sparse = [
+            np.asarray(
+                np.bincount(index, np.concatenate([v[n] for _, v in parts]), len(self._pairs)),
+                np.float64,
+            )
+            for n in range(3)
+        ]
+        self._pending = []
+
+    def table(self) -> pa.Table:
+        """Return the sums as `CHANGES`, most frequent first in each kind."""
+        if self._dense is None:
+            self._settle()
+            pairs, sums = self._pairs, self._sparse
+        else:
+            pairs = np.flatnonzero(self._dense[0])
+            sums = [total[pairs] for total in self._dense]
+        kept, left, entered = (
+            np.flatnonzero(totals[0]) for totals in (self._kept, self._left, self._entered)
+        )
+        parts = [
+            _rows("entered", None, entered, [t[entered] for t in self._entered]),
+            _rows("flipped", pairs // self._width, pairs % self._width, sums),
+            _rows("kept", kept, kept, [t[kept] for t in self._kept]),
+            _rows("left", left, None, [t[left] for t in self._left]),
+        ]
+        order = [("change", "ascending"), ("images", "descending")]
+        keys = [(name, "ascending") for name in ("class_before", "class_after")]
+        return pa.concat_tables(parts).sort_by([*order, *keys])
 
 
-_PARTIAL = pa.schema(
-    [
-        pa.field("change", pa.string()),
-        pa.field("class_before", pa.int32()),
-        pa.field("class_after", pa.int32()),
-        pa.field("images", pa.int64()),
-        pa.field("sum_before", pa.float64()),
-        pa.field("sum_after", pa.float64()),
-    ]
-)
-
-
-def _partial(change: str, old: _Side | None, new: _Side | None) -> pa.Table:
-    """Return one row a pair of classes, with sums that add up over shards."""
-    side = old or new
-    if side is None or not len(side.class_ids):
-        return _PARTIAL.empty_table()
-    first, second = (old or side).class_ids, (new or side).class_ids
-    width = int(max(first.max(), second.max())) + 1
-    if change == "flipped":
-        present, index = np.unique(first.astype(np.int64) * width + second, return_inverse=True)
-        before, after = present // width, present % width
-    else:  # both classes are the same: count them without sorting
-        present = np.flatnonzero(np.bincount(first))
-        index = np.searchsorted(present, first)
-        before = after = present
-    counts = np.bincount(index)
-    sums = [None if s is None else np.bincount(index, s.confidence) for s in (old, new)]
-    nulls = pa.nulls(len(present))
-    columns = [
-        pa.repeat(pa.scalar(change), len(present)),
-        nulls if old is None else pa.array(before),
-        nulls if new is None else pa.array(after),
-        pa.array(counts),
-        *(nulls if s is None else pa.array(s) for s in sums),
-    ]
-    return pa.table(columns, names=_PARTIAL.names).cast(_PARTIAL)
-
-
-def _summed(parts: Iterable[pa.Table]) -> pa.Table:
-    keys = ["change", "class_before", "class_after"]
-    total, pending, num_pending = _PARTIAL.empty_table(), [], 0
-    for part in parts:
-        pending.append(part)
-        num_pending += part.num_rows
-        if num_pending > max(_PENDING_ROWS, total.num_rows):
-            total, pending, num_pending = _grouped([total, *pending], keys), [], 0
-    total = _grouped([total, *pending], keys)
-    images = total["images"]
-    result = pa.table(
-        [
-            *(total[name] for name in keys),
-            images,
-            pa.compute.divide(total["sum_before"], images),
-            pa.compute.divide(total["sum_after"], images),
-        ],
-        schema=CHANGES,
-    )
-    order = [("change", "ascending"), ("images", "descending")]
-    return result.sort_by([*order, *((key, "ascending") for key in keys[1:])])
-
-
-def _grouped(parts: Sequence[pa.Table], keys: list[str]) -> pa.Table:
-    sums = [("images", "sum"), ("sum_before", "sum"), ("sum_after", "sum")]
-    grouped = pa.concat_tables(parts).group_by(keys).aggregate(sums)
-    names = [name.removesuffix("_sum") for name in grouped.column_names]
-    return grouped.rename_columns(names).select(_PARTIAL.names)
+def _rows(
+    change: str, before: _Ids | None, after: _Ids | None, sums: Sequence[_Sums]
+) -> pa.Table:
+    counts, *confidences = sums
+    means = iter([total / counts for total in confidences])
+    size = len(counts)
+    columns = [pa.repeat(pa.scalar(change), size)]
+    for classes in (before, after):
+        columns += [pa.nulls(size) if classes is None else pa.array(classes)]
+    columns += [pa.array(counts.astype(np.int64))]
+    for classes in (before, after):
+        columns += [pa.nulls(size) if classes is None else pa.array(next(means))]
+    return pa.table(columns, names=CHANGES.names).cast(CHANGES)

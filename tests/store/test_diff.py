@@ -1,3 +1,4 @@
+import sys
 from collections import Counter
 
 import numpy as np
@@ -64,10 +65,8 @@ def expected(old: LabelBatch, new: LabelBatch) -> Changes:
 def test_labels_that_line_up_are_compared_in_place(
     store: Store, shard_ids: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from plstore.store import diff as module
     from plstore.store import labels
 
-    del module
     monkeypatch.setattr(labels, "SHARD_IDS", shard_ids)
     old = put(store, "a", 1, list(range(12, 72)), 1)
     new = put(store, "b", 2, list(range(12, 72)), 2)
@@ -87,6 +86,21 @@ def test_gaps_with_the_same_bounds_are_not_taken_for_the_same_ids(store: Store) 
     new = put(store, "b", 2, [12, 15, 16], 2)
 
     assert as_dict(store, "a", "b") == expected(old, new)
+
+
+def test_many_classes_are_summed_without_a_table_of_all_pairs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plstore.store import labels
+
+    module = sys.modules["plstore.store.diff"]
+    monkeypatch.setattr(labels, "SHARD_IDS", 16)
+    for name in ("_DENSE_PAIRS", "_PENDING_PAIRS"):
+        monkeypatch.setattr(module, name, 2)
+    old = put(store, "a", 1, list(range(12, 72)), 1)
+    new = put(store, "b", 2, list(range(12, 70)), 2)
+
+    assert as_dict(store, "1", "2") == expected(old, new)
 
 
 def test_an_empty_side_is_all_entered(store: Store) -> None:

