@@ -46,6 +46,7 @@ _FLOOR = 1e-10
 _UNITS = {"bytes": "B", "kl": "nats", "tv": "1", "encode": "rows/s", "decode": "rows/s"}
 _BUDGETS = (62, 150)
 _SUBSPACES = {62: ((10, 31), (5, 46)), 150: ((20, 89), (10, 119), (30, 57))}
+_FOLDS = 7
 _LABELS = TABLES["soft_labels"]
 
 
@@ -204,19 +205,33 @@ def check_answer(true: Floats, decoded: Floats, name: str) -> None:
         raise SystemExit(f"{name}: sums are off by {worst}, argmax kept: {same}")
 
 
-def measure_subspace(case: str, basis_sample: Floats, test: Floats) -> Iterator[Measurement]:
-    """Yield the best subspace and plain top-k at each budget of bytes a row."""
+def measure_subspace(
+    case: str, probabilities: Floats, photos: npt.NDArray[np.int64]
+) -> Iterator[Measurement]:
+    """Yield, at each budget of bytes a row, the subspaces and plain top-k.
+
+    Cross-validated: the basis is fitted on crops of all photos but a seventh, and tested on
+    crops of that seventh, which it has not seen.
+    """
+    folds = [photos % _FOLDS == fold for fold in range(_FOLDS)]
+    order = np.concatenate([np.flatnonzero(held) for held in folds])
+    tested = probabilities[order]
     for budget in _BUDGETS:
         contenders: dict[str, Kept] = {}
         for k, rank in _SUBSPACES[budget]:
-            basis = fit_basis(basis_sample, rank)
-            table = subspace_columns(test, basis, k)
-            size = len(parquet_bytes(table, _spec_of(table.schema), "compact")) / len(test)
-            contenders[f"subspace{rank}-top{k}"] = Kept(size, decode_subspace(table, basis))
-        plain = _largest_k(test, budget)
-        contenders[f"topk{plain}-compact"] = plstore_kept(test, Codec(k=plain), "compact")
+            parts = []
+            for held in folds:
+                basis = fit_basis(probabilities[~held], rank)
+                table = subspace_columns(probabilities[held], basis, k)
+                parts.append((table, decode_subspace(table, basis)))
+            whole = pa.concat_tables([table for table, _ in parts])
+            size = len(parquet_bytes(whole, _spec_of(whole.schema), "compact")) / len(tested)
+            decoded = np.concatenate([rows for _, rows in parts])
+            contenders[f"subspace{rank}-top{k}"] = Kept(size, decoded)
+        plain = _largest_k(tested, budget)
+        contenders[f"topk{plain}-compact"] = plstore_kept(tested, Codec(k=plain), "compact")
         for name, kept in contenders.items():
-            values = {"bytes_per_row": kept.bytes_per_row, **divergences(test, kept.decoded)}
+            values = {"bytes_per_row": kept.bytes_per_row, **divergences(tested, kept.decoded)}
             for metric in ("bytes_per_row", "kl_all", "kl_kept", "tv_kept"):
                 yield Measurement(
                     case=f"{case}-{budget}-bytes",
@@ -267,33 +282,31 @@ def _timed(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def real_cases(num_rows: int) -> Iterator[tuple[str, Floats, Floats, Floats]]:
-    """Yield for each real teacher: name, basis sample, test rows, rows of the basis photos."""
+def real_cases(num_rows: int) -> Iterator[tuple[str, Floats, npt.NDArray[np.int64]]]:
+    """Yield for each real teacher: name, its distributions, and the photo of each."""
     photos = photo_paths()
-    basis_photos, test_photos = photos[::2], photos[1::2]
     for name in TEACHERS:
         try:
-            basis = softmax(teacher_logits(name, basis_photos, num_rows // 2, seed=1))
+            logits = teacher_logits(name, photos, num_rows, seed=1)
         except MissingExtraError as error:
             print(f"{name} is not measured: {error}")
             continue
-        test = softmax(teacher_logits(name, test_photos, num_rows, seed=2))
-        near = softmax(teacher_logits(name, basis_photos, num_rows // 2, seed=3))
-        yield name, basis, test, near
+        yield name, softmax(logits), np.arange(num_rows) % len(photos)
 
 
 def run(*, quick: bool) -> Iterator[Measurement]:
     """Yield every measurement."""
-    num_rows, num_real = (2000, 200) if quick else (50_000, 3000)
+    num_rows, num_real = (2000, 200) if quick else (50_000, 6000)
     for num_classes, rows in ((10, num_rows), (1000, num_rows), (21_841, num_rows // 50)):
         case = f"{num_classes}-classes-simulated"
         yield from measure_sizes(case, simulate(max(rows, 200), num_classes))
     speed = simulate(4096 if quick else 16_384, 1000, seed=1)
     yield from measure_speed("1000-classes-simulated", speed[:4096], 2 if quick else 9)
-    for name, basis, test, near in real_cases(num_real):
-        yield from measure_sizes(f"1000-classes-{name}", test)
-        yield from measure_subspace(f"subspace-{name}-other-photos", basis, test)
-        yield from measure_subspace(f"subspace-{name}-same-photos", basis, near)
+    for name, probabilities, photos in real_cases(num_real):
+        yield from measure_sizes(f"1000-classes-{name}", probabilities)
+        yield from measure_subspace(f"subspace-{name}-unseen-photos", probabilities, photos)
+        near = np.arange(num_real) // len(np.unique(photos))  # crops, whatever their photo
+        yield from measure_subspace(f"subspace-{name}-unseen-crops", probabilities, near)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

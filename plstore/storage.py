@@ -69,7 +69,7 @@ def arrow_filesystem(path: Path) -> "pyarrow.fs.FileSystem":
 
     if not is_remote(path):
         return LocalFileSystem()
-    return PyFileSystem(FSSpecHandler(_fs(path)))
+    return PyFileSystem(FSSpecHandler(fsspec_filesystem(path)))
 
 
 def arrow_path(path: Path | str) -> str:
@@ -100,7 +100,7 @@ def create_once(path: Path, data: bytes) -> bool:
     """
     try:
         if is_remote(path):
-            with _fs(path).open(str(path), "xb") as file:  # If-None-Match: *
+            with fsspec_filesystem(path).open(str(path), "xb") as file:  # If-None-Match: *
                 file.write(data)
         else:
             _write_locally(path, data, once=True)
@@ -188,7 +188,7 @@ def files_below(folder: Path) -> Iterator[FileEntry]:
 
 
 def _objects_below(folder: Path) -> Iterator[FileEntry]:
-    files = _fs(folder)
+    files = fsspec_filesystem(folder)
     files.invalidate_cache()
     prefix = arrow_path(folder).rstrip("/") + "/"
     for name, status in files.find(prefix, detail=True).items():
@@ -254,5 +254,6 @@ def get_folder(source: Path, cache: Path) -> Path:
     return local
 
 
-def _fs(path: Path) -> Any:  # noqa: ANN401  an fsspec file system, untyped
+def fsspec_filesystem(path: Path) -> Any:  # noqa: ANN401  untyped there
+    """Return the fsspec file system of a place in an object store."""
     return cast("Any", path).fs

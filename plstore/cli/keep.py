@@ -269,6 +269,7 @@ def export(
         str, typer.Option("--to", help="datasets, parquet, webdataset or folder.")
     ] = "parquet",
     split: Annotated[str, typer.Option(help="Of a teacher's labels.")] = "unlabeled",
+    as_of: AsOfOption = None,
     format_: FormatOption = "table",
 ) -> None:
     """Write a view, or a teacher's labels with their images, for other tools.
@@ -279,7 +280,7 @@ def export(
     """
     from plstore.exchange import export_labels, export_view
     from plstore.report.progress import Display
-    from plstore.store import find_label_sets, open_view
+    from plstore.store import find_label_sets, open_view, resolve
     from plstore.store import open as open_store
 
     opened = open_store(store)
@@ -293,11 +294,20 @@ def export(
             view = open_view(opened, name, wanted)
             done = export_view(view, folder, kind, on_images=advance)  # type: ignore[arg-type]  # checked there
         else:
-            sets = find_label_sets(opened, name, iteration=wanted)
+            pins = resolve(opened, as_of)
+            version = pins["soft_labels"]
+            sets = find_label_sets(opened, name, iteration=wanted, version=version)
             found = [s for s in sets if s.split == split]
             if not found:
                 raise InputError(f"teacher {name!r} has no labels of split {split!r}")
-            done = export_labels(opened, found[0], folder, kind, on_images=advance)  # type: ignore[arg-type]  # checked there
+            done = export_labels(
+                opened,
+                found[0],
+                folder,
+                kind,  # type: ignore[arg-type]  # checked there
+                pins=pins,
+                on_images=advance,
+            )
     print_rows(
         [{"folder": str(done.folder), "images": done.num_images, "files": done.files}], format_
     )

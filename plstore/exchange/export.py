@@ -81,12 +81,25 @@ def export_labels(
     folder: Path,
     kind: Kind,
     *,
-    version: int | None = None,
+    pins: Mapping[str, int] | None = None,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> Exported:
-    """Write all images of a label set with the teacher's distribution of each."""
+    """Write all images of a label set with the teacher's distribution of each.
+
+    Args:
+        store: The store.
+        label_set: What to write.
+        folder: New, or empty.
+        kind: As for `export_view`.
+        pins: Version by table, as `plstore.store.resolve` returns; the newest unless given.
+        on_images: Called with the number of images just written.
+
+    Raises:
+        InputError: If there are no such labels, or as for `export_view`.
+    """
     table = store.table("soft_labels")
-    shards = table.shards(version, label_set.partition)
+    pins = resolve(store) if pins is None else pins
+    shards = table.shards(pins["soft_labels"], label_set.partition)
     if not shards:
         raise InputError(f"{store.root} has no labels {label_set}")
     teachers = store.table("teachers").read().to_pylist()
@@ -100,9 +113,8 @@ def export_labels(
         if about
         else {"teacher_id": label_set.teacher_id},
         "counts": {"labels": sum(shard.num_rows for shard in shards)},
-        "reads": {"soft_labels": table.version() if version is None else version},
+        "reads": {name: pins[name] for name in ("images", "soft_labels")},
     }
-    images_version = resolve(store)["images"]
 
     def batches() -> Iterator[pa.RecordBatch]:
         for shard in shards:
@@ -112,7 +124,7 @@ def export_labels(
             count = rows.num_rows
             rows = rows.append_column("kind", pa.repeat(pa.scalar("pseudo"), count))
             rows = rows.append_column("copies", pa.repeat(pa.scalar(1, pa.int32()), count))
-            yield from attach_images(store, rows.sort_by("sample_id"), version=images_version)
+            yield from attach_images(store, rows.sort_by("sample_id"), version=pins["images"])
 
     return _export(store, batches(), folder, kind, card, on_images)
 

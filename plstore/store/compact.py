@@ -8,8 +8,9 @@ from plstore.fingerprint import value_hash
 from plstore.store.labels import SHARD_IDS
 
 if TYPE_CHECKING:
+    from plstore.store.shard import Shard
     from plstore.store.store import Store
-    from plstore.store.table import Shard, Table
+    from plstore.store.table import Table
 
 _SHARD_ROWS = 8192
 _SHARD_BYTES = 256 << 20

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from plstore import storage
 from plstore.fingerprint import value_hash
 from plstore.store.parquet import statistics
-from plstore.store.table import ERASURES, Shard
+from plstore.store.shard import Shard
+from plstore.store.table import ERASURES
 from plstore.store.versions import pinned
 
 if TYPE_CHECKING:

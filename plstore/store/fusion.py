@@ -12,8 +12,8 @@ from plstore.errors import InputError
 from plstore.store.labels import SHARD_IDS, LabelBatch, LabelSet, write_labels
 
 if TYPE_CHECKING:
+    from plstore.store.shard import Shard
     from plstore.store.store import Store
-    from plstore.store.table import Shard
 
 Method = Literal["arithmetic", "geometric"]
 Floats = npt.NDArray[np.float32]

@@ -12,7 +12,8 @@ import pyarrow as pa
 from plstore.codec import Codec, encode
 from plstore.errors import InputError
 from plstore.schema import TABLES
-from plstore.store.table import PartitionValues, Shard
+from plstore.store.shard import Shard
+from plstore.store.table import PartitionValues
 
 if TYPE_CHECKING:
     from plstore.store.store import Store

@@ -26,6 +26,14 @@ from plstore.errors import CommitConflictError, StoreError, StoreNotFoundError
 from plstore.fingerprint import content_hash
 from plstore.schema import Profile, TableSpec
 from plstore.store.parquet import parquet_bytes, statistics
+from plstore.store.shard import (
+    Shard,
+    add_action,
+    locks,
+    partition_of,
+    remove_action,
+    shards_of,
+)
 
 _YEARS = "interval 3650 days"
 _LINEAGE = "plstore.lineage"
@@ -40,32 +48,6 @@ SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
 
 PartitionValues = Mapping[str, str | int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """A Parquet file of a table: written, and committed or not."""
-
-    path: str
-    """Relative to the table's folder."""
-    size_bytes: int
-    partition: Mapping[str, str]
-    stats: Mapping[str, Any]
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the file."""
-        return int(self.stats["numRecords"])
-
-    @property
-    def first_id(self) -> int:
-        """The lowest sample id; -1 where the table has none."""
-        return int(self.stats.get("minValues", {}).get("sample_id", -1))
-
-    @property
-    def last_id(self) -> int:
-        """The highest sample id; -1 where the table has none."""
-        return int(self.stats.get("maxValues", {}).get("sample_id", -1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,10 +197,10 @@ class Table:
             if beside is not None:
                 self._check_beside(delta, shards, beside)
             if removed or beside is not None:
-                transactions += _locks([*shards, *removed])
+                transactions += locks([*shards, *removed])
             actions: list[AddAction | RemoveAction] = [
-                *(_add(shard, data_change=data_change) for shard in shards),
-                *(_remove(shard, data_change=data_change) for shard in removed),
+                *(add_action(shard, data_change=data_change) for shard in shards),
+                *(remove_action(shard, data_change=data_change) for shard in removed),
             ]
             properties = CommitProperties(
                 custom_metadata={
@@ -247,7 +229,7 @@ class Table:
         """Return the shards that a commit takes from the snapshot, if they are still in it."""
         if not (replace or remove):
             return []
-        there = {shard.path: shard for shard in _shards_of(delta)}
+        there = {shard.path: shard for shard in shards_of(delta)}
         if gone := [shard.path for shard in remove if shard.path not in there]:
             raise CommitConflictError(
                 f"another writer rewrote {len(gone)} files of {self.spec.name!r}, such as "
@@ -255,8 +237,8 @@ class Table:
             )
         removed = {shard.path: shard for shard in remove}
         if replace:
-            partitions = {_partition(shard) for shard in shards}
-            removed |= {p: s for p, s in there.items() if _partition(s) in partitions}
+            partitions = {partition_of(shard) for shard in shards}
+            removed |= {p: s for p, s in there.items() if partition_of(s) in partitions}
         added = {shard.path for shard in shards}
         return [shard for path, shard in removed.items() if path not in added]
 
@@ -264,10 +246,10 @@ class Table:
         self, delta: DeltaTable, shards: Collection[Shard], beside: Collection[Shard]
     ) -> None:
         known = {shard.path for shard in beside} | {shard.path for shard in shards}
-        for found in _shards_of(delta):
+        for found in shards_of(delta):
             for shard in shards:
                 meets = found.first_id <= shard.last_id and shard.first_id <= found.last_id
-                same = _partition(found) == _partition(shard)
+                same = partition_of(found) == partition_of(shard)
                 if meets and same and found.path not in known:
                     raise CommitConflictError(
                         f"another writer committed {found.path} of {self.spec.name!r} at the "
@@ -368,7 +350,7 @@ class Table:
             partition: Values of some partition columns; files of others are left out.
         """
         wanted = {key: str(value) for key, value in (partition or {}).items()}.items()
-        found = [s for s in _shards_of(self._delta(version)) if wanted <= s.partition.items()]
+        found = [s for s in shards_of(self._delta(version)) if wanted <= s.partition.items()]
         if version is not None and self.erased:
             found = list(self._after_erasure(found))
         return sorted(found, key=lambda s: (sorted(s.partition.items()), s.first_id, s.path))
@@ -448,61 +430,3 @@ class Table:
                 operation=str(entry["operation"]),
                 lineage=json.loads(entry.get(_LINEAGE, "{}")),
             )
-
-
-def _shards_of(delta: DeltaTable) -> list[Shard]:
-    shards = []
-    for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
-        bounds = {key: action.get(f"{key}.sample_id") for key in ("min", "max")}
-        stats: dict[str, Any] = {"numRecords": action["num_records"]}
-        if None not in bounds.values():
-            stats |= {f"{key}Values": {"sample_id": value} for key, value in bounds.items()}
-        partition = {
-            name.removeprefix("partition."): str(value)
-            for name, value in action.items()
-            if name.startswith("partition.")
-        }
-        size = action["size_bytes"]
-        shards.append(
-            Shard(path=action["path"], size_bytes=size, partition=partition, stats=stats)
-        )
-    return shards
-
-
-def _partition(shard: Shard) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(shard.partition.items()))
-
-
-def _locks(shards: Collection[Shard]) -> list[Transaction]:
-    """Return what makes two commits that rewrite one partition at once conflict.
-
-    delta-rs lets two commits remove the same file, but not record the same transaction.
-    """
-    partitions = sorted({_partition(shard) for shard in shards})
-    names = ["/".join(f"{key}={value}" for key, value in p) or "all" for p in partitions]
-    return [Transaction(f"rewrite-{name}", 1) for name in names]
-
-
-def _now_milliseconds() -> int:
-    return int(datetime.now(UTC).timestamp() * 1000)
-
-
-def _add(shard: Shard, *, data_change: bool) -> AddAction:
-    return AddAction(
-        path=shard.path,
-        size=shard.size_bytes,
-        partition_values=dict(shard.partition),
-        modification_time=_now_milliseconds(),
-        data_change=data_change,
-        stats=json.dumps(shard.stats),
-    )
-
-
-def _remove(shard: Shard, *, data_change: bool) -> RemoveAction:
-    return RemoveAction(
-        shard.path,
-        data_change=data_change,
-        deletion_timestamp=_now_milliseconds(),
-        size=shard.size_bytes,
-        partition_values=dict(shard.partition),
-    )

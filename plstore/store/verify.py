@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,15 @@ import pyarrow.parquet as pq
 
 from plstore import storage
 from plstore.errors import PlstoreError
-from plstore.fingerprint import content_hash
+from plstore.fingerprint import content_hash, file_hash
 from plstore.schema import ACCEPTED
 from plstore.store.versions import tags, view_pins
 from plstore.store.views import open_view
 
 if TYPE_CHECKING:
+    from plstore.store.shard import Shard
     from plstore.store.store import Store
-    from plstore.store.table import Shard, Table
+    from plstore.store.table import Table
 
 _ROUNDING = 2.0**-9
 _SUM_TOLERANCE = 5e-3
@@ -50,8 +51,8 @@ def verify(
     Checked are, of the newest snapshot and of every pinned one: that files are there, with the
     size of the log and the hash of their name; rows counts; sample ids unique and ascending in
     a file; distributions that sum to 1 and whose argmax is `class_id`; hashes of stored images;
-    labels, decisions and view rows of images that are there; views with all their rows; and
-    files that nothing names.
+    labels, decisions and view rows of images that are there; views with all their rows; weights
+    of teachers with the hash that was kept; and files that nothing names.
     """
     problems: list[Problem] = []
     pins = _pins(store, problems)
@@ -60,6 +61,7 @@ def verify(
     bad = {problem.where for problem in problems}
     problems += _verify_references(store, bad)
     problems += _verify_views(store)
+    problems += _verify_checkpoints(store)
     return sorted(set(problems))
 
 
@@ -305,7 +307,7 @@ def _verify_views(store: "Store") -> Iterator[Problem]:
             )
 
 
-def verify_teachers(store: "Store", file_hash: Callable[[Any], str]) -> Iterator[Problem]:
+def _verify_checkpoints(store: "Store") -> Iterator[Problem]:
     """Yield teachers whose checkpoint is gone or changed."""
     for row in store.table("teachers").read().to_pylist():
         if not row["checkpoint"] or not row["checkpoint_hash"]:

@@ -18,8 +18,9 @@ from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
 from plstore.store.table import Claim
 
 if TYPE_CHECKING:
+    from plstore.store.shard import Shard
     from plstore.store.store import Store
-    from plstore.store.table import PartitionValues, Shard
+    from plstore.store.table import PartitionValues
 
 _NAME = re.compile(r"[a-z0-9_-]+")
 _SHARD_ROWS = 8192

@@ -88,15 +88,14 @@ def test_gaps_with_the_same_bounds_are_not_taken_for_the_same_ids(store: Store) 
     assert as_dict(store, "a", "b") == expected(old, new)
 
 
-def test_many_classes_are_summed_without_a_table_of_all_pairs(
+def test_ranges_of_which_some_line_up_are_summed(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plstore.store import labels
 
     module = sys.modules["plstore.store.diff"]
     monkeypatch.setattr(labels, "SHARD_IDS", 16)
-    for name in ("_DENSE_PAIRS", "_PENDING_PAIRS"):
-        monkeypatch.setattr(module, name, 2)
+    monkeypatch.setattr(module, "_PENDING_ROWS", 2)
     old = put(store, "a", 1, list(range(12, 72)), 1)
     new = put(store, "b", 2, list(range(12, 70)), 2)
 

@@ -13,6 +13,7 @@ import pytest
 import plstore
 from plstore.errors import CommitConflictError, StoreError
 from plstore.loaders.imageset import open_view_images
+from plstore.query import run_query
 from plstore.schema import TABLES
 from plstore.store import (
     ImageRecord,
@@ -202,6 +203,9 @@ def test_a_deleted_image_is_nowhere_and_its_bytes_go_with_gc(store: Store) -> No
     assert held_bytes(store, data) == []
     assert (erased.num_images, erased.views) == (1, ("v@1",))
     assert erased.rows_by_table["soft_labels"] == 1
+    assert run_query(store, "audit/views_with_deletions").to_pylist() == [
+        {"view": "v", "version": 1, "num_images": view.record.num_images, "num_deleted": 1}
+    ]
     assert victim not in ids
     assert again.num_deleted == 1
     assert verify(store) == []

@@ -1,0 +1,99 @@
+"""Files of a table, as what they are here and as actions of a Delta commit."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from deltalake import DeltaTable, Transaction
+from deltalake.transaction import AddAction, RemoveAction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A Parquet file of a table: written, and committed or not."""
+
+    path: str
+    """Relative to the table's folder."""
+    size_bytes: int
+    partition: Mapping[str, str]
+    stats: Mapping[str, Any]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the file."""
+        return int(self.stats["numRecords"])
+
+    @property
+    def first_id(self) -> int:
+        """The lowest sample id; -1 where the table has none."""
+        return int(self.stats.get("minValues", {}).get("sample_id", -1))
+
+    @property
+    def last_id(self) -> int:
+        """The highest sample id; -1 where the table has none."""
+        return int(self.stats.get("maxValues", {}).get("sample_id", -1))
+
+
+def shards_of(delta: DeltaTable) -> list[Shard]:
+    """Return the files of a snapshot."""
+    shards = []
+    for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
+        bounds = {key: action.get(f"{key}.sample_id") for key in ("min", "max")}
+        stats: dict[str, Any] = {"numRecords": action["num_records"]}
+        if None not in bounds.values():
+            stats |= {f"{key}Values": {"sample_id": value} for key, value in bounds.items()}
+        partition = {
+            name.removeprefix("partition."): str(value)
+            for name, value in action.items()
+            if name.startswith("partition.")
+        }
+        size = action["size_bytes"]
+        shards.append(
+            Shard(path=action["path"], size_bytes=size, partition=partition, stats=stats)
+        )
+    return shards
+
+
+def partition_of(shard: Shard) -> tuple[tuple[str, str], ...]:
+    """Return the partition of a shard, to compare it."""
+    return tuple(sorted(shard.partition.items()))
+
+
+def locks(shards: Collection[Shard]) -> list[Transaction]:
+    """Return what makes two commits that rewrite one partition at once conflict.
+
+    delta-rs lets two commits remove the same file, but not record the same transaction.
+    """
+    partitions = sorted({partition_of(shard) for shard in shards})
+    names = ["/".join(f"{key}={value}" for key, value in p) or "all" for p in partitions]
+    return [Transaction(f"rewrite-{name}", 1) for name in names]
+
+
+def _now_milliseconds() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)
+
+
+def add_action(shard: Shard, *, data_change: bool) -> AddAction:
+    """Return what puts a shard into the snapshot."""
+    return AddAction(
+        path=shard.path,
+        size=shard.size_bytes,
+        partition_values=dict(shard.partition),
+        modification_time=_now_milliseconds(),
+        data_change=data_change,
+        stats=json.dumps(shard.stats),
+    )
+
+
+def remove_action(shard: Shard, *, data_change: bool) -> RemoveAction:
+    """Return what takes a shard from the snapshot."""
+    return RemoveAction(
+        shard.path,
+        data_change=data_change,
+        deletion_timestamp=_now_milliseconds(),
+        size=shard.size_bytes,
+        partition_values=dict(shard.partition),
+    )
