@@ -126,6 +126,7 @@ def write_until_killed(path: Path, writer: int, journal: Path, last: int) -> Non
             file.write("\n")  # killed while it noted: that piece is done again
         number = done
         while number < last:
+            journal.with_name(f"now-{writer}").write_text(_KINDS[number % len(_KINDS)])
             try:
                 note = work(store, writer, number)
             except CommitConflictError as error:  # told clearly: tried again
@@ -150,6 +151,7 @@ def kill_writers(folder: Path, kills: int, on_kills: Callable[[int], None]) -> d
     endless = 10**9
     writers = {w: _start(path, w, endless) for w in range(NUM_WRITERS)}
     killed = failed = 0
+    caught: Counter[str] = Counter()
     while killed < kills:
         for process in writers.values():
             if process.stdout is not None and process.stdout.readline() != "ready\n":
@@ -162,6 +164,9 @@ def kill_writers(folder: Path, kills: int, on_kills: Callable[[int], None]) -> d
                 print(process.communicate()[1][-2000:], file=sys.stderr)
             process.send_signal(signal.SIGKILL)
             process.communicate()
+            now = folder / f"now-{writer}"
+            caught[f"killed_in_{now.read_text() if now.is_file() else 'start'}"] += 1
+            now.unlink(missing_ok=True)
             killed += 1
             on_kills(killed)
             if killed < kills:
@@ -170,7 +175,7 @@ def kill_writers(folder: Path, kills: int, on_kills: Callable[[int], None]) -> d
     for process in writers.values():
         process.kill()
         process.communicate()
-    return _finish(folder, killed, failed)
+    return {**_finish(folder, killed, failed), **caught}
 
 
 def _finish(folder: Path, killed: int, failed: int) -> dict[str, float]:

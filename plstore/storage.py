@@ -205,6 +205,18 @@ def folder_bytes(path: Path) -> int:
     return sum(file.size_bytes for file in files_below(path))
 
 
+def modified(path: Path) -> datetime | None:
+    """Return when a file was written, None where there is none."""
+    try:
+        if is_remote(path):
+            status = fsspec_filesystem(path).info(str(path), refresh=True)
+            found: datetime = status.get("LastModified") or datetime.now(UTC)
+            return found
+        return datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
+    except FileNotFoundError:
+        return None
+
+
 def delete_file(path: Path) -> None:
     """Delete a file; one that is gone already is no error."""
     path.unlink(missing_ok=True)
@@ -233,8 +245,7 @@ def put_folder(local: Path, target: Path) -> None:
         return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(staging, ignore_errors=True)
+        staging = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
         shutil.copytree(local, staging)
         shutil.rmtree(target, ignore_errors=True)
         staging.rename(target)

@@ -54,6 +54,8 @@ def main() -> None:
         wanted = ["images,labeled,accepted,,2", "images,unlabeled,accepted,,2"]
         if found != wanted:
             raise SystemExit(f"the wheel answered {found}; wanted {wanted}")
+        for verb in (("tag", "first"), ("compact",), ("gc",), ("verify",), ("info",)):
+            run(plstore, *verb, "--store", "s", cwd=home)
         refused = subprocess.run(
             [plstore, "run", "fashion_mnist"],
             cwd=home,

@@ -17,6 +17,7 @@ from PIL import Image
 
 import plstore
 from plstore.errors import MissingExtraError, StoreError
+from plstore.query import diff
 from plstore.storage import create_once, location
 from plstore.store import Store, add_tag, collect, compact, erase, import_images, tags, verify
 from tests.conftest import CLASS_NAMES, give_labels, make_records
@@ -109,6 +110,15 @@ def test_upkeep_works_in_a_bucket(remote: Store) -> None:
     assert {item.reason for item in gone} == {"never_committed", "erased"}
     assert held == []
     assert verify(remote) == []
+
+
+def test_iterations_are_compared_in_a_bucket(remote: Store) -> None:
+    first = give_labels(remote)
+    give_labels(remote, "t1", 2, probabilities=np.roll(first, 1, axis=1))
+    rows = diff(remote, "1", "2").to_pylist()
+
+    assert {row["change"] for row in rows} == {"flipped"}
+    assert sum(row["images"] for row in rows) == 60
 
 
 def test_a_name_is_given_once_in_a_bucket(url: str) -> None:

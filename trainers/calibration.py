@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from plstore.codec import decode
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
-from plstore.store import LabelSet, Store, at_temperature
+from plstore.store import LabelSet, Store, at_temperature, corrected_labels
 
 _BINS = 15
 _BOUNDS = (np.log(0.05), np.log(20.0))
@@ -93,7 +93,11 @@ def _validation(
         labels["sample_id"].to_numpy(), images["sample_id"].to_numpy(), return_indices=True
     )
     coded = labels["label"].combine_chunks().take(pa.array(at_labels))
-    classes = images["label"].to_numpy()[at_images].astype(np.int64)
+    corrected = corrected_labels(store)
+    ids = images["sample_id"].to_pylist()
+    known = zip(ids, images["label"].to_pylist(), strict=True)
+    truth = np.array([corrected.get(n, label) for n, label in known], np.int64)
+    classes = truth[at_images]
     return decode(coded, len(store.class_names)), classes
 
 
@@ -113,5 +117,6 @@ def _keep(store: Store, teacher_id: str, iteration: int, calibration: Calibratio
         {"run": teacher_id, "step": iteration, "name": f"calibration/{name}", "value": float(v)}
         for name, v in asdict(calibration).items()
     ]
-    identity = value_hash({"teacher": teacher_id, "values": asdict(calibration)})
+    what = {"teacher": teacher_id, "iteration": iteration, "values": asdict(calibration)}
+    identity = value_hash(what)
     store.append("runs", rows, identity=f"calibration-{identity}", step="calibrate")

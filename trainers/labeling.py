@@ -1,5 +1,6 @@
 """Labeling on its own: with a teacher of the store, or with a model that someone brings."""
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ import pyarrow.compute as pc
 import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
-from plstore.exchange.predictions import class_order
-from plstore.fingerprint import canonical_json, content_hash, value_hash
+from plstore.fingerprint import canonical_json, content_hash, file_hash, value_hash
 from plstore.loaders.imageset import ImageSet, write_images
 from plstore.schema import ACCEPTED
 from plstore.store import (
@@ -26,15 +26,17 @@ from plstore.store import (
     LabelSet,
     Shard,
     Store,
+    Table,
     check_teacher_id,
     commit_labels,
     image_bytes,
     write_labels,
 )
 from trainers.inference import probabilities
-from trainers.model import Bundle, check_weights, fetch_bundle, keep_bundle, load_bundle
+from trainers.model import Bundle, fetch_bundle, keep_bundle, load_bundle
 
 _BATCH = 1024
+_BATCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +77,12 @@ def add_teacher(store: Store, teacher_id: str, checkpoint: str, *, device: str) 
     """
     check_teacher_id(teacher_id)
     bundle = load_bundle(Path(checkpoint), device=device)
-    class_order(store, bundle.class_names)
+    _check_classes(store, bundle)
+    brought = file_hash(bundle.folder / "model.safetensors")
+    if (kept := _brought_before(store, teacher_id, brought)) is not None:
+        return kept
     architecture = str(getattr(bundle.network, "pretrained_cfg", {}).get("architecture", ""))
-    name, digest = _kept(store, teacher_id, bundle)
+    name, digest = keep_bundle(store, teacher_id, bundle.network, bundle.format)
     row = {
         "teacher_id": teacher_id,
         "iteration": 0,
@@ -86,37 +91,41 @@ def add_teacher(store: Store, teacher_id: str, checkpoint: str, *, device: str) 
         "checkpoint": name,
         "checkpoint_hash": digest,
         "preprocessing": canonical_json(vars(bundle.format)),
-        "metrics": "{}",
+        "metrics": canonical_json({"brought": brought}),
         "code_version": plstore.__version__,
         "created_at": datetime.now(UTC),
     }
-    store.append("teachers", [row], identity=f"imported-{teacher_id}-{digest}", step="label")
+    store.append("teachers", [row], identity=f"imported-{teacher_id}-{brought}", step="label")
     return digest
 
 
-def _kept(store: Store, teacher_id: str, bundle: Bundle) -> tuple[str, str]:
+def _brought_before(store: Store, teacher_id: str, brought: str) -> str | None:
+    """Return the hash of the weights that are kept of a model that was brought before."""
     rows = _teachers(store, teacher_id)
-    weights = next(bundle.folder.glob("model.safetensors"))
-    digest = content_hash(weights.read_bytes())
-    if rows:
-        if rows[-1]["checkpoint_hash"] != digest:
-            raise InputError(
-                f"{store.root} has another teacher named {teacher_id!r}; name this one "
-                "otherwise"
-            )
-        check_weights(store.checkpoint(rows[-1]["checkpoint"]), digest)
-        return rows[-1]["checkpoint"], digest
-    ordered = _in_store_order(store, bundle)
-    return keep_bundle(store, teacher_id, ordered.network, ordered.format)
+    if not rows:
+        return None
+    if json.loads(rows[-1]["metrics"] or "{}").get("brought") != brought:
+        raise InputError(
+            f"{store.root} has another teacher named {teacher_id!r}; name this one otherwise"
+        )
+    return str(rows[-1]["checkpoint_hash"])
 
 
-def _in_store_order(store: Store, bundle: Bundle) -> Bundle:
-    if tuple(bundle.class_names) == store.class_names:
-        return bundle
+def _check_classes(store: Store, bundle: Bundle) -> None:
+    ours, theirs = store.class_names, bundle.class_names
+    if ours == theirs:
+        return
+    if set(ours) == set(theirs):
+        raise InputError(
+            f"the classes of {bundle.folder} are in another order than the store's: "
+            f"{', '.join(theirs[:5])}, not {', '.join(ours[:5])}. Save it with its outputs in "
+            "that order"
+        )
+    sides = ((theirs, ours), (ours, theirs))
+    only = [", ".join(sorted(set(a) - set(b))) or "none" for a, b in sides]
     raise InputError(
-        f"the classes of {bundle.folder} are in another order than the store's: "
-        f"{', '.join(bundle.class_names[:5])}, not {', '.join(store.class_names[:5])}. Save it "
-        "with its outputs in that order"
+        f"the classes of {bundle.folder} are not the store's: only the model has {only[0]}, "
+        f"only the store has {only[1]}"
     )
 
 
@@ -146,6 +155,7 @@ def label_missing(
             f"{', '.join(known) or 'none'}. --checkpoint brings one"
         )
     teacher = rows[-1]
+    _check_settings(store, labeling)
     folder = fetch_bundle(store, teacher["checkpoint"], teacher["checkpoint_hash"])
     bundle = load_bundle(folder, device=labeling.device)
     counts = dict.fromkeys(labeling.splits, 0)
@@ -154,7 +164,11 @@ def label_missing(
             iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
         )
         for ids, beside in missing_labels(store, labeling, split):
-            what = {"set": vars(label_set), "ids": content_hash(ids.tobytes())}
+            what = {
+                "set": vars(label_set),
+                "ids": content_hash(ids.tobytes()),
+                "beside": [shard.path for shard in beside],
+            }
             identity = value_hash(what)
             batches = _batches(store, labeling, bundle, ids, on_images)
             commit_labels(
@@ -168,6 +182,29 @@ def label_missing(
             )
             counts[split] += len(ids)
     return counts
+
+
+def _check_settings(store: Store, labeling: Labeling) -> None:
+    """Stop rather than add labels of other settings to those that there are."""
+    wanted = _settings(labeling)
+    for commit in store.table("soft_labels").history():
+        found = {name: commit.lineage.get(name) for name in wanted}
+        same_set = all(found[name] == wanted[name] for name in ("teacher_id", "iteration"))
+        if commit.lineage.get("step") == "label" and same_set and found != wanted:
+            raise InputError(
+                f"{labeling.teacher_id!r} has labeled iteration {labeling.iteration} with "
+                f"temperature {found['temperature']} and codec {found['codec']}; now "
+                f"{wanted['temperature']} and {wanted['codec']}. Name another --iteration"
+            )
+
+
+def _settings(labeling: Labeling) -> dict[str, Any]:
+    return {
+        "teacher_id": labeling.teacher_id,
+        "iteration": labeling.iteration,
+        "temperature": labeling.temperature,
+        "codec": labeling.codec.as_json(),
+    }
 
 
 def count_missing(store: Store, labeling: Labeling) -> int:
@@ -213,7 +250,7 @@ def _overlapping(shards: Sequence[Shard], block: int) -> list[Shard]:
 
 
 def _ids(
-    table: "plstore.store.Table", shards: Sequence[Shard], split: str | None, block: int
+    table: Table, shards: Sequence[Shard], split: str | None, block: int
 ) -> npt.NDArray[np.int64]:
     where = pc.field("sample_id") >= block * SHARD_IDS
     where &= pc.field("sample_id") < (block + 1) * SHARD_IDS
@@ -227,10 +264,8 @@ def _ids(
 def _lineage(store: Store, labeling: Labeling, teacher: dict[str, Any]) -> dict[str, Any]:
     return {
         "step": "label",
-        "teacher_id": labeling.teacher_id,
+        **_settings(labeling),
         "checkpoint_hash": teacher["checkpoint_hash"],
-        "temperature": labeling.temperature,
-        "codec": labeling.codec.as_json(),
         "images_version": store.table("images").version(),
     }
 
@@ -244,19 +279,16 @@ def _batches(
 ) -> Iterator[LabelBatch]:
     table = store.table("images")
     shards = _overlapping(table.shards(), int(ids[0]) // SHARD_IDS)
-    for start in range(0, len(ids), _BATCH):
-        wanted = ids[start : start + _BATCH]
+    for wanted in _portions(table, shards, ids):
         near = [s for s in shards if s.first_id <= wanted[-1] and s.last_id >= wanted[0]]
         rows = table.dataset_of(near).to_table(
             columns=["width", "height", *IMAGE_COLUMNS],
             filter=pc.field("sample_id").isin(pa.array(wanted)),
         )
-        (batch,) = rows.sort_by("sample_id").combine_chunks().to_batches()
-        sizes = zip(batch["width"].to_pylist(), batch["height"].to_pylist(), strict=True)
-        data = image_bytes(batch).to_pylist()
+        rows = rows.sort_by("sample_id").combine_chunks()
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch, "images.arrow")
-            write_images(path, [(d, w, h) for d, (w, h) in zip(data, sizes, strict=True)])
+            write_images(path, _images(rows))
             images = ImageSet(path, len(store.class_names))
             found = [
                 probs.numpy()
@@ -269,3 +301,27 @@ def _batches(
                 )
             ]
         yield LabelBatch(sample_ids=wanted, probabilities=np.concatenate(found))
+
+
+def _images(rows: pa.Table) -> Iterator[tuple[bytes, int, int]]:
+    for batch in rows.to_batches():
+        sizes = (batch["width"].to_pylist(), batch["height"].to_pylist())
+        yield from zip(image_bytes(batch).to_pylist(), *sizes, strict=True)
+
+
+def _portions(
+    table: Table, shards: Sequence[Shard], ids: npt.NDArray[np.int64]
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield ids of up to 1,024 images and 64 MiB."""
+    rows = table.dataset_of(shards).to_table(
+        columns=["sample_id", "num_bytes"],
+        filter=pc.field("sample_id").isin(pa.array(ids)),
+    )
+    rows = rows.sort_by("sample_id")
+    start, num_bytes = 0, 0
+    for end, size in enumerate(rows["num_bytes"].fill_null(0).to_pylist()):
+        if end > start and (end - start == _BATCH or num_bytes + size > _BATCH_BYTES):
+            yield ids[start:end]
+            start, num_bytes = end, 0
+        num_bytes += size
+    yield ids[start:]

@@ -16,7 +16,7 @@ import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.exchange import Source
-from plstore.fingerprint import canonical_json
+from plstore.fingerprint import canonical_json, value_hash
 from plstore.loaders import open_split
 from plstore.query import Selection, run_query, saved_query, select, select_labeled
 from plstore.report.progress import Display
@@ -30,6 +30,7 @@ from plstore.store import (
     find_view,
     import_images,
     pin,
+    unpin,
     write_labels,
 )
 from trainers.inference import accuracy, label_batches
@@ -65,7 +66,21 @@ class Run:
     @cached_property
     def steps(self) -> list[Step]:
         """The steps, in order."""
-        return plan_steps(self.recipe, self.source, self.decisions)
+        return plan_steps(self.recipe, self.source, self._decided())
+
+    def _decided(self) -> str:
+        """Return a hash of what people decided: it stays when a table is compacted."""
+        if not self.store.root.exists():
+            return value_hash({})
+        rows = {
+            name: sorted(
+                canonical_json({k: str(v) for k, v in row.items()})
+                for row in self.store.table(name).read(version=version).to_pylist()
+            )
+            for name, version in self.decisions.items()
+            if self.store.table(name).root.exists()
+        }
+        return value_hash({name: found for name, found in rows.items() if found})
 
     def execute(self) -> dict[str, Outputs]:
         """Do every step that is not done yet; return the outputs of all, by name.
@@ -314,9 +329,13 @@ class Run:
             identity=step.key,
             as_of={**needs[0]["pins"], **self.decisions},
         )
+        unpin(self.store, self._label_key(step))  # the view pins the same
         counts = dict(view.record.counts)
         self._say_counts(counts)
         return {"view": step.key, "teacher_id": needs[0]["teacher_id"], "counts": counts}
+
+    def _label_key(self, step: Step) -> str:
+        return next(other.key for other in self.steps if other.name == step.needs[0])
 
     def _say_counts(self, counts: Mapping[str, Any]) -> None:
         dropped = ", ".join(f"{reason} {n}" for reason, n in counts["dropped"].items())

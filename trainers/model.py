@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from uuid import uuid4
 
 import timm
 import torch
@@ -139,8 +140,7 @@ def save_bundle(
     Returns:
         The hash of the weights' file.
     """
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}")
     temporary.mkdir(parents=True)
     save_for_hf(
         network.cpu().to(memory_format=torch.contiguous_format),  # safetensors wants it plain
@@ -182,7 +182,11 @@ def fetch_bundle(store: Store, name: str, digest: str) -> Path:
     Raises:
         StoreError: If they are gone, or not those that were kept.
     """
-    folder = get_folder(store.checkpoint(name), store.cache_folder("checkpoints"))
+    place, cache = store.checkpoint(name), store.cache_folder("checkpoints")
+    folder = get_folder(place, cache)
+    if is_remote(place) and file_hash(folder / _WEIGHTS) != digest:
+        shutil.rmtree(folder)  # a copy of another store of that name
+        folder = get_folder(place, cache)
     check_weights(folder, digest)
     return folder
 
@@ -209,6 +213,8 @@ def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
         crop_pct=pretrained["crop_pct"],
     )
     network = network.to(device).to(memory_format=torch.channels_last).eval()
+    if "label_names" not in config:
+        raise InputError(f"{config_path} has no label_names; wanted the model's class names")
     names = tuple(config["label_names"])
     return Bundle(folder=folder, network=network, format=format_, class_names=names)
 

@@ -74,14 +74,14 @@ class _Chain:
         return name
 
 
-def plan_steps(recipe: Recipe, source: Source, decisions: Mapping[str, int]) -> list[Step]:
+def plan_steps(recipe: Recipe, source: Source, decisions: str) -> list[Step]:
     """Return the steps of a run, in order.
 
     Args:
         recipe: What to do.
         source: The images.
-        decisions: Versions of the tables of exclusions and corrections: what a person decides
-            changes what is selected.
+        decisions: A hash of exclusions and corrections: what a person decides changes what is
+            selected, and what accuracy is measured by.
     """
     chain = _Chain()
     dump: dict[str, Any] = json.loads(recipe.model_dump_json())
@@ -93,7 +93,7 @@ def plan_steps(recipe: Recipe, source: Source, decisions: Mapping[str, int]) -> 
         {"images": source.identity, "dataset": source.dataset, "max": recipe.data.max_pixels},
         freshness=source.freshness,
     )
-    labeled = chain.add("labeled", "labeled", (imported,), {"decisions": dict(decisions)})
+    labeled = chain.add("labeled", "labeled", (imported,), {"decisions": decisions})
 
     def train(name: str, view: str, iteration: int) -> str:
         what = {
@@ -105,7 +105,9 @@ def plan_steps(recipe: Recipe, source: Source, decisions: Mapping[str, int]) -> 
             "name": name,
         }
         trained = chain.add(f"train-{name}", "train", (view,), what, iteration=iteration)
-        chain.add(f"evaluate-{name}", "evaluate", (imported, trained), {}, iteration=iteration)
+        decided = {"decisions": decisions}
+        needs = (imported, trained)
+        chain.add(f"evaluate-{name}", "evaluate", needs, decided, iteration=iteration)
         return trained
 
     teacher = train("0", labeled, 0)
@@ -121,7 +123,7 @@ def plan_steps(recipe: Recipe, source: Source, decisions: Mapping[str, int]) -> 
             f"select-{iteration}",
             "select",
             (label,),
-            {**dump["select"], "seed": recipe.seed, "sql": sql, "decisions": dict(decisions)},
+            {**dump["select"], "seed": recipe.seed, "sql": sql, "decisions": decisions},
             iteration=iteration,
         )
         teacher = train(str(iteration), chosen, iteration)

@@ -165,6 +165,10 @@ def diff(
 
     opened = open_to_read(store)
     wanted = changes.split(",")
+    if unknown := sorted(set(wanted) - {"flipped", "entered", "left", "kept"}):
+        raise typer.BadParameter(
+            f"--changes has {unknown}; wanted flipped, entered, left, kept"
+        )
     names = dict(enumerate(opened.class_names))
     rows = [
         {

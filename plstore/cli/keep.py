@@ -42,6 +42,8 @@ def tag(
     from plstore.store import add_tag, delete_tag, tags
     from plstore.store import open as open_store
 
+    if (name is None and (as_of is not None or message)) or (name and delete):
+        raise InputError("name one tag to make (with --as-of and -m), or one to --delete")
     opened = open_store(store)
     if delete is not None:
         delete_tag(opened, delete)
@@ -221,7 +223,11 @@ def correct(
     rows = chosen_rows(opened, ids=ids, file=file, query=query)
     if label is None and any("label" not in row for row in rows):
         raise InputError("no --label and no column of that name: what is their class?")
+    if label is not None and any("label" in row for row in rows):
+        raise InputError("a --label and a column of that name: which is it?")
     labels = {row["sample_id"]: str(row.get("label", label)) for row in rows}
+    if len(labels) != len(rows):
+        raise InputError(f"{len(rows)} rows for {len(labels)} images; wanted one row an image")
     count = put_right(opened, labels, who=who or getpass.getuser())
     print_rows([{"named": len(labels), "newly corrected": count}], format_)
 
@@ -289,6 +295,8 @@ def export(
         raise InputError(f"{what!r}; wanted VIEW[@VERSION] or TEACHER[@ITERATION]")
     wanted = int(number) if number else None
     views = set(opened.table("views").read(columns=["view"])["view"].to_pylist())
+    if name in views and as_of is not None:
+        raise InputError(f"view {name!r} is the same at all times; --as-of is for labels")
     with Display().task(f"export as {kind}", None) as advance:
         if name in views:
             view = open_view(opened, name, wanted)

@@ -269,9 +269,12 @@ def import_predictions(
     logits: Annotated[bool, typer.Option("--logits", help="Apply a softmax first.")] = False,
     codec: Annotated[str, typer.Option(help="topk, dense or hard.")] = "topk",
     k: Annotated[int, typer.Option(help="Classes kept.")] = 20,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put them in the place of those there are.")
+    ] = False,
     format_: FormatOption = "table",
 ) -> None:
-    """Import predictions that you have as a teacher's labels.
+    """Import predictions that you have as a teacher's labels; several files add up.
 
     Example:
       plstore import predictions probs.npy --ids names.txt --teacher clip --store pets/store
@@ -294,6 +297,7 @@ def import_predictions(
                 iteration=iteration,
                 codec=Codec(name=codec, k=k),  # type: ignore[arg-type]  # checked there
                 source=str(values),
+                replace=replace,
                 on_images=advance,
             )
         rows = [

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -32,8 +32,20 @@ IdsFileOption = Annotated[
 IdsQueryOption = Annotated[
     str | None, typer.Option("--query", help="A SELECT with a sample_id column.")
 ]
+
+
+def _check_format(format_: str) -> str:
+    """Say which formats there are before a verb does anything."""
+    if format_ not in {"table", "json", "csv"}:
+        raise typer.BadParameter(f"--format is {format_!r}; wanted table, json or csv")
+    return format_
+
+
 FormatOption = Annotated[
-    str, typer.Option("--format", help="How rows are printed: table, json or csv.")
+    str,
+    typer.Option(
+        "--format", callback=_check_format, help="How rows are printed: table, json or csv."
+    ),
 ]
 
 
@@ -73,20 +85,14 @@ def open_to_read(path: str) -> "Store":
     return open_store(path)
 
 
-def check_format(format_: str) -> "Format":
-    """Return the format, or say which there are."""
-    if format_ not in {"table", "json", "csv"}:
-        raise typer.BadParameter(f"--format is {format_!r}; wanted table, json or csv")
-    return format_  # type: ignore[return-value]  # checked above
-
-
 def print_rows(
     rows: Sequence[dict[str, Any]], format_: str, *, columns: Sequence[str] | None = None
 ) -> None:
     """Print rows on stdout."""
     from plstore.report.output import render
 
-    sys.stdout.write(render(rows, check_format(format_), columns=columns) + "\n")
+    text = render(rows, cast("Format", format_), columns=columns)
+    sys.stdout.write(text + "\n")
 
 
 def chosen_rows(

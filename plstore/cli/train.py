@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from plstore.cli.options import FormatOption, StoreOption, check_format, print_rows
+from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.errors import MissingExtraError
 from plstore.storage import location
 
@@ -66,7 +66,6 @@ def run(
       plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
       plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
     """
-    check_format(format_)
     programs = _programs()
     from plstore.report.progress import Display
     from trainers.recipe import load_recipe
@@ -118,7 +117,6 @@ def predict(
     Example:
       plstore predict new-photos --store pets/store --format csv > predictions.csv
     """
-    check_format(format_)
     programs = _programs()
     from plstore.report.progress import Display
     from plstore.store import open as open_store

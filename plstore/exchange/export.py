@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from plstore.codec import decode
-from plstore.errors import InputError
+from plstore.errors import InputError, MissingExtraError
 from plstore.store import LabelSet, Store, View, attach_images, resolve
 
 Kind = Literal["datasets", "parquet", "webdataset", "folder"]
@@ -241,15 +241,20 @@ class _DatasetWriter(_ParquetWriter):
     """Parquet first, then the library's own Arrow folder from it."""
 
     def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
+        try:
+            import datasets
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "datasets", "exchange", "exporting its data sets"
+            ) from error
         super().__init__(folder, class_names)
         self._folder = folder
+        self._library = datasets
 
     def close(self) -> None:
-        import datasets
-
         super().close()
         scratch = self._folder / ".cache"
-        data = datasets.Dataset.from_parquet(str(self._path), cache_dir=str(scratch))
+        data = self._library.Dataset.from_parquet(str(self._path), cache_dir=str(scratch))
         data.save_to_disk(self._folder)
         del data
         shutil.rmtree(self._path.parent)

@@ -79,7 +79,13 @@ def _open(name: str, split: str, streaming: bool) -> Any:  # noqa: ANN401, FBT00
         if Path(name, "dataset_dict.json").is_file():
             return datasets.load_from_disk(name)[split]
         if Path(name, "state.json").is_file():
-            return datasets.load_from_disk(name)
+            part = datasets.load_from_disk(name)
+            if split != str(part.split):
+                raise InputError(
+                    f"{name} holds one split, {part.split}; found {split!r}. Save the splits "
+                    "as a DatasetDict to import several"
+                )
+            return part
         return datasets.load_dataset(name, split=split, streaming=streaming)
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
@@ -92,6 +98,16 @@ def _count(part: Any) -> int:  # noqa: ANN401
         return len(part)
     known = (part.info.splits or {}).get(str(part.split))
     return int(known.num_examples) if known is not None else 0
+
+
+def _label(value: Any, names: Sequence[str], is_number: bool, where: str) -> str:  # noqa: ANN401, FBT001
+    known = value is not None and (not is_number or 0 <= value < len(names))
+    if not known:
+        raise InputError(
+            f"{where} has the label {value!r}, which is none of the {len(names)} classes; "
+            "import images of unknown class as unlabeled"
+        )
+    return names[value] if is_number else str(value)
 
 
 def _fingerprint(part: Any) -> str:  # noqa: ANN401
@@ -127,8 +143,7 @@ def _records(
                 data = Path(place).read_bytes() if place and Path(place).is_file() else b""
             label = None
             if ours != "unlabeled":
-                value = row[label_column]
-                label = names[value] if is_number else str(value)
+                label = _label(row[label_column], names, is_number, f"{ours} row {number}")
             on_disk = place if place and Path(place).is_file() else None
             yield ImageRecord(
                 key=_key(ours, number), split=ours, data=data, label=label, place=on_disk

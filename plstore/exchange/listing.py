@@ -1,7 +1,7 @@
 """A CSV or Parquet file that names images by path, with labels and splits if it has them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -48,8 +48,12 @@ class _Row:
 _DEFAULT = ListingColumns()
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, *, as_text: Sequence[str] = ()) -> pa.Table:
     """Read a CSV or Parquet file.
+
+    Args:
+        path: Which.
+        as_text: Columns of a CSV that are text, whatever they look like: 007 stays 007.
 
     Raises:
         InputError: If it is not there, or neither.
@@ -59,7 +63,9 @@ def read_table(path: Path) -> pa.Table:
     try:
         if path.suffix == ".parquet":
             return pq.read_table(path)
-        return pyarrow.csv.read_csv(path)
+        types = dict.fromkeys(as_text, pa.string())
+        options = pyarrow.csv.ConvertOptions(column_types=types)
+        return pyarrow.csv.read_csv(path, convert_options=options)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as CSV or Parquet: {error}") from error
 
@@ -83,7 +89,7 @@ def image_listing(
         dataset: Name of the collection in the store.
 
     Raises:
-        InputError: If a column is missing, a split is unknown, or paths repeat.
+        InputError: If a column that was named is missing, a split is unknown, or paths repeat.
     """
     rows = _rows(listing, columns)
     if validation_fraction and not any(row.split == "validation" for row in rows):
@@ -113,11 +119,16 @@ def image_listing(
 
 
 def _rows(listing: Path, columns: ListingColumns) -> list[_Row]:
-    table = read_table(listing)
+    table = read_table(listing, as_text=(columns.path, columns.label, columns.split))
     if columns.path not in table.column_names:
         raise InputError(
             f"{listing} has no column {columns.path!r}; it has {', '.join(table.column_names)}"
         )
+    for name, standard in ((columns.label, "label"), (columns.split, "split")):
+        if name != standard and name not in table.column_names:
+            raise InputError(
+                f"{listing} has no column {name!r}; it has {', '.join(table.column_names)}"
+            )
     paths = [str(path) for path in table[columns.path].to_pylist()]
     if len(set(paths)) != len(paths):
         path, count = Counter(paths).most_common(1)[0]
@@ -128,15 +139,15 @@ def _rows(listing: Path, columns: ListingColumns) -> list[_Row]:
         for name in (columns.label, columns.split)
     }
     rows = []
-    for path, label, split in zip(paths, *values.values(), strict=True):
-        name = None if label is None or label == "" else str(label)
-        where = split or ("unlabeled" if name is None else "labeled")
+    for path, *given in zip(paths, *values.values(), strict=True):
+        label, split = (None if value in {None, ""} else str(value) for value in given)
+        where = split or ("unlabeled" if label is None else "labeled")
         if where not in SPLITS:
             raise InputError(
                 f"{listing} gives {path!r} the split {where!r}; wanted one of "
                 f"{', '.join(SPLITS)}"
             )
-        rows.append(_Row(path, None if where == "unlabeled" else name, where))
+        rows.append(_Row(path, None if where == "unlabeled" else label, where))
     return rows
 
 

@@ -23,6 +23,7 @@ from plstore.schema import ACCEPTED
 from plstore.store import (
     LabelBatch,
     LabelSet,
+    Shard,
     Store,
     check_teacher_id,
     commit_labels,
@@ -46,12 +47,14 @@ class Matched:
         num_unknown: Predictions of images that are not in the store: left out.
         num_refused: Predictions of images that were not accepted at import: left out.
         counts: Images by split.
+        sample_ids: int64, of all of them.
     """
 
     splits: dict[str, Callable[[], Iterator[LabelBatch]]]
     num_unknown: int
     num_refused: int
     counts: dict[str, int]
+    sample_ids: npt.NDArray[np.int64]
 
 
 @contextmanager
@@ -72,8 +75,8 @@ def match_predictions(
             Parquet or CSV with either one column a class, named as the class, or (Parquet) one
             list column named probabilities, probs, logits or scores.
         ids: For ``.npy``: a ``.npy`` of sample ids, or a text file of one key a line.
-        id_column: Of Parquet or CSV: sample ids, or keys of images. Unless given, the first of
-            sample_id, key, path, image, id and filename.
+        id_column: Of Parquet or CSV: sample ids if it is named sample_id, else keys of images.
+            Unless given, the first of sample_id, key, path, image, id and filename.
         dataset: Of the images, where keys are not unique among data sets.
         logits: Whether a softmax is still to be applied.
 
@@ -136,7 +139,8 @@ def _from_table(
     start = 0
     for batch in batches:
         matrix[start : start + batch.num_rows] = take(batch)
-        names.append(batch[column])
+        ids = batch[column]
+        names.append(ids if column == "sample_id" else ids.cast(pa.string()))
         start += batch.num_rows
     return matrix, pa.concat_arrays(names) if names else pa.array([], pa.int64())
 
@@ -145,7 +149,7 @@ def _table_batches(path: Path) -> tuple[pa.Schema, int, Iterator[pa.RecordBatch]
     if path.suffix == ".parquet" and path.is_file():
         file = pq.ParquetFile(path)
         return file.schema_arrow, file.metadata.num_rows, file.iter_batches(_ROWS)
-    table = read_table(path)
+    table = read_table(path, as_text=_ID_COLUMNS[1:])
     return table.schema, table.num_rows, iter(table.to_batches(max_chunksize=_ROWS))
 
 
@@ -213,6 +217,7 @@ def _match(
         num_unknown=int((~known).sum()),
         num_refused=int((~accepted).sum()),
         counts=counts,
+        sample_ids=sample_ids[accepted],
     )
 
 
@@ -271,13 +276,38 @@ def keep_predictions(
     iteration: int,
     codec: Codec,
     source: str,
+    replace: bool = False,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Keep matched predictions as the labels of a teacher; return the version of `soft_labels`.
 
-    Predictions kept again replace those that this teacher had of the same iteration and split.
+    Args:
+        store: Where to.
+        matched: What `match_predictions` found.
+        teacher_id: Of these labels.
+        iteration: Of these labels.
+        codec: How they are kept.
+        source: Where they came from, for the lineage.
+        replace: Whether they take the place of those that there are of the same iteration and
+            splits. Otherwise they stand beside them, and must be of other images.
+        on_images: Called with the number of images just kept.
+
+    Raises:
+        InputError: If the teacher is of another kind, some images have its labels already, or
+            none of the predictions is of an image of the store.
     """
     check_teacher_id(teacher_id)
+    _check_teacher(store, teacher_id)
+    table = store.table("soft_labels")
+    there = [
+        shard
+        for split in matched.splits
+        for shard in table.shards(
+            partition=LabelSet(
+                iteration=iteration, teacher_id=teacher_id, split=split
+            ).partition
+        )
+    ]
     shards, prints = [], []
     for split, batches in matched.splits.items():
         label_set = LabelSet(iteration=iteration, teacher_id=teacher_id, split=split)
@@ -291,7 +321,25 @@ def keep_predictions(
             f"none of the predictions of {source} is of an accepted image of {store.root}: "
             f"{matched.num_unknown} name no image, {matched.num_refused} a refused one"
         )
-    identity = value_hash({"files": prints})
+    if not {shard.path for shard in shards} - {shard.path for shard in there}:
+        return table.version()  # the same predictions, kept before
+    if not replace:
+        _check_new(store, matched, there, teacher_id)
+    lineage = {
+        "step": "import predictions",
+        "teacher_id": teacher_id,
+        "iteration": iteration,
+        "source": source,
+        "codec": codec.as_json(),
+    }
+    what = {"new": prints, "there": [shard.path for shard in there], "replace": replace}
+    version = commit_labels(
+        store,
+        shards,
+        lineage=lineage,
+        transaction=f"predictions-{value_hash(what)}",
+        beside=None if replace else there,
+    )
     row = {
         "teacher_id": teacher_id,
         "iteration": iteration,
@@ -302,13 +350,29 @@ def keep_predictions(
         "created_at": datetime.now(UTC),
     }
     store.append("teachers", [row], identity=f"predictions-{teacher_id}", step="import")
-    lineage = {
-        "step": "import predictions",
-        "teacher_id": teacher_id,
-        "source": source,
-        "codec": codec.as_json(),
-    }
-    return commit_labels(store, shards, lineage=lineage, transaction=f"predictions-{identity}")
+    return version
+
+
+def _check_teacher(store: Store, teacher_id: str) -> None:
+    where = pc.field("teacher_id") == teacher_id
+    for row in store.table("teachers").read(where=where).to_pylist():
+        if row["role"] != "predictions":
+            raise InputError(
+                f"{store.root} has a {row['role']} named {teacher_id!r}; name these "
+                "predictions otherwise"
+            )
+
+
+def _check_new(store: Store, matched: Matched, there: Sequence[Shard], teacher_id: str) -> None:
+    if not there:
+        return
+    known = store.table("soft_labels").dataset_of(there).to_table(columns=["sample_id"])
+    both = np.intersect1d(known["sample_id"].to_numpy(), matched.sample_ids)
+    if len(both):
+        raise InputError(
+            f"{len(both)} of these images have labels by {teacher_id!r} already, such as "
+            f"sample_id {both[0]}; --replace puts these in their place"
+        )
 
 
 def _counted(
@@ -317,19 +381,3 @@ def _counted(
     for batch in batches:
         yield batch
         on_images(len(batch.sample_ids))
-
-
-def class_order(store: Store, names: Sequence[str]) -> npt.NDArray[np.intp]:
-    """Return where each class of the store stands among a model's class names.
-
-    Raises:
-        InputError: If the two do not have the same classes.
-    """
-    ours, theirs = set(store.class_names), set(names)
-    if ours != theirs or len(names) != len(theirs):
-        raise InputError(
-            f"the model's classes are not the store's: only the model has "
-            f"{', '.join(sorted(theirs - ours)) or 'none'}, only the store has "
-            f"{', '.join(sorted(ours - theirs)) or 'none'}"
-        )
-    return np.array([list(names).index(name) for name in store.class_names])

@@ -7,7 +7,7 @@ the copy.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from plstore.codec import decode
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.schema import ACCEPTED, LABEL_TYPE
-from plstore.store import IMAGE_COLUMNS, Store, View, image_bytes
+from plstore.store import IMAGE_COLUMNS, Store, View, corrected_labels, image_bytes
 
 _SCHEMA = pa.schema(
     [
@@ -33,6 +33,8 @@ _SCHEMA = pa.schema(
         pa.field("image", pa.binary()),
     ]
 )
+
+_BATCH_ROWS = 128  # images that stay in place are read a batch at a time
 
 
 class ImageSet:
@@ -103,15 +105,19 @@ def open_split(store: Store, split: str, *, version: int | None = None) -> Image
     """
     table = store.table("images")
     version = table.version() if version is None else version
-    files = value_hash({"files": [shard.path for shard in table.shards(version)]})
-    path = store.cache_folder(f"split-{split}-{version}-{files}.arrow")
+    corrected = corrected_labels(store)
+    content = {
+        "files": [shard.path for shard in table.shards(version)],
+        "corrected": sorted(corrected.items()),
+    }
+    path = store.cache_folder(f"split-{split}-{version}-{value_hash(content)}.arrow")
     if not path.is_file():
         where = (pc.field("split") == split) & (pc.field("verdict") == ACCEPTED)
         columns = ["label", "width", "height", *IMAGE_COLUMNS]
         scanner = table.dataset(version).scanner(
-            columns=columns, filter=where, use_threads=False, batch_size=1024
+            columns=columns, filter=where, use_threads=False, batch_size=_BATCH_ROWS
         )
-        _write(path, (_from_images(batch) for batch in scanner.to_batches()))
+        _write(path, (_from_images(batch, corrected) for batch in scanner.to_batches()))
     images = ImageSet(path, len(store.class_names))
     if not len(images):
         raise InputError(f"{store.root} has no accepted images of split {split!r}")
@@ -143,13 +149,14 @@ def _from_view(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.select(_SCHEMA.names).cast(_SCHEMA)
 
 
-def _from_images(batch: pa.RecordBatch) -> pa.RecordBatch:
+def _from_images(batch: pa.RecordBatch, corrected: Mapping[int, int]) -> pa.RecordBatch:
     count = batch.num_rows
+    labels = zip(batch["sample_id"].to_pylist(), batch["label"].to_pylist(), strict=True)
     return pa.record_batch(
         [
             batch["sample_id"],
             pa.repeat(pa.scalar("labeled"), count),
-            batch["label"],
+            pa.array([corrected.get(n, label) for n, label in labels], pa.int32()),
             pa.repeat(pa.scalar(1, pa.int32()), count),
             pa.nulls(count, LABEL_TYPE),
             batch["width"],

@@ -22,6 +22,7 @@ from plstore.store import (
     ViewRecord,
     attach_images,
     check_view_name,
+    erase,
     find_view,
     next_version,
     resolve,
@@ -209,7 +210,21 @@ def _write(
             attach_images(store, fetch(connection, sql), version=pins["images"])
             for sql in queries
         )
-        return write_view(store, record, rows)
+        view = write_view(store, record, rows)
+    _drop_deleted(store, view)
+    return view
+
+
+def _drop_deleted(store: Store, view: View) -> None:
+    """Delete from a view the images that were deleted from the store while it was written."""
+    table, pinned = store.table("deletions"), view.record.pins["deletions"]
+    if table.version() == pinned:
+        return
+    before = set(table.read(version=pinned, columns=["sample_id"])["sample_id"].to_pylist())
+    now = table.read(columns=["sample_id"])["sample_id"].to_pylist()
+    erase(
+        store, [sample_id for sample_id in now if sample_id not in before], reason="as before"
+    )
 
 
 def _decide(

@@ -4,7 +4,7 @@ Tables are registered Arrow datasets over the files of the pinned versions: Duck
 a path, so SQL can neither read another file nor write one, even inside the store.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -27,17 +27,18 @@ def connect(store: Store, *, as_of: AsOf = None) -> duckdb.DuckDBPyConnection:
         as_of: A tag, commit number, time, ``view@version`` or version by table; see
             `plstore.store.AsOf`. The newest snapshot unless given.
     """
-    pins = _pins(store, as_of)
+    pins = resolve(store, as_of)
     connection = duckdb.connect(":memory:")
     _register(connection, store, pins, TABLES)
     lock(connection)
     return connection
 
 
-def _pins(store: Store, as_of: AsOf) -> Mapping[str, int]:
-    # Versions by table are taken as they are: looking up the others costs milliseconds.
-    if as_of is None or isinstance(as_of, Mapping):
-        return as_of or {}
+def _pins(store: Store, as_of: AsOf, names: Sequence[str]) -> Mapping[str, int]:
+    if as_of is None:
+        return store.versions(names)
+    if isinstance(as_of, Mapping):
+        return store.versions([name for name in names if name not in as_of]) | dict(as_of)
     return resolve(store, as_of)
 
 
@@ -48,7 +49,7 @@ def _register(
     names: Iterable[str],
 ) -> None:
     for name in names:
-        connection.register(name, store.table(name).dataset(pins.get(name)))
+        connection.register(name, store.table(name).dataset(pins[name]))
 
 
 def lock(connection: duckdb.DuckDBPyConnection) -> None:
@@ -91,11 +92,10 @@ def run_sql(
         QueryError: If it is not one SELECT, or DuckDB refuses it.
     """
     check_read_only(sql)
-    pins = _pins(store, as_of)
     with closing(duckdb.connect(":memory:")) as connection:
         # Only the tables that the text names: opening one costs milliseconds.
         names = [name for name in TABLES if name in sql.lower()] or list(TABLES)
-        _register(connection, store, pins, names)
+        _register(connection, store, _pins(store, as_of, names), names)
         lock(connection)
         return fetch(connection, sql, parameters)
 

@@ -2,7 +2,7 @@
 
 from plstore.store.collect import DEFAULT_GRACE, Collectable, collect, collectable
 from plstore.store.compact import Compaction, compact
-from plstore.store.decisions import check_images, correct, exclude
+from plstore.store.decisions import check_images, correct, corrected_labels, exclude
 from plstore.store.diff import CHANGES, diff_labels, diff_views
 from plstore.store.ensemble import Ensemble, make_ensemble, member_of
 from plstore.store.erase import Erasure, erase
@@ -46,6 +46,7 @@ from plstore.store.versions import (
     pin,
     resolve,
     tags,
+    unpin,
 )
 from plstore.store.views import (
     View,
@@ -97,6 +98,7 @@ __all__ = [
     "commit_labels",
     "compact",
     "correct",
+    "corrected_labels",
     "count_files",
     "create",
     "delete_tag",
@@ -122,6 +124,7 @@ __all__ = [
     "pin",
     "resolve",
     "tags",
+    "unpin",
     "verify",
     "write_fused",
     "write_labels",

@@ -17,6 +17,7 @@ DEFAULT_GRACE = timedelta(days=1)
 """Younger files are left alone: a writer may be about to commit them, a reader reading them."""
 
 _LOG = "_delta_log/"
+_LONGEST_WRITE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -49,12 +50,13 @@ def collectable(store: "Store", *, grace: timedelta = DEFAULT_GRACE) -> list[Col
         table = store.table(name)
         kept = _kept(table, pins, young)
         ever: set[str] | None = None
+        gone = table.erased()
         for entry in storage.files_below(table.root):
             if entry.path in kept or entry.path.startswith(_LOG):
                 continue
             ever = table.ever_committed() if ever is None else ever
-            erased = entry.path in table.erased
-            if erased or entry.modified < young:
+            erased = entry.path in gone
+            if erased or entry.modified < _limit(entry.path, young):
                 reason = "erased" if erased else _reason(entry.path, ever)
                 found.append(_collectable(f"{name}/{entry.path}", reason, entry))
     return sorted(found + _stale_work(store, young))
@@ -67,11 +69,32 @@ def collect(
     on_files: Callable[[int], None] = lambda _: None,
 ) -> list[Collectable]:
     """Delete what `collectable` returns, and return it."""
-    found = collectable(store, grace=grace)
-    for item in found:
-        storage.delete_file(store.root.joinpath(*item.path.split("/")))
+    young = datetime.now(UTC) - grace
+    deleted = []
+    for item in collectable(store, grace=grace):
+        if _is_still_unneeded(store, item, young):
+            storage.delete_file(store.root.joinpath(*item.path.split("/")))
+            deleted.append(item)
         on_files(1)
-    return found
+    return deleted
+
+
+def _is_still_unneeded(store: "Store", item: Collectable, young: datetime) -> bool:
+    """Look again just before a file is deleted: a writer may have come back for it."""
+    table, _, path = item.path.partition("/")
+    if item.reason == "never_committed":
+        modified = storage.modified(store.root.joinpath(*item.path.split("/")))
+        if modified is None or modified >= young:
+            return False
+        return path not in {shard.path for shard in store.table(table).shards()}
+    return True
+
+
+def _limit(path: str, young: datetime) -> datetime:
+    """Return the age limit of a file: a temporary one lives for one write alone."""
+    if path.rpartition("/")[2].startswith("."):
+        return max(young, datetime.now(UTC) - _LONGEST_WRITE)
+    return young
 
 
 def _kept(table: "Table", pins: list[Mapping[str, int]], young: datetime) -> set[str]:

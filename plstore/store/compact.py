@@ -35,8 +35,8 @@ def compact(
     nothing needs them and `collect` deletes them.
 
     Raises:
-        CommitConflictError: If another writer changed the same files at the same time; nothing
-            of that table was changed then.
+        CommitConflictError: If another writer changed the same files at the same time; what was
+            merged before stays so, and running it again goes on.
     """
     results = []
     for name in _TABLES:

@@ -37,8 +37,8 @@ def exclude(store: "Store", sample_ids: Sequence[int], *, reason: str, who: str)
 def correct(store: "Store", labels: Mapping[int, str], *, who: str) -> int:
     """Give images the labels that a person saw; return how many differ from those they had.
 
-    The last correction of an image counts. A corrected image is trained on with that label,
-    whatever its split was.
+    The last correction of an image counts. A labeled or unlabeled image is trained on with that
+    label, a validation or test image is evaluated with it.
 
     Raises:
         InputError: If an image or class is not in the store; nothing is written then.
@@ -51,9 +51,7 @@ def correct(store: "Store", labels: Mapping[int, str], *, who: str) -> int:
             f"classes {', '.join(unknown)} are not in the store, which has "
             f"{', '.join(class_ids)}"
         )
-    before: dict[int, int] = {}
-    for row in store.table("corrections").read().sort_by("decided_at").to_pylist():
-        before[row["sample_id"]] = row["label"]
+    before = corrected_labels(store)
     now = datetime.now(UTC)
     rows = [
         {"sample_id": i, "label": class_ids[name], "who": who, "decided_at": now}
@@ -63,6 +61,13 @@ def correct(store: "Store", labels: Mapping[int, str], *, who: str) -> int:
     if rows:
         store.append("corrections", rows, identity=uuid4().hex, step="correct")
     return len(rows)
+
+
+def corrected_labels(store: "Store", version: int | None = None) -> dict[int, int]:
+    """Return the class that people last gave to images, by sample id."""
+    rows = store.table("corrections").read(version=version).sort_by("decided_at")
+    columns = (rows["sample_id"].to_pylist(), rows["label"].to_pylist())
+    return dict(zip(*columns, strict=True))
 
 
 def check_images(store: "Store", sample_ids: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,6 @@ from plstore import storage
 from plstore.fingerprint import value_hash
 from plstore.store.parquet import statistics
 from plstore.store.shard import Shard
-from plstore.store.table import ERASURES
 from plstore.store.versions import pinned
 
 if TYPE_CHECKING:
@@ -118,6 +117,7 @@ def _may_hold(shard: Shard, ids: _Ids) -> bool:
 def _erase_from(
     store: "Store", name: str, ids: _Ids, on_files: Callable[[int], None]
 ) -> tuple[int, int]:
+    """Rewrite a table's files; return the rows that left its newest snapshot, and the files."""
     table = store.table(name)
     live = {shard.path: shard for shard in table.shards()}
     old = {
@@ -126,30 +126,43 @@ def _erase_from(
         if name in versions
         for shard in table.shards(versions[name])
     }
-    new: dict[str, Shard | None] = {}
-    removed, num_rows = [], 0
+    removed: list[Shard] = []
+    added: list[Shard] = []
+    num_rows = num_files = 0
     known = {**old, **live}
+    erased = table.erased()
     for shard in (*known.values(), *_unreferenced(table, known)):
         if not _may_hold(shard, ids):
             continue
-        rewritten, dropped = _rewrite(table, shard, ids)
-        if not dropped:
-            continue
-        on_files(1)
-        new[shard.path] = rewritten
-        if shard.path in live:
+        # A deletion that was stopped before its commit has rewritten it already.
+        current = table.after_erasure(shard, erased)
+        rewritten, dropped = (None, 0) if current is None else _rewrite(table, current, ids)
+        if current is not None and dropped:
+            table.record_erasure(current.path, rewritten)
+            current = rewritten
+            num_files += 1
+            on_files(1)
+        if shard.path in live and current != shard:
             removed.append(shard)
-            num_rows += dropped
-    if new:
-        _replace(store, table, new, removed)
-    return num_rows, len(new)
+            added += [] if current is None else [current]
+            num_rows += shard.num_rows - (0 if current is None else current.num_rows)
+    if removed:
+        identity = value_hash({"table": name, "files": sorted(s.path for s in removed)})
+        table.commit(
+            added,
+            lineage={"step": "delete", "files": len(removed)},
+            transaction=f"delete-{identity}",
+            remove=removed,
+        )
+    return num_rows, num_files
 
 
 def _unreferenced(table: "Table", known: Mapping[str, Shard]) -> Iterator[Shard]:
     """Yield files that are there and that neither the newest nor a pinned snapshot names."""
+    erased = table.erased()
     for entry in storage.files_below(table.root):
         *folders, name = entry.path.split("/")
-        fresh = entry.path not in known and entry.path not in table.erased
+        fresh = entry.path not in known and entry.path not in erased
         if fresh and name.endswith(".parquet") and not name.startswith("."):
             partition = dict(folder.split("=", 1) for folder in folders if "=" in folder)
             shard = Shard(
@@ -164,33 +177,9 @@ def _rewrite(table: "Table", shard: Shard, ids: _Ids) -> tuple[Shard | None, int
     rows = table.dataset_of([shard]).to_table(columns=table.spec.file_schema.names)
     kept = rows.filter(pc.invert(pc.is_in(rows["sample_id"], pa.array(ids))))
     dropped = rows.num_rows - kept.num_rows
-    if not dropped or not kept.num_rows:
+    if not dropped:
+        return shard, 0
+    if not kept.num_rows:
         return None, dropped
     name = shard.path.rpartition("/")[2].rpartition("-")[0]  # less the hash of its bytes
     return table.write_shard(name, kept, shard.partition), dropped
-
-
-def _replace(
-    store: "Store",
-    table: "Table",
-    new: Mapping[str, Shard | None],
-    removed: Sequence[Shard],
-) -> None:
-    record = {path: None if shard is None else _as_json(shard) for path, shard in new.items()}
-    identity = value_hash({"table": table.spec.name, "files": sorted(new)})
-    # The record first: an old version must never be left without the files it names.
-    folder = store.root.joinpath(*ERASURES)
-    storage.write_json(folder / f"{identity}.json", {table.spec.name: record})
-    table.__dict__.pop("erased", None)
-    added = [shard for shard in (new[old.path] for old in removed) if shard is not None]
-    if removed:
-        table.commit(
-            added,
-            lineage={"step": "delete", "files": len(removed)},
-            transaction=f"delete-{identity}",
-            remove=removed,
-        )
-
-
-def _as_json(shard: Shard) -> dict[str, Any]:
-    return {"path": shard.path, "size_bytes": shard.size_bytes, "stats": dict(shard.stats)}

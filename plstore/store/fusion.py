@@ -85,7 +85,8 @@ def at_temperature(probs: Floats, temperature: float) -> Floats:
     """Return p^(1 / temperature), normalised: what a softmax at that temperature had given."""
     if temperature == 1:
         return probs
-    powered = np.power(probs, np.float32(1 / temperature))
+    largest = probs.max(axis=1, keepdims=True)  # or a flat row underflows
+    powered = np.power(probs / largest, np.float32(1 / temperature))
     return np.asarray(powered / powered.sum(axis=1, keepdims=True), dtype=np.float32)
 
 

@@ -43,16 +43,14 @@ class Store:
             raise InputError(f"no table {name!r}; the tables are {', '.join(self._tables)}")
         return self._tables[name]
 
-    def versions(self) -> dict[str, int]:
-        """Return the newest version of every table: a snapshot to pin.
+    def versions(self, names: Iterable[str] | None = None) -> dict[str, int]:
+        """Return the newest version of every table, or of some: a snapshot to pin.
 
         Tables whose rows name rows of others are looked at first: what they name is there.
         """
-        found = {name: self.table(name).version() for name in _COMMIT_POINTS}
-        return {
-            name: found[name] if name in found else table.version()
-            for name, table in self._tables.items()
-        }
+        wanted = list(self._tables if names is None else names)
+        found = {n: self.table(n).version() for n in _COMMIT_POINTS if n in wanted}
+        return {n: found[n] if n in found else self.table(n).version() for n in wanted}
 
     def history_by_table(self) -> dict[str, list[Commit]]:
         """Return the commits of each table, newest first."""

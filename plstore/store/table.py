@@ -6,11 +6,11 @@ and whoever reads it can check it; a shard that no commit names is invisible.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote
@@ -82,11 +82,13 @@ class Table:
         self.root = root / spec.name
         self.spec = spec
         self.profile = profile
+        self._url = str(self.root) if storage.is_remote(root) else self.root.as_uri()
+        self._erasures: dict[str, dict[str, Any]] = {}
 
     def create(self) -> None:
         """Make the empty table; an existing one stays as it is."""
         DeltaTable.create(
-            str(self.root),
+            self._url,
             schema=self.spec.columns,
             mode="ignore",
             partition_by=list(self.spec.partition_by),
@@ -98,7 +100,7 @@ class Table:
 
     def _delta(self, version: int | None = None) -> DeltaTable:
         try:
-            delta = DeltaTable(str(self.root), version=version)
+            delta = DeltaTable(self._url, version=version)
         except TableNotFoundError as error:
             raise StoreNotFoundError(
                 f"no table {self.spec.name!r} in {self.root.parent}; make the store with "
@@ -196,7 +198,7 @@ class Table:
             removed = self._removed(delta, shards, remove, replace=replace)
             if beside is not None:
                 self._check_beside(delta, shards, beside)
-            if removed or beside is not None:
+            if replace or removed or beside is not None:
                 transactions += locks([*shards, *removed])
             actions: list[AddAction | RemoveAction] = [
                 *(add_action(shard, data_change=data_change) for shard in shards),
@@ -284,15 +286,33 @@ class Table:
             ) from error
 
     def _check_present(self, shards: Collection[Shard]) -> None:
+        """Stop unless the shards are there; those in a folder are made young for `collect`."""
+        gone: list[str] = []
         if storage.is_remote(self.root):
-            return  # a request each; object stores do not lose what they acknowledged
-        for shard in shards:
-            if not (self.root / shard.path).is_file():
-                raise StoreError(
-                    f"{self.root / shard.path} is gone before it was committed: collected by "
-                    "'plstore gc' with too short a grace? Nothing of this commit was written; "
-                    "run the same command again"
-                )
+            there = (
+                {entry.path for entry in storage.files_below(self.root)} if shards else set()
+            )
+            gone = [shard.path for shard in shards if shard.path not in there]
+        else:
+            for shard in shards:
+                try:
+                    os.utime(self.root / shard.path)
+                except FileNotFoundError:
+                    gone.append(shard.path)
+                except PermissionError:  # the commit itself will say so
+                    break
+        if gone:
+            raise StoreError(
+                f"{self.root / gone[0]} is gone before it was committed: collected by 'plstore "
+                "gc' with too short a grace? Nothing of this commit was written; run the same "
+                "command again"
+            )
+        erased = self.erased()
+        if late := [shard.path for shard in shards if shard.path in erased]:
+            raise CommitConflictError(
+                f"images of {late[0]} were deleted while it was written. Nothing of this "
+                "commit was written; run the same command again"
+            )
 
     def _version_of(self, transaction: str) -> int:
         """Return the version that a commit made, whatever was committed since."""
@@ -329,16 +349,44 @@ class Table:
         shard = self.write_shard(f"part-{transaction}", rows)
         return self.commit([shard], lineage=lineage, transaction=transaction, claim=claim)
 
-    @cached_property
     def erased(self) -> dict[str, dict[str, Any] | None]:
-        """Files that an erasure wrote anew, by their old path: see `plstore.store.erase`."""
-        new: dict[str, dict[str, Any] | None] = {}
-        folder = self.root.parent.joinpath(*ERASURES)
+        """Return the files that an erasure wrote anew, by their old path.
+
+        Asked anew each time: whoever has a store open must not read what was deleted since.
+        """
+        folder = self.root.parent.joinpath(*ERASURES, self.spec.name)
         for entry in storage.files_below(folder):
-            if not entry.path.startswith("."):
-                record = storage.read_json(folder / entry.path) or {}
-                new |= record.get(self.spec.name, {})
-        return new
+            if not entry.path.startswith(".") and entry.path not in self._erasures:
+                self._erasures[entry.path] = storage.read_json(folder / entry.path) or {}
+        return {record["old"]: record["new"] for record in self._erasures.values()}
+
+    def record_erasure(self, old: str, new: Shard | None) -> None:
+        """Say which file takes the place of an old one, once and for all.
+
+        Raises:
+            CommitConflictError: If another deletion has said so already.
+        """
+        value = None
+        if new is not None:
+            value = {"path": new.path, "size_bytes": new.size_bytes, "stats": dict(new.stats)}
+        folder = self.root.parent.joinpath(*ERASURES, self.spec.name)
+        name = f"{content_hash(old.encode())}.json"
+        if not storage.create_json(folder / name, {"old": old, "new": value}):
+            raise CommitConflictError(
+                f"another deletion rewrote {old} of {self.spec.name!r} at the same time; run "
+                "the same command again"
+            )
+
+    @staticmethod
+    def after_erasure(
+        shard: Shard, erased: Mapping[str, dict[str, Any] | None]
+    ) -> Shard | None:
+        """Return the shard that took a shard's place, itself, or None if nothing is left."""
+        now: dict[str, Any] | None = vars(shard)
+        while now is not None and now["path"] in erased:
+            new = erased[now["path"]]
+            now = None if new is None else {**now, **new}
+        return None if now is None else Shard(**now)
 
     def shards(
         self, version: int | None = None, partition: PartitionValues | None = None
@@ -351,23 +399,13 @@ class Table:
         """
         wanted = {key: str(value) for key, value in (partition or {}).items()}.items()
         found = [s for s in shards_of(self._delta(version)) if wanted <= s.partition.items()]
-        if version is not None and self.erased:
-            found = list(self._after_erasure(found))
+        if version is not None and (erased := self.erased()):
+            replaced = (self.after_erasure(shard, erased) for shard in found)
+            found = [shard for shard in replaced if shard is not None]
         return sorted(found, key=lambda s: (sorted(s.partition.items()), s.first_id, s.path))
-
-    def _after_erasure(self, shards: Iterable[Shard]) -> Iterator[Shard]:
-        for shard in shards:
-            now: dict[str, Any] | None = vars(shard)
-            while now is not None and now["path"] in self.erased:
-                new = self.erased[now["path"]]
-                now = None if new is None else {**now, **new}
-            if now is not None:
-                yield Shard(**now)
 
     def files(self, version: int | None = None) -> list[str]:
         """Return the Parquet files of a snapshot, sorted, as absolute paths or URLs."""
-        if version is None or not self.erased:
-            return sorted(self._delta(version).file_uris())
         return sorted(str(self.root / shard.path) for shard in self.shards(version))
 
     def dataset(self, version: int | None = None) -> pyarrow.dataset.Dataset:

@@ -15,7 +15,7 @@ from plstore import storage
 from plstore.errors import PlstoreError
 from plstore.fingerprint import content_hash, file_hash
 from plstore.schema import ACCEPTED
-from plstore.store.versions import tags, view_pins
+from plstore.store.versions import step_pins, tags, view_pins
 from plstore.store.views import open_view
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def count_files(store: "Store") -> int:
 def _pins(store: "Store", problems: list[Problem]) -> dict[str, Mapping[str, int]]:
     """Return the pinned versions by who pins them; those that are gone are problems."""
     named = {f"tag {tag.name}": tag.versions for tag in tags(store)}
+    named |= {f"pin {name}": versions for name, versions in step_pins(store).items()}
     named |= {
         f"view {row['view']}@{row['version']}": view_pins(row)
         for row in store.table("views").read().to_pylist()
@@ -110,7 +111,9 @@ def _verify_table(
             yield from found
             on_files(1)
     yield from _repeated_ids(table, newest)
-    unnamed = there.keys() - named.keys() - table.erased.keys()
+    erased = table.erased()
+    written_anew = {new["path"] for new in erased.values() if new is not None}
+    unnamed = there.keys() - named.keys() - erased.keys() - written_anew
     unnamed = {path for path in unnamed if not path.startswith("_delta_log/")}
     if unnamed:  # those that older versions name are no orphans
         for path in sorted(unnamed - table.ever_committed()):
@@ -271,6 +274,14 @@ def _verify_references(store: "Store", bad: set[str]) -> Iterator[Problem]:
     if any(where.startswith("images/") for where in bad):
         return  # which images there are is not known
     there = np.sort(np.concatenate([np.empty(0, np.int64), *ids("images")]))
+    deleted = np.sort(np.concatenate([np.empty(0, np.int64), *ids("deletions")]))
+    if len(left := there[_in_sorted(there, deleted)]):
+        yield Problem(
+            where="images",
+            what="deleted_image",
+            detail=f"{len(left)} images, such as sample_id {left[0]}, are listed as deleted "
+            "and still there: a deletion was stopped. 'plstore delete' of them completes it",
+        )
     for name in ("truth", "soft_labels", "exclusions", "corrections", "view_rows"):
         unknown, example = 0, -1
         for found in ids(name):

@@ -57,7 +57,24 @@ def add_tag(store: "Store", name: str, *, as_of: AsOf = None, message: str = "")
             f"{store.root} has a tag {name!r} already: tags do not move. Take another name, or "
             f"'plstore tag --delete {name}' first"
         )
+    if as_of is not None and (gone := _collected(store, versions)):  # from here on it is kept
+        storage.delete_file(_tags(store) / f"{name}.json")
+        raise InputError(
+            f"the snapshot {as_of!r} of {store.root} lacks files that 'plstore gc' collected, "
+            f"such as {gone}: it cannot be tagged any more"
+        )
     return Tag(name=name, versions=versions, created_at=now, message=message)
+
+
+def _collected(store: "Store", versions: Mapping[str, int]) -> str | None:
+    """Return a file that a snapshot needs and that is not there, if there is one."""
+    for name, version in versions.items():
+        table = store.table(name)
+        there = {entry.path for entry in storage.files_below(table.root)}
+        for shard in table.shards(version):
+            if shard.path not in there:
+                return f"{name}/{shard.path}"
+    return None
 
 
 def delete_tag(store: "Store", name: str) -> None:
@@ -90,17 +107,33 @@ def _tags(store: "Store") -> "Path":
 
 
 def pin(store: "Store", name: str, versions: Mapping[str, int]) -> None:
-    """Keep a snapshot from being collected for as long as a step may need it."""
-    storage.write_json(store.work_folder("pins") / f"{name}.json", {"versions": dict(versions)})
+    """Keep a snapshot from being collected until `unpin`: a step is going to read it."""
+    storage.write_json(_pins(store) / f"{name}.json", {"versions": dict(versions)})
+
+
+def unpin(store: "Store", name: str) -> None:
+    """Give up a pin, once what needed it is recorded or pins the same itself."""
+    storage.delete_file(_pins(store) / f"{name}.json")
+
+
+def step_pins(store: "Store") -> dict[str, Mapping[str, int]]:
+    """Return the snapshots that steps still need, by pin."""
+    found = {}
+    for entry in storage.files_below(_pins(store)):
+        if not entry.path.startswith("."):
+            record = storage.read_json(_pins(store) / entry.path)
+            if record is not None:
+                found[entry.path.removesuffix(".json")] = record["versions"]
+    return found
+
+
+def _pins(store: "Store") -> "Path":
+    return store.work_folder("pins")
 
 
 def pinned(store: "Store") -> list[Mapping[str, int]]:
-    """Return the snapshots that tags, views and steps keep from being collected."""
-    found = [tag.versions for tag in tags(store)]
-    for entry in storage.files_below(store.work_folder("pins")):
-        record = storage.read_json(store.work_folder("pins") / entry.path)
-        if record is not None and not entry.path.startswith("."):
-            found.append(record["versions"])
+    """Return the snapshots that tags, steps and views keep from being collected."""
+    found = [tag.versions for tag in tags(store)] + list(step_pins(store).values())
     return found + [view_pins(row) for row in store.table("views").read().to_pylist()]
 
 

@@ -175,7 +175,7 @@ def attach_images(store: "Store", rows: pa.Table, *, version: int) -> Iterator[p
         .scanner(
             columns=["width", "height", *IMAGE_COLUMNS],
             filter=here,
-            batch_size=1024,
+            batch_size=128,
             batch_readahead=1,
             fragment_readahead=1,
             use_threads=False,
