@@ -16,6 +16,7 @@ from plstore.store.table import SAMPLE_IDS, Commit, Table
 
 _MARKER = "plstore.json"
 _WORK = "_plstore"
+_MARKS = "%#?"  # delta-rs takes a place for a URL and reads these as parts of one
 _CHECKPOINTS = "checkpoints"
 _COMMIT_POINTS = ("runs", "views", "teachers")
 
@@ -158,7 +159,7 @@ def create(path: str | Path, *, profile: Profile = "compact") -> Store:
     Raises:
         StoreError: If it cannot be written there, or the folder holds something else.
     """
-    root = storage.location(path)
+    root = _place(path)
     if storage.read_json(root / _MARKER) is not None:
         return open(root)
     _check_free(root)
@@ -178,6 +179,16 @@ def create(path: str | Path, *, profile: Profile = "compact") -> Store:
     return store
 
 
+def _place(path: str | Path) -> Path:
+    root = storage.location(path)
+    if any(mark in str(root) for mark in _MARKS):
+        raise InputError(
+            f"a store in {str(root)!r}: its commit log cannot be kept below a folder with one "
+            f"of {_MARKS} in its name; name another"
+        )
+    return root
+
+
 def _check_free(root: Path) -> None:
     if not root.exists():
         return
@@ -195,7 +206,7 @@ def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
         StoreNotFoundError: If there is no store at the path.
         StoreError: If its format is newer than this plstore reads.
     """
-    root = storage.location(path)
+    root = _place(path)
     marker = storage.read_json(root / _MARKER)
     if marker is None:
         raise StoreNotFoundError(

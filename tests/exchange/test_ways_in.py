@@ -18,7 +18,7 @@ from skimage import data as photos
 import plstore
 from plstore.codec import Codec, decode
 from plstore.errors import InputError, StoreError
-from plstore.exchange import Source, image_listing, match_predictions, tar_files
+from plstore.exchange import ListingColumns, Source, image_listing, match_predictions, tar_files
 from plstore.exchange.duplicates import find_duplicates
 from plstore.exchange.hub import hub_dataset
 from plstore.exchange.predictions import keep_predictions
@@ -315,6 +315,91 @@ def test_one_image_twice_is_refused(predicted: Predicted, tmp_path: Path) -> Non
 
     with pytest.raises(InputError, match="more than one prediction"):
         keep(store, tmp_path / "p.npy", ids=tmp_path / "ids.txt")
+
+
+def test_predictions_of_one_teacher_add_up_and_replace_only_when_told(
+    predicted: Predicted, tmp_path: Path
+) -> None:
+    store, probs, keys = predicted
+    other = np.roll(probs, 1, axis=1)
+
+    def put(name: str, values: Floats, names: list[str], *, replace: bool = False) -> None:
+        np.save(tmp_path / f"{name}.npy", values)
+        (tmp_path / f"{name}.txt").write_text("\n".join(names))
+        paths = tmp_path / f"{name}.npy", tmp_path / f"{name}.txt"
+        with match_predictions(store, paths[0], ids=paths[1]) as matched:
+            keep_predictions(
+                store,
+                matched,
+                teacher_id="mine",
+                iteration=1,
+                codec=Codec(k=3),
+                source=name,
+                replace=replace,
+            )
+
+    def classes() -> list[int]:
+        rows = store.table("soft_labels").read().sort_by("sample_id")
+        found: list[int] = rows["class_id"].to_pylist()
+        return found
+
+    put("first", probs[:30], keys[:30])
+    put("rest", probs[30:], keys[30:])
+    whole = classes()
+    put("rest", probs[30:], keys[30:])  # once more
+    with pytest.raises(InputError, match="66 of these images have labels by 'mine' already"):
+        put("other", other, keys)
+    put("other", other, keys, replace=True)
+    replaced = classes()
+    put("again", probs, keys, replace=True)
+
+    assert whole == probs.argmax(axis=1).tolist()
+    assert replaced == other.argmax(axis=1).tolist()
+    assert classes() == whole
+    assert verify(store) == []
+
+
+def test_a_trained_teachers_name_is_not_taken_by_predictions(
+    predicted: Predicted, tmp_path: Path
+) -> None:
+    store, probs, keys = predicted
+    store.append(
+        "teachers", [{"teacher_id": "mine", "role": "teacher"}], identity="t", step="x"
+    )
+    np.save(tmp_path / "p.npy", probs)
+    (tmp_path / "ids.txt").write_text("\n".join(keys))
+
+    with pytest.raises(InputError, match="has a teacher named 'mine'"):
+        keep(store, tmp_path / "p.npy", ids=tmp_path / "ids.txt")
+
+
+def test_numbers_in_a_column_that_is_not_sample_id_are_keys(
+    predicted: Predicted, tmp_path: Path
+) -> None:
+    store, probs, _ = predicted
+    columns = {name: pa.array(probs[:, i]) for i, name in enumerate(CLASS_NAMES)}
+    pyarrow.csv.write_csv(pa.table({"id": np.arange(66), **columns}), tmp_path / "p.csv")
+    with match_predictions(store, tmp_path / "p.csv") as matched:
+        assert (matched.num_unknown, matched.counts) == (66, {})
+
+
+def test_labels_that_say_unknown_are_refused_not_guessed(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASS_NAMES))}
+    )
+    rows = {"image": [{"bytes": make_records()[0].data, "path": None}], "label": [-1]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hidden")
+    source = hub_dataset(str(tmp_path / "hidden"), {"test": "None"})
+
+    with pytest.raises(InputError, match="test row 0 has the label -1"):
+        list(source.records())
+    with pytest.raises(InputError, match="holds one split, None; found 'train"):
+        hub_dataset(str(tmp_path / "hidden"), {"labeled": "train[:50%]"})
+
+
+def test_a_column_that_was_named_must_be_there(listed: Path) -> None:
+    with pytest.raises(InputError, match="has no column 'clas'"):
+        image_listing(listed, columns=ListingColumns(label="clas"))
 
 
 def test_near_duplicates_of_held_out_images_are_found(tmp_path: Path) -> None:

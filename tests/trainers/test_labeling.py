@@ -99,6 +99,27 @@ def test_only_images_that_were_added_later_are_labeled(brought: Store) -> None:
     assert brought.table("soft_labels").version() == version + 1
 
 
+def test_other_settings_are_not_mixed_into_a_label_set(brought: Store) -> None:
+    label_missing(brought, MINE)
+    with pytest.raises(InputError, match="Name another --iteration"):
+        label_missing(brought, replace(MINE, temperature=2))
+    again = label_missing(brought, replace(MINE, temperature=2, iteration=2))
+
+    assert again == {"unlabeled": 60, "validation": 6}
+
+
+def test_a_model_is_brought_once_and_named_once(brought: Store, checkpoint: Path) -> None:
+    add_teacher(brought, "mine", str(checkpoint), device="cpu")
+    torch.manual_seed(1)
+    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    network = build_model(settings, "test_resnet", 3)
+    save_bundle(checkpoint, network, image_format(settings, network), CLASS_NAMES)
+
+    assert brought.table("teachers").dataset().count_rows() == 1
+    with pytest.raises(InputError, match="has another teacher named 'mine'"):
+        add_teacher(brought, "mine", str(checkpoint), device="cpu")
+
+
 def test_workers_share_the_ranges_of_ids(
     brought: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
