@@ -186,11 +186,12 @@ class Table:
                 this commit rests on; nothing of this commit was written.
             StoreError: If a shard is gone, or the log cannot be written.
         """
-        self._check_present(shards)
         for attempt in range(_ATTEMPTS):
             delta = self._delta()
             if delta.transaction_version(transaction) is not None:
                 return self._version_of(transaction)
+            if attempt == 0:
+                self._check_present(shards)
             transactions = [Transaction(transaction, 1 if claim is None else claim.end)]
             if claim is not None:
                 self._check_claim(delta, claim)
@@ -248,11 +249,13 @@ class Table:
         self, delta: DeltaTable, shards: Collection[Shard], beside: Collection[Shard]
     ) -> None:
         known = {shard.path for shard in beside} | {shard.path for shard in shards}
+        partitions = {partition_of(shard) for shard in shards}
         for found in shards_of(delta):
+            if found.path in known or partition_of(found) not in partitions:
+                continue
             for shard in shards:
                 meets = found.first_id <= shard.last_id and shard.first_id <= found.last_id
-                same = partition_of(found) == partition_of(shard)
-                if meets and same and found.path not in known:
+                if meets and partition_of(found) == partition_of(shard):
                     raise CommitConflictError(
                         f"another writer committed {found.path} of {self.spec.name!r} at the "
                         "same time. Nothing of this commit was written; run the same command "
