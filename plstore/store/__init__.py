@@ -27,9 +27,9 @@ from plstore.store.labels import (
     write_labels,
 )
 from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
-from plstore.store.shard import Shard
+from plstore.store.shard import Claim, Commit, Shard
 from plstore.store.store import Store, create, open  # noqa: A004  plstore.open is the door
-from plstore.store.table import Claim, Commit, Table
+from plstore.store.table import Table
 from plstore.store.verdict import (
     DEFAULT_MAX_PIXELS,
     Verdict,

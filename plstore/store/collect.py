@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from plstore import storage
-from plstore.store.table import ERASURES
+from plstore.store.log import read_log
 from plstore.store.versions import pinned
 
 if TYPE_CHECKING:
@@ -50,11 +50,12 @@ def collectable(store: "Store", *, grace: timedelta = DEFAULT_GRACE) -> list[Col
         table = store.table(name)
         kept = _kept(table, pins, young)
         ever: set[str] | None = None
-        gone = table.erased()
+        gone = table.erasures.by_path()
         for entry in storage.files_below(table.root):
             if entry.path in kept or entry.path.startswith(_LOG):
                 continue
-            ever = table.ever_committed() if ever is None else ever
+            if ever is None:
+                ever = {path for _, added, _ in read_log(table.root) for path in added}
             erased = entry.path in gone
             if erased or entry.modified < _limit(entry.path, young):
                 reason = "erased" if erased else _reason(entry.path, ever)
@@ -98,11 +99,27 @@ def _limit(path: str, young: datetime) -> datetime:
 
 
 def _kept(table: "Table", pins: list[Mapping[str, int]], young: datetime) -> set[str]:
-    wanted: set[int | None] = {None}
-    wanted |= {versions[table.spec.name] for versions in pins if table.spec.name in versions}
+    """Return the files that the newest snapshot, a pinned or a young one needs."""
+    wanted = {versions[table.spec.name] for versions in pins if table.spec.name in versions}
     before = [commit.version for commit in table.history() if commit.time < young]
-    wanted.add(max(before, default=None))
-    return {shard.path for version in wanted for shard in table.shards(version)}
+    entries = read_log(table.root)
+    wanted |= {max(before, default=0), entries[-1][0]}
+    kept: set[str] = set()
+    live: set[str] = set()
+    for version, added, removed in entries:
+        live = (live - removed) | added
+        if version in wanted:
+            kept |= live
+    erased = table.erasures.by_path()
+    newest = live
+    for path in kept - newest:
+        now: str | None = path
+        while now is not None and now in erased:
+            new = erased[now]
+            now = None if new is None else str(new["path"])
+        kept.discard(path)
+        kept |= set() if now is None else {now}
+    return kept
 
 
 def _reason(path: str, ever_committed: set[str]) -> str:
@@ -118,8 +135,7 @@ def _stale_work(store: "Store", young: datetime) -> list[Collectable]:
         for entry in storage.files_below(store.root / folder):
             parts = entry.path.split("/")
             hidden = any(part.startswith(".") for part in parts)
-            in_erasures = (folder, parts[0]) == ERASURES
-            if hidden and not in_erasures and entry.modified < young:
+            if hidden and entry.modified < young:
                 found.append(_collectable(f"{folder}/{entry.path}", "temporary", entry))
     return found
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from plstore import storage
 from plstore.fingerprint import value_hash
+from plstore.store.log import after_erasure
 from plstore.store.parquet import statistics
 from plstore.store.shard import Shard
 from plstore.store.versions import pinned
@@ -130,15 +131,15 @@ def _erase_from(
     added: list[Shard] = []
     num_rows = num_files = 0
     known = {**old, **live}
-    erased = table.erased()
+    erased = table.erasures.by_path()
     for shard in (*known.values(), *_unreferenced(table, known)):
         if not _may_hold(shard, ids):
             continue
         # A deletion that was stopped before its commit has rewritten it already.
-        current = table.after_erasure(shard, erased)
+        current = after_erasure(shard, erased)
         rewritten, dropped = (None, 0) if current is None else _rewrite(table, current, ids)
         if current is not None and dropped:
-            table.record_erasure(current.path, rewritten)
+            table.erasures.record(current.path, rewritten)
             current = rewritten
             num_files += 1
             on_files(1)
@@ -159,7 +160,7 @@ def _erase_from(
 
 def _unreferenced(table: "Table", known: Mapping[str, Shard]) -> Iterator[Shard]:
     """Yield files that are there and that neither the newest nor a pinned snapshot names."""
-    erased = table.erased()
+    erased = table.erasures.by_path()
     for entry in storage.files_below(table.root):
         *folders, name = entry.path.split("/")
         fresh = entry.path not in known and entry.path not in erased

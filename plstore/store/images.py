@@ -12,7 +12,8 @@ import pyarrow as pa
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
 from plstore.schema import ACCEPTED, SPLITS, TABLES
-from plstore.store.table import SAMPLE_IDS, Claim
+from plstore.store.shard import Claim
+from plstore.store.table import SAMPLE_IDS
 from plstore.store.verdict import (
     DEFAULT_MAX_PIXELS,
     Verdict,

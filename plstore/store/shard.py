@@ -1,4 +1,4 @@
-"""Files of a table, as what they are here and as actions of a Delta commit."""
+"""What a commit is made of: files, as they are here and as actions of Delta; numbers taken."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -35,6 +35,36 @@ class Shard:
     def last_id(self) -> int:
         """The highest sample id; -1 where the table has none."""
         return int(self.stats.get("maxValues", {}).get("sample_id", -1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Numbers that a commit takes from a sequence of its table.
+
+    A sequence hands out each number once, whatever happens: the commit that takes `start` up to
+    `end` is refused unless the sequence stands at `start` when it is made.
+    """
+
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """One entry of a table's history."""
+
+    table: str
+    version: int
+    time: datetime
+    operation: str
+    lineage: Mapping[str, Any]
+
+
+def paths_of(delta: DeltaTable) -> list[str]:
+    """Return the paths of a snapshot's files, relative to the table."""
+    paths: list[str] = pa.table(delta.get_add_actions(flatten=True))["path"].to_pylist()
+    return paths
 
 
 def shards_of(delta: DeltaTable) -> list[Shard]:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from plstore import storage
 from plstore.errors import InputError, StoreError, StoreNotFoundError
 from plstore.schema import ACCEPTED, FORMAT_VERSION, TABLES, Profile
-from plstore.store.table import SAMPLE_IDS, Commit, Table
+from plstore.store.shard import Commit
+from plstore.store.table import SAMPLE_IDS, Table
 
 _MARKER = "plstore.json"
 _WORK = "_plstore"

@@ -8,12 +8,9 @@ and whoever reads it can check it; a shard that no commit names is invisible.
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset
@@ -25,12 +22,16 @@ from plstore import storage
 from plstore.errors import CommitConflictError, StoreError, StoreNotFoundError
 from plstore.fingerprint import content_hash
 from plstore.schema import Profile, TableSpec
+from plstore.store.log import Erasures, after_erasure
 from plstore.store.parquet import parquet_bytes, statistics
 from plstore.store.shard import (
+    Claim,
+    Commit,
     Shard,
     add_action,
     locks,
     partition_of,
+    paths_of,
     remove_action,
     shards_of,
 )
@@ -41,37 +42,10 @@ _TRANSACTION = "plstore.transaction"
 _RECENT_COMMITS = 32
 _ATTEMPTS = 5
 
-ERASURES: Final = ("_plstore", "erasures")
-"""Folder of the records of erasures, below the store."""
-
 SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
 
 PartitionValues = Mapping[str, str | int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """Numbers that a commit takes from a sequence of its table.
-
-    A sequence hands out each number once, whatever happens: the commit that takes `start` up to
-    `end` is refused unless the sequence stands at `start` when it is made.
-    """
-
-    name: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Commit:
-    """One entry of a table's history."""
-
-    table: str
-    version: int
-    time: datetime
-    operation: str
-    lineage: Mapping[str, Any]
 
 
 class Table:
@@ -83,7 +57,7 @@ class Table:
         self.spec = spec
         self.profile = profile
         self._url = str(self.root) if storage.is_remote(root) else self.root.as_uri()
-        self._erasures: dict[str, dict[str, Any]] = {}
+        self.erasures = Erasures(root, spec.name)
 
     def create(self) -> None:
         """Make the empty table; an existing one stays as it is."""
@@ -310,7 +284,7 @@ class Table:
                 "gc' with too short a grace? Nothing of this commit was written; run the same "
                 "command again"
             )
-        erased = self.erased()
+        erased = self.erasures.by_path()
         if late := [shard.path for shard in shards if shard.path in erased]:
             raise CommitConflictError(
                 f"images of {late[0]} were deleted while it was written. Nothing of this "
@@ -352,45 +326,6 @@ class Table:
         shard = self.write_shard(f"part-{transaction}", rows)
         return self.commit([shard], lineage=lineage, transaction=transaction, claim=claim)
 
-    def erased(self) -> dict[str, dict[str, Any] | None]:
-        """Return the files that an erasure wrote anew, by their old path.
-
-        Asked anew each time: whoever has a store open must not read what was deleted since.
-        """
-        folder = self.root.parent.joinpath(*ERASURES, self.spec.name)
-        for entry in storage.files_below(folder):
-            if not entry.path.startswith(".") and entry.path not in self._erasures:
-                self._erasures[entry.path] = storage.read_json(folder / entry.path) or {}
-        return {record["old"]: record["new"] for record in self._erasures.values()}
-
-    def record_erasure(self, old: str, new: Shard | None) -> None:
-        """Say which file takes the place of an old one, once and for all.
-
-        Raises:
-            CommitConflictError: If another deletion has said so already.
-        """
-        value = None
-        if new is not None:
-            value = {"path": new.path, "size_bytes": new.size_bytes, "stats": dict(new.stats)}
-        folder = self.root.parent.joinpath(*ERASURES, self.spec.name)
-        name = f"{content_hash(old.encode())}.json"
-        if not storage.create_json(folder / name, {"old": old, "new": value}):
-            raise CommitConflictError(
-                f"another deletion rewrote {old} of {self.spec.name!r} at the same time; run "
-                "the same command again"
-            )
-
-    @staticmethod
-    def after_erasure(
-        shard: Shard, erased: Mapping[str, dict[str, Any] | None]
-    ) -> Shard | None:
-        """Return the shard that took a shard's place, itself, or None if nothing is left."""
-        now: dict[str, Any] | None = vars(shard)
-        while now is not None and now["path"] in erased:
-            new = erased[now["path"]]
-            now = None if new is None else {**now, **new}
-        return None if now is None else Shard(**now)
-
     def shards(
         self, version: int | None = None, partition: PartitionValues | None = None
     ) -> list[Shard]:
@@ -402,14 +337,16 @@ class Table:
         """
         wanted = {key: str(value) for key, value in (partition or {}).items()}.items()
         found = [s for s in shards_of(self._delta(version)) if wanted <= s.partition.items()]
-        if version is not None and (erased := self.erased()):
-            replaced = (self.after_erasure(shard, erased) for shard in found)
+        if version is not None and (erased := self.erasures.by_path()):
+            replaced = (after_erasure(shard, erased) for shard in found)
             found = [shard for shard in replaced if shard is not None]
         return sorted(found, key=lambda s: (sorted(s.partition.items()), s.first_id, s.path))
 
     def files(self, version: int | None = None) -> list[str]:
         """Return the Parquet files of a snapshot, sorted, as absolute paths or URLs."""
-        return sorted(str(self.root / shard.path) for shard in self.shards(version))
+        if version is not None and self.erasures.by_path():
+            return sorted(str(self.root / shard.path) for shard in self.shards(version))
+        return sorted(str(self.root / path) for path in paths_of(self._delta(version)))
 
     def dataset(self, version: int | None = None) -> pyarrow.dataset.Dataset:
         """Return a snapshot as an Arrow dataset with all columns."""
@@ -447,19 +384,6 @@ class Table:
     ) -> pa.Table:
         """Return rows of a snapshot in memory."""
         return self.dataset(version).to_table(columns=columns, filter=where)
-
-    def ever_committed(self) -> set[str]:
-        """Return every file that any version of the table names or named."""
-        log = self.root / "_delta_log"
-        names = [e.path for e in storage.files_below(log) if e.path.endswith(".json")]
-        paths = set()
-        with ThreadPoolExecutor() as pool:
-            for data in pool.map(lambda name: (log / name).read_bytes(), names):
-                actions = [json.loads(line) for line in data.splitlines()]
-                paths |= {
-                    unquote(action["add"]["path"]) for action in actions if "add" in action
-                }
-        return paths
 
     def history(self) -> Iterator[Commit]:
         """Yield the commits, newest first."""

@@ -15,6 +15,7 @@ from plstore import storage
 from plstore.errors import PlstoreError
 from plstore.fingerprint import content_hash, file_hash
 from plstore.schema import ACCEPTED
+from plstore.store.log import read_log
 from plstore.store.versions import step_pins, tags, view_pins
 from plstore.store.views import open_view
 
@@ -78,13 +79,22 @@ def _pins(store: "Store", problems: list[Problem]) -> dict[str, Mapping[str, int
         f"view {row['view']}@{row['version']}": view_pins(row)
         for row in store.table("views").read().to_pylist()
     }
+    tried: dict[tuple[str, int], str | None] = {}
     for who, versions in named.items():
-        for table, version in versions.items():
-            try:
-                store.table(table).shards(version)
-            except PlstoreError as error:
-                problems.append(Problem(where=who, what="pin_is_gone", detail=str(error)))
+        for pin in versions.items():
+            if pin not in tried:
+                tried[pin] = _why_unreadable(store, *pin)
+            if (why := tried[pin]) is not None:
+                problems.append(Problem(where=who, what="pin_is_gone", detail=why))
     return named
+
+
+def _why_unreadable(store: "Store", table: str, version: int) -> str | None:
+    try:
+        store.table(table).shards(version)
+    except PlstoreError as error:
+        return str(error)
+    return None
 
 
 def _verify_table(
@@ -97,8 +107,12 @@ def _verify_table(
     there = {entry.path: entry for entry in storage.files_below(table.root)}
     newest = table.shards()
     named = {shard.path: shard for shard in newest}
+    seen: dict[int | None, list[Shard]] = {}
     for who, versions in pins.items():
-        for shard in _readable(table, versions.get(name)):
+        version = versions.get(name)
+        if version not in seen:
+            seen[version] = _readable(table, version)
+        for shard in seen[version]:
             if shard.path not in there and shard.path not in named:
                 yield Problem(
                     where=who,
@@ -111,12 +125,13 @@ def _verify_table(
             yield from found
             on_files(1)
     yield from _repeated_ids(table, newest)
-    erased = table.erased()
+    erased = table.erasures.by_path()
     written_anew = {new["path"] for new in erased.values() if new is not None}
     unnamed = there.keys() - named.keys() - erased.keys() - written_anew
     unnamed = {path for path in unnamed if not path.startswith("_delta_log/")}
     if unnamed:  # those that older versions name are no orphans
-        for path in sorted(unnamed - table.ever_committed()):
+        ever = {path for _, added, _ in read_log(table.root) for path in added}
+        for path in sorted(unnamed - ever):
             yield Problem(
                 where=f"{name}/{path}",
                 what="orphan_file",

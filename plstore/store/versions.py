@@ -14,8 +14,8 @@ from plstore.store.views import open_view
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from plstore.store.shard import Commit
     from plstore.store.store import Store
-    from plstore.store.table import Commit
 
 AsOf = str | int | datetime | Mapping[str, int] | None
 """A snapshot: a tag, the number of a commit in `plstore log`, an ISO time, ``view@version``

@@ -15,7 +15,7 @@ import pyarrow.dataset
 from plstore.errors import InputError, StoreError
 from plstore.fingerprint import canonical_json
 from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
-from plstore.store.table import Claim
+from plstore.store.shard import Claim
 
 if TYPE_CHECKING:
     from plstore.store.shard import Shard

@@ -1,0 +1,95 @@
+"""What the log of a table and the records of deletions say of its files."""
+
+import json
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from plstore import storage
+from plstore.errors import CommitConflictError, StoreError
+from plstore.fingerprint import content_hash
+from plstore.store.shard import Shard
+
+_ENTRY = re.compile(r"\d{20}\.json")
+
+Replaced = Mapping[str, dict[str, Any] | None]
+"""Path, size and statistics of the file in place of an old one, by its path; or None."""
+
+
+def read_log(table: Path) -> list[tuple[int, set[str], set[str]]]:
+    """Return the files that each version put into and took from the snapshot, oldest first.
+
+    From the log's own entries: asking Delta for each of many versions takes far longer.
+
+    Args:
+        table: The table's folder.
+
+    Raises:
+        StoreError: If entries are gone.
+    """
+    folder = table / "_delta_log"
+    names = sorted(e.path for e in storage.files_below(folder) if _ENTRY.fullmatch(e.path))
+    entries = []
+    with ThreadPoolExecutor() as pool:
+        contents = pool.map(lambda name: (folder / name).read_bytes(), names)
+        for number, (name, data) in enumerate(zip(names, contents, strict=True)):
+            if int(name.partition(".")[0]) != number:
+                raise StoreError(
+                    f"{folder} lacks entry {number}: the log was cut, and what old versions "
+                    "need is not known. Restore it from a copy"
+                )
+            actions = [json.loads(line) for line in data.splitlines()]
+            added, removed = (
+                {unquote(action[kind]["path"]) for action in actions if kind in action}
+                for kind in ("add", "remove")
+            )
+            entries.append((number, added, removed))
+    return entries
+
+
+class Erasures:
+    """The records of which file took the place of which when images were deleted."""
+
+    def __init__(self, store: Path, table: str) -> None:
+        """Name the folder; nothing is read until it is needed."""
+        self._folder = store.joinpath("_plstore", "erasures", table)
+        self._table = table
+        self._records: dict[str, dict[str, Any]] = {}
+
+    def by_path(self) -> Replaced:
+        """Return all of them, by old path.
+
+        Asked anew each time: whoever has a store open must not read what was deleted since.
+        """
+        for entry in storage.files_below(self._folder):
+            if not entry.path.startswith(".") and entry.path not in self._records:
+                self._records[entry.path] = storage.read_json(self._folder / entry.path) or {}
+        return {record["old"]: record["new"] for record in self._records.values()}
+
+    def record(self, old: str, new: Shard | None) -> None:
+        """Say which file takes the place of an old one, once and for all.
+
+        Raises:
+            CommitConflictError: If another deletion has said so already.
+        """
+        value = None
+        if new is not None:
+            value = {"path": new.path, "size_bytes": new.size_bytes, "stats": dict(new.stats)}
+        name = f"{content_hash(old.encode())}.json"
+        if not storage.create_json(self._folder / name, {"old": old, "new": value}):
+            raise CommitConflictError(
+                f"another deletion rewrote {old} of {self._table!r} at the same time; run the "
+                "same command again"
+            )
+
+
+def after_erasure(shard: Shard, erased: Replaced) -> Shard | None:
+    """Return the shard that took a shard's place, itself, or None if nothing is left."""
+    now: dict[str, Any] | None = vars(shard)
+    while now is not None and now["path"] in erased:
+        new = erased[now["path"]]
+        now = None if new is None else {**now, **new}
+    return None if now is None else Shard(**now)
