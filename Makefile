@@ -14,6 +14,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps 'daft>=0.7'  # it asks for pyarrow < 26, and reads 26
 	touch $(READY)
 
 setup: $(READY)  ## make .venv and install plstore with all extras
