@@ -49,7 +49,7 @@ NUM_WRITERS = 3
 NUM_UNLABELED = 400
 NUM_CLASSES = 5
 GRACE = timedelta(seconds=20)
-_LONGEST_LIFE = 1.2
+_LONGEST_LIFE = 2.5
 _KINDS = ("label", "label", "fuse", "select", "compact", "collect")
 
 
