@@ -5,6 +5,7 @@ a path, so SQL can neither read another file nor write one, even inside the stor
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -103,12 +104,22 @@ def run_sql(
 def fetch(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None
 ) -> pa.Table:
-    """Run a query on an open connection and return its rows."""
-    try:
+    """Run a query on an open connection and return its rows; an interrupt stops it."""
+
+    def work() -> pa.Table:
         return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
-    except duckdb.Error as error:
-        tables = ", ".join(TABLES)
-        raise QueryError(f"{error}\nThe tables are {tables}") from error
+
+    # In a thread of its own: DuckDB swallows what a signal's handler raises, and goes on.
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        try:
+            return running.result()
+        except duckdb.Error as error:
+            tables = ", ".join(TABLES)
+            raise QueryError(f"{error}\nThe tables are {tables}") from error
+        except BaseException:
+            connection.interrupt()
+            raise
 
 
 def run_query(store: Store, name: str, *, as_of: AsOf = None, **parameters: object) -> pa.Table:

@@ -1,7 +1,9 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,15 @@ def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
     assert done.returncode == 0
     assert "--store" in done.stdout
     assert "Example" in done.stdout or verb in {"log", "info"}
+
+
+def test_a_long_query_stops_when_it_is_interrupted(store: Store) -> None:
+    sql = "select count(*) from range(100000000000) as a(n), range(1000) where n % 7 = 3"
+    command = [sys.executable, "-m", "plstore.cli.main", "sql", sql, "--store", str(store.root)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=30)
+
+    assert process.returncode == 3
+    assert "interrupted" in message
