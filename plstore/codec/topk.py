@@ -41,8 +41,8 @@ def decode_into(
     num_rows, num_classes = out.shape
     k = class_ids.shape[1]
     tail = residual if k < num_classes else np.zeros_like(residual)
-    scale = probs.sum(axis=1, dtype=np.float64) + tail
-    scale = 1 / np.where(scale > 0, scale, 1)
-    out[:] = (tail * scale / max(num_classes - k, 1)).astype(np.float32)[:, None]
+    total = probs.sum(axis=1, dtype=np.float64) + tail
+    total = np.where(total > 0, total, 1)
+    out[:] = (tail / max(num_classes - k, 1) / total).astype(np.float32)[:, None]
     flat = np.arange(num_rows, dtype=np.int64)[:, None] * num_classes + class_ids
-    out.reshape(-1)[flat] = probs * scale[:, None].astype(np.float32)
+    out.reshape(-1)[flat] = probs / total[:, None]
