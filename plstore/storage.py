@@ -161,7 +161,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise StoreError(f"{path} holds no JSON ({error}); restore or delete it") from error
-    except OSError as error:
+    except Exception as error:  # an object store raises its own
         raise StoreError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path} holds {type(value).__name__}; wanted a JSON object")

@@ -61,6 +61,14 @@ class Labeling:
     part: tuple[int, int] = (0, 1)
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        """Refuse impossible settings."""
+        if not (self.temperature > 0 and self.iteration >= 0):
+            raise InputError(
+                f"temperature {self.temperature} and iteration {self.iteration}; wanted above "
+                "0, and 0 or more"
+            )
+
 
 def add_teacher(store: Store, teacher_id: str, checkpoint: str, *, device: str) -> str:
     """Bring a model into the store as a teacher; return the hash of its weights.

@@ -183,16 +183,19 @@ def _open(recipe: Recipe, store: Path, device: str, display: Display) -> Run:
 
 def _teacher(store: Store, teacher_id: str | None) -> Row:
     rows = store.table("teachers").read().sort_by("created_at").to_pylist()
+    rows = [row for row in rows if row["checkpoint"]]  # a fusion has no model of its own
     if teacher_id is None:
+        rows = [row for row in rows if row["role"] in {"teacher", "student", "control"}]
         newest = rows[-1]["recipe_hash"] if rows else None
         rows = [r for r in rows if r["role"] != "control" and r["recipe_hash"] == newest]
         rows.sort(key=lambda row: row["iteration"])
     else:
         rows = [row for row in rows if row["teacher_id"] == teacher_id]
     if not rows:
-        ids = store.table("teachers").read(columns=["teacher_id"])["teacher_id"].to_pylist()
+        known = store.table("teachers").read(columns=["teacher_id", "checkpoint"]).to_pylist()
+        ids = [row["teacher_id"] for row in known if row["checkpoint"]]
         raise InputError(
-            f"{store.root} has no teacher {teacher_id or 'yet'}; it has "
+            f"{store.root} has no teacher {teacher_id or 'yet'} with a model; it has "
             f"{', '.join(ids) or 'none: plstore run trains them'}"
         )
     return dict(rows[-1])

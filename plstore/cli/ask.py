@@ -203,7 +203,7 @@ def files(
         {"file": str(found.root / s.path), "rows": s.num_rows, "bytes": s.size_bytes}
         for s in found.shards(version)
     ]
-    print_rows(rows, format_, columns=["file", "rows", "bytes"])
+    print_rows(rows, format_, columns=["file", "rows", "bytes"], whole=True)
 
 
 def _parameters(query: "SavedQuery", words: list[str]) -> dict[str, Any]:
@@ -224,4 +224,9 @@ def _parameters(query: "SavedQuery", words: list[str]) -> dict[str, Any]:
 
 
 def _print(table: "pa.Table", format_: str) -> None:
+    repeated = sorted({n for n in table.column_names if table.column_names.count(n) > 1})
+    if repeated:
+        raise QueryError(
+            f"columns of the same name: {', '.join(repeated)}; name them apart with 'as'"
+        )
     print_rows(table.to_pylist(), format_, columns=table.column_names)

@@ -95,7 +95,10 @@ def gc(
         + ("deleted" if delete else "nothing needs them; --delete deletes them")
     )
     print_rows(
-        [vars(item) for item in found], format_, columns=["path", "reason", "size_bytes"]
+        [vars(item) for item in found],
+        format_,
+        columns=["path", "reason", "size_bytes"],
+        whole=True,
     )
 
 
@@ -128,7 +131,9 @@ def verify(store: StoreOption, format_: FormatOption = "table") -> None:
     opened, display = open_store(store), Display()
     with display.task("verify files", count_files(opened)) as advance:
         problems = check(opened, on_files=advance)
-    print_rows([vars(p) for p in problems], format_, columns=["where", "what", "detail"])
+    print_rows(
+        [vars(p) for p in problems], format_, columns=["where", "what", "detail"], whole=True
+    )
     display.say(f"{len(problems)} problems" if problems else "all is well")
     if problems:
         raise typer.Exit(FOUND_WRONG)

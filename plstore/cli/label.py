@@ -203,6 +203,11 @@ def select(
     from plstore.store import find_label_sets, resolve
     from plstore.store import open as open_store
 
+    if not 0 <= min_confidence < 1 or (images_per_class is not None and images_per_class < 1):
+        raise InputError(
+            f"--min-confidence is {min_confidence} and --images-per-class {images_per_class}; "
+            "wanted 0 up to below 1, and 1 or more"
+        )
     opened = open_store(store)
     pins = resolve(opened, as_of)
     sets = find_label_sets(opened, teacher, iteration=iteration, version=pins["soft_labels"])

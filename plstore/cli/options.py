@@ -20,7 +20,8 @@ StoreOption = Annotated[
 AsOfOption = Annotated[
     str | None,
     typer.Option(
-        "--as-of", help="Snapshot: a tag, a number of plstore log, a time, or VIEW@VERSION."
+        "--as-of",
+        help="Snapshot: a tag, a number of plstore log, a UTC time, or VIEW@VERSION.",
     ),
 ]
 IdsOption = Annotated[
@@ -86,12 +87,17 @@ def open_to_read(path: str) -> "Store":
 
 
 def print_rows(
-    rows: Sequence[dict[str, Any]], format_: str, *, columns: Sequence[str] | None = None
+    rows: Sequence[dict[str, Any]],
+    format_: str,
+    *,
+    columns: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> None:
-    """Print rows on stdout."""
-    from plstore.report.output import render
+    """Print rows on stdout; `whole` where a cell may not be cut, such as a path."""
+    from plstore.report.output import LONGEST_CELL, render
 
-    text = render(rows, cast("Format", format_), columns=columns)
+    longest = 10_000 if whole else LONGEST_CELL
+    text = render(rows, cast("Format", format_), columns=columns, longest=longest)
     sys.stdout.write(text + "\n")
 
 
@@ -119,6 +125,12 @@ def chosen_rows(
         raise InputError(
             f"{'the query' if file is None else file} has the columns "
             f"{', '.join(table.column_names)}; wanted sample_id among them"
+        )
+    kind = table.schema.field("sample_id").type
+    if "int" not in str(kind) or table["sample_id"].null_count:
+        raise InputError(
+            f"sample_id is {kind} with {table['sample_id'].null_count} nulls; wanted whole "
+            "numbers without nulls"
         )
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows

@@ -141,7 +141,10 @@ def _export(
         raise InputError(f"export as {kind!r}; wanted one of {', '.join(get_args(Kind))}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
     writers: dict[str, Callable[[Path, tuple[str, ...]], _Writer]] = {
         "datasets": _DatasetWriter,
         "parquet": _ParquetWriter,

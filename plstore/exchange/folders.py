@@ -174,6 +174,8 @@ def split_off(named: Sequence[tuple[str, str]], fraction: float, seed: int) -> s
 
     The fraction holds in each class, with at least one image, and never all.
     """
+    if not 0 < fraction < 1:
+        raise InputError(f"the validation fraction is {fraction}; wanted above 0 and below 1")
     hashes = np.array([xxhash.xxh3_64_intdigest(key.encode(), seed) for key, _ in named])
     names = np.array([name for _, name in named])
     moved: set[int] = set()

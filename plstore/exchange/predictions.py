@@ -323,8 +323,8 @@ def keep_predictions(
         )
     if not {shard.path for shard in shards} - {shard.path for shard in there}:
         return table.version()  # the same predictions, kept before
-    if not replace:
-        _check_new(store, matched, there, teacher_id)
+    if there:
+        _check_beside(store, matched, there, teacher_id, replace=replace)
     lineage = {
         "step": "import predictions",
         "teacher_id": teacher_id,
@@ -363,15 +363,22 @@ def _check_teacher(store: Store, teacher_id: str) -> None:
             )
 
 
-def _check_new(store: Store, matched: Matched, there: Sequence[Shard], teacher_id: str) -> None:
-    if not there:
-        return
-    known = store.table("soft_labels").dataset_of(there).to_table(columns=["sample_id"])
-    both = np.intersect1d(known["sample_id"].to_numpy(), matched.sample_ids)
-    if len(both):
+def _check_beside(
+    store: Store, matched: Matched, there: Sequence[Shard], teacher_id: str, *, replace: bool
+) -> None:
+    rows = store.table("soft_labels").dataset_of(there).to_table(columns=["sample_id"])
+    known = rows["sample_id"].to_numpy()
+    both = np.intersect1d(known, matched.sample_ids)
+    if len(both) and not replace:
         raise InputError(
             f"{len(both)} of these images have labels by {teacher_id!r} already, such as "
             f"sample_id {both[0]}; --replace puts these in their place"
+        )
+    lost = np.setdiff1d(known, matched.sample_ids)
+    if len(lost) and replace:
+        raise InputError(
+            f"{len(lost)} other images have labels by {teacher_id!r} too, such as sample_id "
+            f"{lost[0]}, and would lose them; replace with predictions of all of them"
         )
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from plstore import storage
+from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.store.log import after_erasure
 from plstore.store.parquet import statistics
@@ -71,8 +72,12 @@ def erase(
         reason: Why, for the record in `deletions`.
         who: Who decided; the user's login name unless given.
         on_files: Called with the number of files just written anew.
+
+    Raises:
+        InputError: If one of them was never in the store; nothing is deleted then.
     """
     ids = np.unique(np.asarray(sample_ids, dtype=np.int64))
+    _check_known(store, ids)
     num_images = _record(store, ids, reason, who or getpass.getuser())
     views = _views_holding(store, ids)
     rows_by_table, num_files = {}, 0
@@ -84,6 +89,22 @@ def erase(
     return Erasure(
         num_images=num_images, rows_by_table=rows_by_table, files=num_files, views=views
     )
+
+
+def _check_known(store: "Store", ids: _Ids) -> None:
+    """Raise InputError unless each image is in the store, or was deleted from it."""
+    where = pc.field("sample_id").isin(pa.array(ids))
+    found = [
+        store.table(name).read(columns=["sample_id"], where=where)
+        for name in ("images", "deletions")
+    ]
+    here = [rows["sample_id"].to_numpy() for rows in found]
+    missing = np.setdiff1d(ids, np.concatenate(here))
+    if len(missing):
+        raise InputError(
+            f"{len(missing)} of {len(ids)} images are not in {store.root} and never were "
+            f"deleted from it, such as sample_id {missing[0]}; nothing was deleted"
+        )
 
 
 def _record(store: "Store", ids: _Ids, reason: str, who: str) -> int:

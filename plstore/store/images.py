@@ -95,7 +95,10 @@ def import_images(
             images to be left in place are not files of their own.
         CommitConflictError: If another import ran at the same time; run it again.
     """
-    writer = _Writer(store, dataset, store.ensure_classes(class_names), max_pixels)
+    class_ids = {name: number for number, name in enumerate(class_names)}
+    if store.table("classes").dataset().count_rows() or len(class_ids) != len(class_names):
+        class_ids = store.ensure_classes(class_names)  # else with the first images
+    writer = _Writer(store, dataset, class_ids, max_pixels)
     writer.in_place = in_place
     with large_images_are_verdicts():
         for record, digest, verdict in _judged(records, writer, max_pixels):
@@ -196,6 +199,7 @@ class _Writer:
     def flush(self) -> None:
         """Commit the images, then their truth: numbers are sure once the images are in."""
         if self._rows:
+            self._store.ensure_classes(list(self._class_ids))
             first, last = self._rows[0]["sample_id"], self._rows[-1]["sample_id"]
             images = [(row["key"], row["content_hash"]) for row in self._rows]
             identity = value_hash({"dataset": self._dataset, "images": images})

@@ -42,7 +42,7 @@ def _read(row: dict[str, Any]) -> bytes:
     except OSError as error:
         raise StoreError(
             f"image {row['sample_id']} was imported in place from {path}, which cannot be read "
-            f"now ({error}). Restore the file, or exclude or delete the image"
+            f"now ({error}). Restore the file, or delete the image"
         ) from error
     if content_hash(data) != row["content_hash"]:
         raise StoreError(

@@ -213,6 +213,8 @@ def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
         raise StoreNotFoundError(
             f"no plstore store at {root}; make one with 'plstore init --store {root}'"
         )
+    if not isinstance(marker.get("format_version"), int):
+        raise StoreError(f"{root / _MARKER} has no format_version; restore it from a copy")
     if marker["format_version"] > FORMAT_VERSION:
         raise StoreError(
             f"{root} has format version {marker['format_version']}, and this plstore reads up "

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from plstore.store.store import Store
 
 AsOf = str | int | datetime | Mapping[str, int] | None
-"""A snapshot: a tag, the number of a commit in `plstore log`, an ISO time, ``view@version``
-(what that view read), or a version by table (newest where not named). None is the newest."""
+"""A snapshot: a tag, the number of a commit in `plstore log`, a UTC time in ISO form,
+``view@version`` (what that view read), or a version by table (newest where not named). None is
+the newest."""
 
 _TAG = re.compile(r"[a-z0-9][a-z0-9._-]*[a-z][a-z0-9._-]*|[a-z][a-z0-9._-]*")
 
@@ -205,7 +206,7 @@ def _at_number(store: "Store", number: int) -> dict[str, int]:
 
 def _at_time(store: "Store", moment: datetime) -> dict[str, int]:
     if moment.tzinfo is None:
-        moment = moment.astimezone()
+        moment = moment.replace(tzinfo=UTC)  # as 'plstore log' prints it
     tables = store.history_by_table()
     made = min(commit.time for commits in tables.values() for commit in commits)
     if moment < made:

@@ -80,6 +80,20 @@ def test_a_changed_split_or_label_is_refused_not_ignored(
         import_images(store, [changed], dataset="pets", class_names=CLASS_NAMES)
 
 
+def test_a_first_import_that_fails_fixes_no_classes(tmp_path: Path) -> None:
+    store = plstore.create(tmp_path / "new")
+
+    def fails() -> Iterator[ImageRecord]:
+        yield make_records()[0]
+        raise InputError("no such file")
+
+    with pytest.raises(InputError, match="no such file"):
+        import_images(store, fails(), dataset="pets", class_names=["cat"])
+    import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+
+    assert store.class_names == CLASS_NAMES
+
+
 def test_another_label_space_is_refused(store: Store) -> None:
     with pytest.raises(InputError, match="classes cow are not in the store"):
         import_images(store, [], dataset="farm", class_names=["cat", "cow"])

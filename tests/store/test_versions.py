@@ -70,6 +70,7 @@ def test_a_moment_is_a_snapshot(store: Store) -> None:
 
     assert count(store, now) == 60
     assert count(store, now.isoformat()) == 60
+    assert count(store, now.replace(tzinfo=None).isoformat()) == 60  # as the log prints it
     with pytest.raises(InputError, match="was made at"):
         resolve(store, now - timedelta(days=1))
 
