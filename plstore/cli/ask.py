@@ -153,6 +153,7 @@ def diff(
     changes: Annotated[
         str, typer.Option(help="Which to show, by commas: flipped, entered, left, kept.")
     ] = "flipped,entered,left",
+    as_of: AsOfOption = None,
     format_: FormatOption = "table",
 ) -> None:
     """Show which labels flipped between two teachers, or which images a view gained and lost.
@@ -176,7 +177,7 @@ def diff(
             "class_before": names.get(row["class_before"]),
             "class_after": names.get(row["class_after"]),
         }
-        for row in compare(opened, before, after).to_pylist()
+        for row in compare(opened, before, after, as_of=as_of).to_pylist()
         if row["change"] in wanted
     ]
     columns = ["change", "class_before", "class_after", "images"]

@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from plstore.errors import InputError
 from plstore.store import (
+    AsOf,
     LabelSet,
     Store,
     View,
@@ -11,10 +12,11 @@ from plstore.store import (
     diff_views,
     label_sets,
     open_view,
+    resolve,
 )
 
 
-def diff(store: Store, before: str, after: str) -> pa.Table:
+def diff(store: Store, before: str, after: str, *, as_of: AsOf = None) -> pa.Table:
     """Return what changed, as `plstore.store.CHANGES`.
 
     Args:
@@ -22,21 +24,23 @@ def diff(store: Store, before: str, after: str) -> pa.Table:
         before: ``TEACHER`` or ``TEACHER@ITERATION`` for its labels, a number for the labels of
             that iteration (of its one teacher), or ``VIEW`` or ``VIEW@VERSION``.
         after: The same, of the same kind.
+        as_of: Snapshot whose labels are compared; see `plstore.store.AsOf`. Newest unless given.
 
     Raises:
         InputError: If one is nothing of the kind, or they are not of one kind.
     """
-    sides = [_named(store, text) for text in (before, after)]
+    version = None if as_of is None else resolve(store, as_of)["soft_labels"]
+    sides = [_named(store, text, version) for text in (before, after)]
     old, new = sides
     if isinstance(old, View) and isinstance(new, View):
         return diff_views(old, new)
     if isinstance(old, list) and isinstance(new, list):
-        return diff_labels(store, old, new)
+        return diff_labels(store, old, new, version_before=version, version_after=version)
     raise InputError(f"{before!r} and {after!r} are labels and a view; wanted two of one kind")
 
 
-def _named(store: Store, text: str) -> View | list[LabelSet]:
-    known = label_sets(store)
+def _named(store: Store, text: str, version: int | None) -> View | list[LabelSet]:
+    known = label_sets(store, version)
     name, at, number = text.partition("@")
     if text.isdigit():
         found = [s for s in known if s.iteration == int(text)]

@@ -8,7 +8,15 @@ import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.query import diff
-from plstore.store import LabelBatch, LabelSet, Store, commit_labels, diff_labels, write_labels
+from plstore.store import (
+    LabelBatch,
+    LabelSet,
+    Store,
+    add_tag,
+    commit_labels,
+    diff_labels,
+    write_labels,
+)
 from tests.conftest import give_labels
 
 Changes = dict[tuple[str, int | None, int | None], tuple[int, float | None, float | None]]
@@ -100,6 +108,17 @@ def test_ranges_of_which_some_line_up_are_summed(
     new = put(store, "b", 2, list(range(12, 70)), 2)
 
     assert as_dict(store, "1", "2") == expected(old, new)
+
+
+def test_labels_are_compared_as_they_were(store: Store) -> None:
+    first = give_labels(store, "a", 1)
+    give_labels(store, "b", 2, probabilities=first)
+    add_tag(store, "same")
+    give_labels(store, "b", 2, probabilities=np.roll(first, 1, axis=1), name="again")
+    then, now = diff(store, "a", "b", as_of="same"), diff(store, "a", "b")
+
+    assert set(then["change"].to_pylist()) == {"kept"}
+    assert set(now["change"].to_pylist()) == {"flipped"}
 
 
 def test_an_empty_side_is_all_entered(store: Store) -> None:
