@@ -24,7 +24,7 @@ def diff(store: Store, before: str, after: str, *, as_of: AsOf = None) -> pa.Tab
         before: ``TEACHER`` or ``TEACHER@ITERATION`` for its labels, a number for the labels of
             that iteration (of its one teacher), or ``VIEW`` or ``VIEW@VERSION``.
         after: The same, of the same kind.
-        as_of: Snapshot whose labels are compared; see `plstore.store.AsOf`. Newest unless given.
+        as_of: Snapshot whose labels are compared, see `plstore.store.AsOf`; else the newest.
 
     Raises:
         InputError: If one is nothing of the kind, or they are not of one kind.
