@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -261,8 +262,8 @@ def measure_speed(case: str, probabilities: Floats, repeats: int) -> Iterator[Me
         labels = encode(probabilities, codec).labels
         check_answer(probabilities, decode(labels, num_classes, out), name)
         work: dict[str, Callable[[], object]] = {
-            "encode_rows_per_s": lambda b=batch, c=codec: coded_rows(b, c),  # type: ignore[misc]  # bound early
-            "decode_rows_per_s": lambda x=labels: decode(x, num_classes, out),  # type: ignore[misc]  # bound early
+            "encode_rows_per_s": partial(coded_rows, batch, codec),
+            "decode_rows_per_s": partial(decode, labels, num_classes, out),
         }
         for metric, function in work.items():
             seconds = min(_timed(function) for _ in range(repeats))

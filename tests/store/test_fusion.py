@@ -57,6 +57,19 @@ def test_a_fusion_made_again_adds_nothing(store: Store) -> None:
     assert before == after
 
 
+def test_a_fusion_follows_its_members_there_and_back(store: Store) -> None:
+    a = give_labels(store, "a", 1)
+    b = np.roll(a, 1, axis=1)
+    found = []
+    for number, probabilities in enumerate((b, a, b)):
+        give_labels(store, "b", 1, probabilities=probabilities, name=f"n{number}")
+        make_ensemble(store, "both", two(), iteration=1)
+        found.append(fused_labels(store, "both"))
+
+    assert np.array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], found[1])
+
+
 def test_the_name_of_another_teacher_is_not_taken(store: Store) -> None:
     give_labels(store, "a", 1)
     give_labels(store, "b", 1)
