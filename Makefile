@@ -32,7 +32,7 @@ lint: $(READY)  ## ruff, import layers, SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/sqlfluff lint queries
+	$(BIN)/sqlfluff lint queries plstore/query/steps
 
 types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
@@ -44,7 +44,7 @@ wheel: $(READY)  ## the wheel works alone: core, in an empty environment
 	$(BIN)/python tests/check_wheel.py
 
 bench: $(READY)  ## every benchmark, quickly
-	@for name in codec gain store; do \
+	@for name in codec gain select store; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; \
 	done
 

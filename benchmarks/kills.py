@@ -103,9 +103,8 @@ def work(store: Store, writer: int, number: int) -> dict[str, object]:
     elif kind == "select":
         selection = plstore.Selection(
             view=f"view-{writer}",
-            teacher_id=f"w{writer}-n{number - 1}",
-            iteration=1,
-            parameters={"min_confidence": 0.3, "images_per_class": 40, "seed": number},
+            teachers=[f"w{writer}-n{number - 1}@1"],
+            balance=plstore.Balance(images_per_class=40, seed=number),
         )
         plstore.select(store, selection, identity=teacher)
     elif kind == "compact":

@@ -14,15 +14,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from plstore.errors import PlstoreError
     from plstore.loaders import load
-    from plstore.query import Selection, connect, select
+    from plstore.query import Balance, Rule, Selection, connect, select
     from plstore.store import Store, create, open  # noqa: A004  plstore.open is the door
 
 __version__ = "0.1.0"
 
-__all__ = ["PlstoreError", "Selection", "Store", "connect", "create", "load", "open", "select"]
+__all__ = [
+    "Balance",
+    "PlstoreError",
+    "Rule",
+    "Selection",
+    "Store",
+    "connect",
+    "create",
+    "load",
+    "open",
+    "select",
+]
 
 _HOMES = {
+    "Balance": "plstore.query",
     "PlstoreError": "plstore.errors",
+    "Rule": "plstore.query",
     "Selection": "plstore.query",
     "Store": "plstore.store",
     "connect": "plstore.query",

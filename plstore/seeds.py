@@ -7,6 +7,7 @@ make run 7, epoch 1 equal to run 8, epoch 0.
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
 
 class Purpose(IntEnum):
@@ -20,6 +21,8 @@ class Purpose(IntEnum):
     CONTACT_SHEET = 7
     SAMPLE = 8
     TRAINING = 9
+    VIEW_GROUPS = 10
+    VIEW_ROWS = 11
 
 
 def generator(seed: int, purpose: Purpose, *path: int) -> np.random.Generator:
@@ -38,3 +41,23 @@ def torch_seed(seed: int, purpose: Purpose, *path: int) -> int:
     """Return a 63-bit seed for a library that wants one integer, derived as in `generator`."""
     state = np.random.SeedSequence([seed, int(purpose), *path]).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))
+
+
+def shuffle_keys(
+    ids: npt.NDArray[np.int64], seed: int, purpose: Purpose
+) -> npt.NDArray[np.uint64]:
+    """Return a key for each id: sorted by them, ids are in a random order of the seed.
+
+    The finaliser of SplitMix64 over the id and a seeded start: different ids have different
+    keys, and an id has the same key wherever it stands.
+
+    Args:
+        ids: int64 [rows].
+        seed: The run's seed, 0 or more.
+        purpose: What the order is for.
+    """
+    start = np.random.SeedSequence([seed, int(purpose)]).generate_state(1, np.uint64)[0]
+    keys = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + start
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        keys = (keys ^ (keys >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(keys ^ (keys >> np.uint64(31)))

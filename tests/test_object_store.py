@@ -80,8 +80,8 @@ def remote(url: str) -> Store:
 
 
 def test_a_store_in_a_bucket_does_what_one_in_a_folder_does(remote: Store) -> None:
-    parameters = {"min_confidence": 0.0, "images_per_class": 9, "seed": 0}
-    selection = plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters)
+    balance = plstore.Balance(min_confidence=0.0, images_per_class=9, seed=0)
+    selection = plstore.Selection(view="v", teachers=["t0@1"], balance=balance)
     view = plstore.select(remote, selection)
     add_tag(remote, "first")
     again = plstore.open(str(remote.root))

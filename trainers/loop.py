@@ -18,7 +18,7 @@ from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json, value_hash
 from plstore.loaders import open_split
-from plstore.query import Selection, run_query, saved_query, select, select_labeled
+from plstore.query import Balance, Selection, run_query, select, select_labeled
 from plstore.report.progress import Display
 from plstore.schema import Split
 from plstore.seeds import Purpose, torch_seed
@@ -26,6 +26,7 @@ from plstore.store import (
     LabelSet,
     Shard,
     Store,
+    View,
     commit_labels,
     find_view,
     import_images,
@@ -171,6 +172,7 @@ class Run:
         view = select_labeled(
             self.store,
             f"{self.recipe.name}-labeled",
+            seed=self.recipe.seed,
             recipe_hash=self.recipe.hash,
             identity=step.key,
             as_of={"images": needs[0]["images_version"], **self.decisions},
@@ -180,11 +182,7 @@ class Run:
     def _train(self, step: Step, needs: list[Outputs]) -> Outputs:
         if (kept := self._kept(step)) is not None:
             return kept
-        view = find_view(self.store, needs[0]["view"])
-        if view is None:
-            raise plstore.PlstoreError(
-                f"view {needs[0]['view']} of step {step.name} is gone from {self.store.root}"
-            )
+        view = self._view(needs[0]["view"])
         settings = self.recipe.train
         is_student = step.kind == "train" and step.needs[0].startswith("select")
         training = Training(
@@ -305,34 +303,35 @@ class Run:
 
     def _select(self, step: Step, needs: list[Outputs]) -> Outputs:
         settings = self.recipe.select
-        quota = settings.images_per_class
-        if quota is None:
-            quota = max(needs[0]["labels"]["unlabeled"] // len(self.store.class_names), 1)
-        standard = {
-            "min_confidence": settings.min_confidence,
-            "images_per_class": quota,
-            "seed": self.recipe.seed,
-        }
-        taken = {parameter.name for parameter in saved_query(settings.query).parameters}
-        parameters = {name: value for name, value in standard.items() if name in taken}
+        labeled, *previous = needs
         selection = Selection(
             view=f"{self.recipe.name}-{step.iteration}",
-            teacher_id=needs[0]["teacher_id"],
-            iteration=step.iteration,
+            teachers=[f"{labeled['teacher_id']}@{step.iteration}"],
+            balance=Balance(
+                policy=settings.policy,
+                min_confidence=settings.min_confidence,
+                images_per_class=settings.images_per_class,
+                seed=self.recipe.seed,
+            ),
+            relabel=self._view(previous[0]["view"]).key if previous else None,
             query=settings.query,
-            parameters={**parameters, **settings.parameters},
+            parameters=settings.parameters,
             recipe_hash=self.recipe.hash,
         )
-        view = select(
-            self.store,
-            selection,
-            identity=step.key,
-            as_of={**needs[0]["pins"], **self.decisions},
-        )
+        pins = {**labeled["pins"], **self.decisions}
+        view = select(self.store, selection, identity=step.key, as_of=pins)
         unpin(self.store, self._label_key(step))  # the view pins the same
         counts = dict(view.record.counts)
         self._say_counts(counts)
-        return {"view": step.key, "teacher_id": needs[0]["teacher_id"], "counts": counts}
+        return {"view": step.key, "teacher_id": labeled["teacher_id"], "counts": counts}
+
+    def _view(self, identity: str) -> View:
+        view = find_view(self.store, identity)
+        if view is None:
+            raise plstore.PlstoreError(
+                f"the view of step {identity} is gone from {self.store.root}"
+            )
+        return view
 
     def _label_key(self, step: Step) -> str:
         return next(other.key for other in self.steps if other.name == step.needs[0])

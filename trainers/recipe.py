@@ -206,15 +206,20 @@ class Label(_Section):
 class Select(_Section):
     """What a student trains on."""
 
-    query: str = "selection/class_balanced"
-    """Saved query that decides, or the path of a .sql file of your own."""
+    policy: Literal["exact", "reference", "cap", "none"] = "exact"
+    """How classes are balanced; see `plstore select --help`."""
     min_confidence: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Pseudo-labels above this are kept (Noisy Student, 3.1)."""
     images_per_class: Annotated[int, Field(ge=1)] | None = None
     """K: the most confident kept, fewer duplicated up to it. Unlabeled images divided by
     classes unless given."""
+    relabel: bool = False
+    """From the second student on, keep the first selection and replace its labels alone, as the
+    official code does."""
+    query: str | None = None
+    """Saved query that decides in place of all that, or the path of a .sql file of your own."""
     parameters: dict[str, float | int | str] = Field(default_factory=dict)
-    """Further parameters of a query of your own."""
+    """Parameters of that query; teacher_id, iteration and seed are filled in."""
 
 
 class Recipe(_Section):

@@ -85,7 +85,8 @@ def plan_steps(recipe: Recipe, source: Source, decisions: str) -> list[Step]:
     """
     chain = _Chain()
     dump: dict[str, Any] = json.loads(recipe.model_dump_json())
-    sql = saved_query(recipe.select.query).sql
+    query = recipe.select.query
+    sql = None if query is None else saved_query(query).sql
     imported = chain.add(
         "import",
         "import",
@@ -119,10 +120,11 @@ def plan_steps(recipe: Recipe, source: Source, decisions: str) -> list[Step]:
             dump["label"],
             iteration=iteration,
         )
+        relabeled = recipe.select.relabel and iteration > 1
         chosen = chain.add(
             f"select-{iteration}",
             "select",
-            (label,),
+            (label, "select-1") if relabeled else (label,),
             {**dump["select"], "seed": recipe.seed, "sql": sql, "decisions": decisions},
             iteration=iteration,
         )

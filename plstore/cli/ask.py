@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
     from plstore.query import SavedQuery
 
+MemoryOption = Annotated[
+    str | None, typer.Option("--memory", help="Most that SQL may take; half of it all.")
+]
+SecondsOption = Annotated[float, typer.Option("--seconds", help="Longest that SQL may run.")]
+
 queries = typer.Typer(help="Saved questions about a store.", no_args_is_help=True)
 
 _CASTS: dict[str, Any] = {"float": float, "integer": int, "bigint": int, "varchar": str}
@@ -29,18 +34,26 @@ def sql(
     query: Annotated[str, typer.Argument(help="One SELECT.")],
     store: StoreOption,
     as_of: AsOfOption = None,
+    memory: MemoryOption = None,
+    seconds: SecondsOption = 600.0,
     format_: FormatOption = "table",
 ) -> None:
-    """Run one SELECT over the store; read-only, and blind to everything else.
+    r"""Run one SELECT over the store; read-only, and blind to everything else.
+
+    \b
+    Functions over the label of soft_labels and view_rows:
+      prob(label, class_id)   dense(label)   entropy(label)   kl(a, b)   js(a, b)
+      class_name(class_id)    confidence_bucket(confidence)   lottery(sample_id, seed)
 
     Example:
       plstore sql --store demo/store "select class_id, count(*) from soft_labels group by 1"
       plstore sql --as-of iteration-2 "select count(*) from soft_labels"
     """
     opened = open_to_read(store)
-    from plstore.query import run_sql
+    from plstore.query import Limits, run_sql
 
-    _print(run_sql(opened, query, as_of=as_of), format_)
+    limits = Limits(memory=memory, seconds=seconds)
+    _print(run_sql(opened, query, as_of=as_of, limits=limits), format_)
 
 
 @queries.command("list")
@@ -69,6 +82,8 @@ def query_run(
     name: Annotated[str, typer.Argument(help="Such as coverage/verdicts.")],
     store: StoreOption,
     as_of: AsOfOption = None,
+    memory: MemoryOption = None,
+    seconds: SecondsOption = 600.0,
     format_: FormatOption = "table",
 ) -> None:
     """Run a saved query; its own parameters are options, see plstore query show.
@@ -77,10 +92,11 @@ def query_run(
       plstore query run coverage/labels_per_class --min-confidence 0.5 --store demo/store
     """
     opened = open_to_read(store)
-    from plstore.query import run_query, saved_query
+    from plstore.query import Limits, run_query, saved_query
 
     parameters = _parameters(saved_query(name), ctx.args)
-    _print(run_query(opened, name, as_of=as_of, **parameters), format_)
+    limits = Limits(memory=memory, seconds=seconds)
+    _print(run_query(opened, name, as_of=as_of, limits=limits, **parameters), format_)
 
 
 def log(store: StoreOption, format_: FormatOption = "table") -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from plstore.cli.options import AsOfOption, FormatOption, StoreOption, print_rows
+from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.errors import InputError, MissingExtraError
 
 CodecOption = Annotated[str, typer.Option(help="topk, dense or hard.")]
@@ -178,57 +178,3 @@ def _temperatures(text: str, count: int) -> list[float]:
             f"--temperatures is {text!r}; wanted 'calibrated', one number, or {count} by commas"
         )
     return values
-
-
-def select(
-    store: StoreOption,
-    view: Annotated[str, typer.Argument(help="Name of the view: [a-z0-9_-]+.")],
-    teacher: Annotated[str, typer.Option(help="Whose labels.")],
-    iteration: Annotated[int | None, typer.Option(help="Its last unless given.")] = None,
-    min_confidence: Annotated[float, typer.Option(help="Labels above it are kept.")] = 0.3,
-    images_per_class: Annotated[
-        int | None, typer.Option(help="Draws of each class; an even share unless given.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Draws which images are copied once more.")] = 0,
-    as_of: AsOfOption = None,
-    format_: FormatOption = "table",
-) -> None:
-    """Filter and balance a teacher's labels; keep the result as a new version of a view.
-
-    Example:
-      plstore select surer --teacher t1-1a2b3c4d --min-confidence 0.8 --store pets/store
-    """
-    from plstore.query import Selection
-    from plstore.query import select as run_selection
-    from plstore.store import find_label_sets, resolve
-    from plstore.store import open as open_store
-
-    if not 0 <= min_confidence < 1 or (images_per_class is not None and images_per_class < 1):
-        raise InputError(
-            f"--min-confidence is {min_confidence} and --images-per-class {images_per_class}; "
-            "wanted 0 up to below 1, and 1 or more"
-        )
-    opened = open_store(store)
-    pins = resolve(opened, as_of)
-    sets = find_label_sets(opened, teacher, iteration=iteration, version=pins["soft_labels"])
-    if images_per_class is None:
-        count = opened.count_images("unlabeled", version=pins["images"])
-        images_per_class = max(count // len(opened.class_names), 1)
-    selection = Selection(
-        view=view,
-        teacher_id=teacher,
-        iteration=sets[0].iteration,
-        parameters={
-            "min_confidence": min_confidence,
-            "images_per_class": images_per_class,
-            "seed": seed,
-        },
-    )
-    record = run_selection(opened, selection, as_of=pins).record
-    rows: list[dict[str, Any]] = [
-        {"what": "view", "n": f"{record.view}@{record.version}"},
-        {"what": "images", "n": record.num_images},
-        {"what": "draws", "n": record.num_draws},
-        *({"what": f"dropped: {why}", "n": n} for why, n in record.counts["dropped"].items()),
-    ]
-    print_rows(rows, format_)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from plstore.cli import ask, keep, label, make, train
+from plstore.cli import ask, choose, keep, label, make, train
 from plstore.cli.options import with_examples
 from plstore.errors import PlstoreError
 
@@ -28,7 +28,7 @@ app.command("init")(with_examples(make.init))
 app.add_typer(make.importing, name="import")
 for verb in (
     *(train.run, train.predict),
-    *(label.label, label.calibrate, label.fuse, label.select),
+    *(label.label, label.calibrate, label.fuse, choose.select),
     *(ask.sql, ask.diff, ask.log, ask.info, ask.files),
     *(keep.tag, keep.verify, keep.gc, keep.compact),
     *(keep.exclude, keep.correct, keep.delete, keep.duplicates, keep.export),

@@ -116,7 +116,7 @@ def export_labels(
         "reads": {name: pins[name] for name in ("images", "soft_labels")},
     }
 
-    def batches() -> Iterator[pa.RecordBatch]:
+    def labels() -> Iterator[pa.RecordBatch]:
         for shard in shards:
             rows = table.dataset_of([shard]).to_table(
                 columns=["sample_id", "class_id", "confidence", "label"]
@@ -124,9 +124,10 @@ def export_labels(
             count = rows.num_rows
             rows = rows.append_column("kind", pa.repeat(pa.scalar("pseudo"), count))
             rows = rows.append_column("copies", pa.repeat(pa.scalar(1, pa.int32()), count))
-            yield from attach_images(store, rows.sort_by("sample_id"), version=pins["images"])
+            yield from rows.sort_by("sample_id").combine_chunks().to_batches()
 
-    return _export(store, batches(), folder, kind, card, on_images)
+    rows = attach_images(store, labels(), version=pins["images"], mode="packed")
+    return _export(store, rows, folder, kind, card, on_images)
 
 
 def _export(

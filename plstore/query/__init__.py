@@ -1,17 +1,24 @@
 """Opens a snapshot as DuckDB views, runs saved or typed SQL, plans selections."""
 
+from plstore.query.balance import Balance, Policy
 from plstore.query.compare import diff
 from plstore.query.library import Parameter, SavedQuery, list_queries, saved_query
-from plstore.query.selection import Selection, select, select_labeled
-from plstore.query.session import connect, run_query, run_sql
+from plstore.query.rules import Rule
+from plstore.query.selection import Selection, preview, select, select_labeled
+from plstore.query.session import Limits, connect, run_query, run_sql
 
 __all__ = [
+    "Balance",
+    "Limits",
     "Parameter",
+    "Policy",
+    "Rule",
     "SavedQuery",
     "Selection",
     "connect",
     "diff",
     "list_queries",
+    "preview",
     "run_query",
     "run_sql",
     "saved_query",

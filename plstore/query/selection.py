@@ -1,24 +1,29 @@
-"""Selection: a saved query decides; decision and inputs are recorded; a view is kept."""
+"""Selection: what a student trains on is decided in SQL, recorded, and kept as a view."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 import plstore
-from plstore.errors import InputError, QueryError
-from plstore.query.library import SavedQuery, saved_query
-from plstore.query.session import connect, fetch
+from plstore import storage
+from plstore.errors import InputError
+from plstore.query.balance import Balance
+from plstore.query.engine import scratch_folder
+from plstore.query.plans import Plan, Rows, make_plan
+from plstore.query.rules import Rule
+from plstore.query.session import connect, stream
+from plstore.schema import LABEL_TYPE
 from plstore.store import (
     AsOf,
     Store,
     View,
+    ViewMode,
     ViewRecord,
     attach_images,
     check_view_name,
@@ -26,19 +31,20 @@ from plstore.store import (
     find_view,
     next_version,
     resolve,
+    shuffled,
     write_view,
 )
 
-DEFAULT_QUERY = "selection/class_balanced"
+EngineName = Literal["duckdb", "spark"]
+
+_ROW_BYTES = 300  # of a view by reference: the label and the place of the image
 
 _LABELED_ROWS = """
 select
     images.sample_id,
-    'labeled' as kind,
     coalesce(corrected.label, images.label)::integer as class_id,
     1::float as confidence,
-    1::integer as copies,
-    null::struct(class_ids integer[], probs float[], residual float, tail blob) as label
+    1::integer as copies
 from images
 left join (
     select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
@@ -50,75 +56,60 @@ where
 order by images.sample_id asc
 """
 
-_PSEUDO_ROWS = """
-select
-    images.sample_id,
-    'pseudo' as kind,
-    decided.class_id,
-    decided.confidence,
-    decided.copies::integer as copies,
-    labels.label
-from decided
-inner join images on decided.sample_id = images.sample_id
-inner join soft_labels as labels on decided.sample_id = labels.sample_id
-where
-    decided.outcome = 'kept'
-    and images.verdict = 'accepted'
-    and labels.teacher_id = decided.teacher_id
-    and labels.iteration = decided.iteration
-    and labels.split = 'unlabeled'
-order by images.sample_id asc
-"""
-
-_OUTCOMES = "select outcome, count(*) as n from decided group by outcome order by outcome asc"
-
-_REFUSED = """
-select verdict, count(*) as n from images
-where split = 'unlabeled' and verdict != 'accepted'
-group by verdict order by verdict asc
-"""
-
-_UNLABELED = """
-select count(*) as n from images
-where
-    split = 'unlabeled' and verdict = 'accepted'
-    and sample_id not in (select sample_id from decided)
-"""
-
-_CLASSES = """
-select
-    classes.class_id,
-    count(decided.sample_id) as num_predicted,
-    count(decided.sample_id) filter (decided.outcome = 'kept') as num_kept,
-    coalesce(sum(decided.copies), 0)::bigint as num_draws
-from classes left join decided on classes.class_id = decided.class_id
-group by classes.class_id order by classes.class_id asc
-"""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What to select: a saved query with its parameters, and who asks.
+    """What to select.
 
-    The query must have the columns sample_id, class_id, confidence, outcome and copies, and
-    the parameters teacher_id and iteration; the rest of its parameters are free.
+    Attributes:
+        view: Name of the view, [a-z0-9_-]+.
+        teachers: Whose labels, ``[ALIAS=]TEACHER[@ITERATION]`` each.
+        balance: Floor of confidence, and how classes are balanced.
+        rule: With several teachers, what makes a candidate.
+        mode: Whether the view holds image bytes (`packed`) or names their place (`reference`).
+            Packed on object stores, by reference in folders, unless given.
+        engine: What runs the SQL: `duckdb` here, or `spark`.
+        relabel: ``VIEW[@VERSION]`` whose images and copies are kept, with new labels; balance
+            and rule are not used then.
+        query: A saved query, or a .sql file, that decides in place of balance and rule. It has
+            the columns sample_id, class_id, confidence, outcome and copies.
+        parameters: Of that query; teacher_id, iteration and seed are filled in.
+        recipe_hash: Of the recipe that asks, for the record.
     """
 
     view: str
-    teacher_id: str
-    iteration: int
-    parameters: Mapping[str, Any]
-    query: str = DEFAULT_QUERY
+    teachers: Sequence[str]
+    balance: Balance = field(default_factory=Balance)
+    rule: Rule = field(default_factory=Rule)
+    mode: ViewMode | None = None
+    engine: EngineName = "duckdb"
+    relabel: str | None = None
+    query: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     recipe_hash: str = ""
 
-    @property
-    def all_parameters(self) -> dict[str, Any]:
-        """The query's parameters, teacher and iteration included."""
-        return {
-            **self.parameters,
-            "teacher_id": self.teacher_id,
-            "iteration": self.iteration,
-        }
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if isinstance(self.teachers, str) or not self.teachers:
+            raise InputError(f"teachers are {self.teachers!r}; wanted a list of one or more")
+        if self.relabel is not None and self.query is not None:
+            raise InputError("a selection has both relabel and query; wanted one")
+        if self.mode not in {None, "packed", "reference"}:
+            raise InputError(f"mode is {self.mode!r}; wanted 'packed' or 'reference'")
+        if self.engine not in {"duckdb", "spark"}:
+            raise InputError(f"engine is {self.engine!r}; wanted 'duckdb' or 'spark'")
+        if self.engine == "spark" and (self.relabel is not None or self.query is not None):
+            raise InputError("the engine 'spark' balances; relabel and queries run in duckdb")
+
+
+def preview(store: Store, selection: Selection, *, as_of: AsOf = None) -> dict[str, Any]:
+    """Return the counts of a selection, by reason and by class; nothing is written.
+
+    Raises:
+        InputError: As `select`.
+    """
+    with ExitStack() as stack:
+        return dict(make_plan(store, selection, resolve(store, as_of), stack).counts)
 
 
 def select(
@@ -130,9 +121,9 @@ def select(
 ) -> View:
     """Run a selection and keep its result as a new version of a view.
 
-    The view holds all accepted labeled images and the pseudo-labeled images that the query
-    kept, and pins the version of every table that was read. What was not kept is counted by
-    reason in the view's record.
+    The view holds all accepted labeled images and the pseudo-labeled images that are kept, in a
+    seeded shuffle, and pins the version of every table that was read. What is not kept is
+    counted by reason in the view's record.
 
     Args:
         store: The store.
@@ -142,77 +133,136 @@ def select(
         as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
 
     Raises:
-        InputError: If the teacher has no labels of that iteration, or nothing is left.
+        InputError: If a teacher has no labels, or nothing is left.
+        QueryError: If a query or an expression fails.
     """
-    query = saved_query(selection.query)
-    parameters = query.check_parameters(selection.all_parameters)
 
-    def decide(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], list[str]]:
-        return _decide(connection, store, selection, query), [_LABELED_ROWS, _PSEUDO_ROWS]
+    def plan(pins: Mapping[str, int], stack: ExitStack) -> Plan:
+        return make_plan(store, selection, pins, stack)
 
-    record = _Draft(selection.view, query.name, query.sql, parameters, selection.recipe_hash)
-    return _write(store, record, identity, decide, as_of)
+    settings = _Settings(
+        selection.view, selection.mode, selection.balance.seed, selection.recipe_hash
+    )
+    return _write(store, settings, plan, identity, as_of)
 
 
 def select_labeled(
     store: Store,
     name: str,
     *,
+    seed: int = 0,
+    mode: ViewMode | None = None,
     recipe_hash: str = "",
     identity: str | None = None,
     as_of: AsOf = None,
 ) -> View:
     """Keep all accepted labeled images, and no others, as a view: a teacher trains on it."""
-
-    def decide(_: duckdb.DuckDBPyConnection) -> tuple[dict[str, Any], list[str]]:
-        return {}, [_LABELED_ROWS]
-
-    record = _Draft(name, "labeled", _LABELED_ROWS, {}, recipe_hash)
-    return _write(store, record, identity, decide, as_of)
+    plan = Plan(query="labeled", sql=_LABELED_ROWS, parameters={}, counts={}, rows=_no_rows)
+    settings = _Settings(name, mode, seed, recipe_hash)
+    return _write(store, settings, lambda _, __: plan, identity, as_of)
 
 
 @dataclass(frozen=True)
-class _Draft:
+class _Settings:
     view: str
-    query: str
-    sql: str
-    parameters: Mapping[str, Any]
+    mode: ViewMode | None
+    seed: int
     recipe_hash: str
 
 
-_Decide = Callable[[duckdb.DuckDBPyConnection], tuple[dict[str, Any], list[str]]]
+def _no_rows() -> Rows:
+    return iter(())
 
 
 def _write(
     store: Store,
-    draft: _Draft,
+    settings: _Settings,
+    make: Callable[[Mapping[str, int], ExitStack], Plan],
     identity: str | None,
-    decide: _Decide,
     as_of: AsOf,
 ) -> View:
-    check_view_name(draft.view)
+    check_view_name(settings.view)
     if identity is not None and (existing := find_view(store, identity)) is not None:
         return existing
     identity = identity or f"view-{uuid4().hex}"
-    version = next_version(store, draft.view, identity)
+    version = next_version(store, settings.view, identity)
     pins = resolve(store, as_of)
-    with closing(connect(store, as_of=pins)) as connection:
-        counts, queries = decide(connection)
+    mode: ViewMode = settings.mode or (
+        "packed" if storage.is_remote(store.root) else "reference"
+    )
+    with ExitStack() as stack:
+        plan = make(pins, stack)
         record = ViewRecord(
-            **vars(draft),
+            view=settings.view,
             version=version,
             identity=identity,
+            query=plan.query,
+            sql=plan.sql,
+            parameters=plan.parameters,
             pins=pins,
-            counts=counts,
+            counts=plan.counts,
+            mode=mode,
+            recipe_hash=settings.recipe_hash,
             code_version=plstore.__version__,
         )
-        rows = chain.from_iterable(
-            attach_images(store, fetch(connection, sql), version=pins["images"])
-            for sql in queries
-        )
-        view = write_view(store, record, rows)
+        layout = _Layout(store, pins["images"], mode, settings.seed)
+        labeled = layout.of(_labeled_rows(store, pins), "labeled", _count_labeled(store, pins))
+        pseudo = layout.of(plan.rows(), "pseudo", plan.counts.get("kept", 0))
+        view = write_view(store, record, chain(labeled, pseudo))
     _drop_deleted(store, view)
     return view
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How rows become those of a view: with their images, shuffled."""
+
+    store: Store
+    images_version: int
+    mode: ViewMode
+    seed: int
+
+    def of(self, rows: Rows, kind: str, count: int) -> Iterator[pa.Table]:
+        """Yield the rows of one kind in the order of the view."""
+        attached = attach_images(
+            self.store,
+            (_complete(batch, kind) for batch in rows),
+            version=self.images_version,
+            mode=self.mode,
+        )
+        return shuffled(
+            attached,
+            seed=self.seed,
+            num_bytes=count * (_ROW_BYTES + self._image_bytes()),
+            folder=scratch_folder(self.store),
+        )
+
+    def _image_bytes(self) -> int:
+        """Return the mean bytes of an image, 0 where they stay where they are."""
+        if self.mode == "reference":
+            return 0
+        sizes = self.store.table("images").read(
+            version=self.images_version, columns=["num_bytes"]
+        )["num_bytes"]
+        mean = pc.mean(sizes).as_py()
+        return int(mean or 0)
+
+
+def _complete(rows: pa.RecordBatch, kind: str) -> pa.RecordBatch:
+    columns = {name: rows[name] for name in rows.schema.names}
+    columns.setdefault("label", pa.nulls(rows.num_rows, LABEL_TYPE))
+    columns["label"] = columns["label"].cast(LABEL_TYPE)
+    return pa.record_batch({**columns, "kind": pa.repeat(pa.scalar(kind), rows.num_rows)})
+
+
+def _labeled_rows(store: Store, pins: Mapping[str, int]) -> Rows:
+    with closing(connect(store, as_of=pins)) as connection:
+        yield from stream(connection, _LABELED_ROWS, {})
+
+
+def _count_labeled(store: Store, pins: Mapping[str, int]) -> int:
+    corrections = store.table("corrections").dataset(pins["corrections"]).count_rows()
+    return store.count_images("labeled", version=pins["images"]) + int(corrections)
 
 
 def _drop_deleted(store: Store, view: View) -> None:
@@ -225,69 +275,3 @@ def _drop_deleted(store: Store, view: View) -> None:
     erase(
         store, [sample_id for sample_id in now if sample_id not in before], reason="as before"
     )
-
-
-def _decide(
-    connection: duckdb.DuckDBPyConnection,
-    store: Store,
-    selection: Selection,
-    query: SavedQuery,
-) -> dict[str, Any]:
-    decided = fetch(connection, query.sql, selection.all_parameters)
-    if not decided.num_rows:
-        raise InputError(
-            f"selection query {query.name!r} returned no rows for teacher "
-            f"{selection.teacher_id!r} and iteration {selection.iteration} in {store.root}: it "
-            "drops them all, or there are no such labels"
-        )
-    _check_decided(decided, query.name)
-    connection.register("planned", decided)
-    connection.execute(
-        "create temp table decided as "
-        "select *, $teacher_id as teacher_id, $iteration::integer as iteration from planned",
-        {"teacher_id": selection.teacher_id, "iteration": selection.iteration},
-    )
-    return _counts(connection, store)
-
-
-def _check_decided(decided: pa.Table, name: str) -> None:
-    wanted = ("sample_id", "class_id", "confidence", "outcome", "copies")
-    missing = [column for column in wanted if column not in decided.column_names]
-    if missing:
-        raise QueryError(f"selection query {name!r} lacks {', '.join(missing)}")
-    num_images = pc.count_distinct(decided["sample_id"]).as_py()
-    if num_images != decided.num_rows:
-        raise QueryError(
-            f"selection query {name!r} gives {decided.num_rows} rows for {num_images} images; "
-            "wanted one row an image"
-        )
-    kept = decided.filter(pc.equal(decided["outcome"], "kept"))
-    if kept.num_rows and not pc.min(kept["copies"]).as_py() >= 1:
-        raise QueryError(f"selection query {name!r} keeps images with fewer than 1 copy")
-
-
-def _counts(connection: duckdb.DuckDBPyConnection, store: Store) -> dict[str, Any]:
-    outcomes = {row["outcome"]: row["n"] for row in _dicts(connection, _OUTCOMES)}
-    kept = outcomes.pop("kept", 0)
-    dropped = outcomes | {row["verdict"]: row["n"] for row in _dicts(connection, _REFUSED)}
-    unlabeled = _dicts(connection, _UNLABELED)[0]["n"]
-    if unlabeled:
-        dropped["not_in_query"] = unlabeled
-    classes = _dicts(connection, _CLASSES)
-    return {
-        "in": kept + sum(dropped.values()),
-        "kept": kept,
-        "dropped": dropped,
-        "draws": sum(row["num_draws"] for row in classes),
-        "predicted_by_class": [row["num_predicted"] for row in classes],
-        "kept_by_class": [row["num_kept"] for row in classes],
-        "draws_by_class": [row["num_draws"] for row in classes],
-        "classes_without_candidate": [
-            store.class_names[row["class_id"]] for row in classes if not row["num_kept"]
-        ],
-    }
-
-
-def _dicts(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = fetch(connection, sql).to_pylist()
-    return rows

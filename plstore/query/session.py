@@ -4,35 +4,110 @@ Tables are registered Arrow datasets over the files of the pinned versions: Duck
 a path, so SQL can neither read another file nor write one, even inside the store.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from plstore.errors import QueryError
+from plstore.errors import InputError, QueryError
+from plstore.query.functions import create_functions
 from plstore.query.library import saved_query
 from plstore.schema import TABLES
 from plstore.store import AsOf, Store, resolve
 
+_STREAM_ROWS = 100_000
+_WATCH_SECONDS = 0.25
 
-def connect(store: Store, *, as_of: AsOf = None) -> duckdb.DuckDBPyConnection:
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What SQL over a store may take.
+
+    Attributes:
+        memory: As DuckDB takes it, such as "8GB"; half of the machine's unless given. SQL that
+            needs more fails: it has no folder to spill to.
+        seconds: Of one statement; it is stopped then.
+    """
+
+    memory: str | None = None
+    seconds: float = 600.0
+
+    @property
+    def memory_limit(self) -> str:
+        """The limit in DuckDB's words."""
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return self.memory or f"{pages // 2 >> 20}MiB"
+
+
+def connect(
+    store: Store, *, as_of: AsOf = None, limits: Limits | None = None
+) -> duckdb.DuckDBPyConnection:
     """Open a snapshot of a store in DuckDB: one view per table of `plstore.schema`.
 
-    The connection can reach no file, no network and no extension, and cannot be unlocked.
+    The connection has the functions of `plstore.query.functions`. It can reach no file, no
+    network and no extension, and cannot be unlocked. Results go wherever DuckDB's go:
+    ``.df()``, ``.pl()``, ``.to_arrow_table()``, ``.fetchall()``.
 
     Args:
         store: The store.
         as_of: A tag, commit number, time, ``view@version`` or version by table; see
             `plstore.store.AsOf`. The newest snapshot unless given.
+        limits: Of memory and time; see `Limits`.
     """
+    limits = Limits() if limits is None else limits
     pins = resolve(store, as_of)
-    connection = duckdb.connect(":memory:")
+    connection = _open(limits)
     _register(connection, store, pins, TABLES)
+    create_functions(connection, _num_classes(store, pins))
     lock(connection)
+    _watch(connection, limits.seconds)
     return connection
+
+
+def _open(limits: Limits) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(":memory:", config={"memory_limit": limits.memory_limit})
+    except duckdb.Error as error:
+        raise InputError(
+            f"memory limit {limits.memory!r}; wanted a size such as 8GB or 500MB"
+        ) from error
+
+
+def _num_classes(store: Store, pins: Mapping[str, int]) -> int:
+    return int(store.table("classes").dataset(pins["classes"]).count_rows())
+
+
+def _watch(connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
+    """Stop every statement of a connection that runs longer, for as long as it is open."""
+    watched = weakref.ref(connection)
+
+    def watch() -> None:
+        started: float | None = None
+        while True:
+            time.sleep(min(_WATCH_SECONDS, seconds / 4))
+            connection = watched()
+            if connection is None:
+                return
+            try:
+                is_running = connection.query_progress() >= 0
+            except duckdb.ConnectionException:  # closed
+                return
+            now = time.monotonic()
+            started = (started or now) if is_running else None
+            if started is not None and now - started > seconds:
+                connection.interrupt()
+                started = None
+            del connection
+
+    threading.Thread(target=watch, name="plstore-sql-limit", daemon=True).start()
 
 
 def _pins(store: Store, as_of: AsOf, names: Sequence[str]) -> Mapping[str, int]:
@@ -57,7 +132,11 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
     """Take files, network, extensions and further settings from a connection, for good."""
     for setting in (
         "set temp_directory = ''",  # DuckDB lets SQL read and write files there
+        "set enable_progress_bar = true",  # what runs is seen by its progress
+        "set enable_progress_bar_print = false",
+        "set progress_bar_time = 1",
         "set python_enable_replacements = false",
+        "set allow_persistent_secrets = false",
         "set autoinstall_known_extensions = false",
         "set autoload_known_extensions = false",
         "set enable_external_access = false",
@@ -86,35 +165,74 @@ def run_sql(
     parameters: Mapping[str, Any] | None = None,
     *,
     as_of: AsOf = None,
+    limits: Limits | None = None,
 ) -> pa.Table:
     """Run one SELECT over a snapshot and return its rows.
 
     Raises:
-        QueryError: If it is not one SELECT, or DuckDB refuses it.
+        QueryError: If it is not one SELECT, DuckDB refuses it, or it reaches a limit.
     """
     check_read_only(sql)
-    with closing(duckdb.connect(":memory:")) as connection:
+    limits = Limits() if limits is None else limits
+    with closing(_open(limits)) as connection:
         # Only the tables that the text names: opening one costs milliseconds.
-        names = [name for name in TABLES if name in sql.lower()] or list(TABLES)
-        _register(connection, store, _pins(store, as_of, names), names)
+        names = {name for name in TABLES if name in sql.lower()} or set(TABLES)
+        names.add("classes")  # functions need them
+        pins = _pins(store, as_of, [name for name in TABLES if name in names])
+        _register(connection, store, pins, names)
+        create_functions(connection, _num_classes(store, pins))
         lock(connection)
-        return fetch(connection, sql, parameters)
+        return fetch(connection, sql, parameters, seconds=limits.seconds)
 
 
 def fetch(
-    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    seconds: float | None = None,
 ) -> pa.Table:
     """Run a query on an open connection and return its rows; an interrupt stops it."""
+    return _interruptible(
+        connection,
+        lambda: connection.sql(sql, params=dict(parameters or {})).to_arrow_table(),
+        seconds,
+    )
 
-    def work() -> pa.Table:
-        return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
 
+def stream(
+    connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query, some at a time, in memory that does not grow with them."""
+    reader = _interruptible(
+        connection,
+        lambda: connection.sql(sql, params=dict(parameters)).to_arrow_reader(_STREAM_ROWS),
+    )
+    while (batch := _interruptible(connection, lambda: next(reader, None))) is not None:
+        yield batch
+
+
+def _interruptible(
+    connection: duckdb.DuckDBPyConnection,
+    work: Callable[[], Any],
+    seconds: float | None = None,
+) -> Any:  # noqa: ANN401  what the work returns
     # In a thread of its own: DuckDB swallows what a signal's handler raises, and goes on.
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(work)
         try:
-            return running.result()
-        except duckdb.Error as error:
+            return running.result(seconds)
+        except (duckdb.Error, OSError) as error:
+            if isinstance(error, TimeoutError):
+                connection.interrupt()
+                raise QueryError(
+                    f"the SQL ran longer than {seconds:g} s and was stopped; ask for less, or "
+                    "raise the limit (--seconds)"
+                ) from error
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise QueryError(
+                    f"{error}\nAsk for less, or raise the limit (--memory)"
+                ) from error
             tables = ", ".join(TABLES)
             raise QueryError(f"{error}\nThe tables are {tables}") from error
         except BaseException:
@@ -122,18 +240,27 @@ def fetch(
             raise
 
 
-def run_query(store: Store, name: str, *, as_of: AsOf = None, **parameters: object) -> pa.Table:
+def run_query(
+    store: Store,
+    name: str,
+    *,
+    as_of: AsOf = None,
+    limits: Limits | None = None,
+    **parameters: object,
+) -> pa.Table:
     """Run a saved query over a snapshot and return its rows.
 
     Args:
         store: The store.
         name: Such as "coverage/labels_per_class"; `plstore query list` shows all.
         as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
+        limits: Of memory and time; see `Limits`.
         **parameters: The query's own.
 
     Raises:
         InputError: If there is no such query.
-        QueryError: If parameters are missing, unknown or of the wrong type.
+        QueryError: If parameters are missing, unknown or of the wrong type, or a limit is met.
     """
     query = saved_query(name)
-    return run_sql(store, query.sql, query.check_parameters(parameters), as_of=as_of)
+    values = query.check_parameters(parameters)
+    return run_sql(store, query.sql, values, as_of=as_of, limits=limits)

@@ -150,9 +150,8 @@ def _picks(view: View, class_id: int, random: np.random.Generator) -> list[tuple
     if not len(ids):
         return []
     some = random.choice(ids, min(_SHEET_COLUMNS, len(ids)), replace=False)
-    rows = dataset.to_table(
-        columns=["confidence", "image"], filter=here & pc.field("sample_id").isin(some)
-    ).to_pylist()
+    found = dataset.to_table(filter=here & pc.field("sample_id").isin(some)).to_batches()
+    rows = [row for batch in view.with_images(found) for row in batch.to_pylist()]
     picks = [(float(row["confidence"]), row["image"]) for row in rows]
     return sorted(picks, key=lambda pick: -pick[0])
 

@@ -15,6 +15,16 @@ from plstore.store.fusion import (
     fusion_lineage,
     write_fused,
 )
+from plstore.store.histograms import (
+    BUCKET_SQL,
+    HISTOGRAM,
+    NUM_BUCKETS,
+    Histogram,
+    count_labels,
+    read_histogram,
+    register_labels,
+    write_histograms,
+)
 from plstore.store.images import ImageRecord, ImportCounts, import_images
 from plstore.store.labels import (
     SHARD_IDS,
@@ -26,6 +36,7 @@ from plstore.store.labels import (
     label_sets,
     write_labels,
 )
+from plstore.store.layout import ViewMode, attach_images, shuffled
 from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
 from plstore.store.shard import Claim, Commit, Shard
 from plstore.store.store import Store, create, open  # noqa: A004  plstore.open is the door
@@ -51,7 +62,6 @@ from plstore.store.versions import (
 from plstore.store.views import (
     View,
     ViewRecord,
-    attach_images,
     check_view_name,
     find_view,
     next_version,
@@ -60,10 +70,13 @@ from plstore.store.views import (
 )
 
 __all__ = [
+    "BUCKET_SQL",
     "CHANGES",
     "DEFAULT_GRACE",
     "DEFAULT_MAX_PIXELS",
+    "HISTOGRAM",
     "IMAGE_COLUMNS",
+    "NUM_BUCKETS",
     "SHARD_IDS",
     "AsOf",
     "Claim",
@@ -73,6 +86,7 @@ __all__ = [
     "Ensemble",
     "Erasure",
     "Fused",
+    "Histogram",
     "ImageRecord",
     "ImportCounts",
     "LabelBatch",
@@ -86,6 +100,7 @@ __all__ = [
     "Tag",
     "Verdict",
     "View",
+    "ViewMode",
     "ViewRecord",
     "add_tag",
     "at_temperature",
@@ -100,6 +115,7 @@ __all__ = [
     "correct",
     "corrected_labels",
     "count_files",
+    "count_labels",
     "create",
     "delete_tag",
     "diff_labels",
@@ -122,11 +138,15 @@ __all__ = [
     "open",
     "open_view",
     "pin",
+    "read_histogram",
+    "register_labels",
     "resolve",
+    "shuffled",
     "tags",
     "unpin",
     "verify",
     "write_fused",
+    "write_histograms",
     "write_labels",
     "write_view",
 ]

@@ -12,6 +12,7 @@ import pyarrow as pa
 from plstore.codec import Codec, encode
 from plstore.errors import InputError
 from plstore.schema import TABLES
+from plstore.store.histograms import write_histograms
 from plstore.store.shard import Shard
 from plstore.store.table import PartitionValues
 
@@ -150,15 +151,17 @@ def commit_labels(
     Labels that the same teacher gave to the same split and iteration before leave the newest
     snapshot; older versions, and the views that pin them, keep them. With `beside`, the shards
     that there were when these labels were made, they are added to those instead: labels of
-    images that had none.
+    images that had none. Counts by class and confidence are written beside them.
     """
-    return store.table("soft_labels").commit(
+    version = store.table("soft_labels").commit(
         shards,
         lineage=lineage,
         transaction=transaction,
         replace=beside is None,
         beside=beside,
     )
+    write_histograms(store, shards)
+    return version
 
 
 def coded_rows(batch: LabelBatch, codec: Codec) -> pa.Table:

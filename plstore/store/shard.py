@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
+
+from plstore.schema import TableSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,19 @@ class Commit:
     time: datetime
     operation: str
     lineage: Mapping[str, Any]
+
+
+def add_missing_columns(delta: DeltaTable, spec: TableSpec) -> DeltaTable:
+    """Return the table with all columns of its spec: those that an older plstore lacked added.
+
+    Rows that are there already have null in them.
+    """
+    there = {field.name for field in delta.schema().fields}
+    missing = [field for field in spec.columns if field.name not in there]
+    if not missing:
+        return delta
+    delta.alter.add_columns(list(Schema.from_arrow(pa.schema(missing)).fields))
+    return DeltaTable(delta.table_uri)
 
 
 def paths_of(delta: DeltaTable) -> list[str]:

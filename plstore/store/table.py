@@ -29,6 +29,7 @@ from plstore.store.shard import (
     Commit,
     Shard,
     add_action,
+    add_missing_columns,
     locks,
     partition_of,
     paths_of,
@@ -161,7 +162,7 @@ class Table:
             StoreError: If a shard is gone, or the log cannot be written.
         """
         for attempt in range(_ATTEMPTS):
-            delta = self._delta()
+            delta = add_missing_columns(self._delta(), self.spec)
             if delta.transaction_version(transaction) is not None:
                 return self._version_of(transaction)
             if attempt == 0:

@@ -2,19 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
 
-from plstore.errors import InputError, StoreError
+from plstore.errors import InputError
 from plstore.fingerprint import canonical_json
-from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
+from plstore.store.layout import ViewMode
+from plstore.store.references import ReferencedImages
 from plstore.store.shard import Claim
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from plstore.store.table import PartitionValues
 
 _NAME = re.compile(r"[a-z0-9_-]+")
-_SHARD_ROWS = 8192
+_SHARD_ROWS = 131_072
 _SHARD_BYTES = 256 << 20
+_PIECE_ROWS = 1024
+_REFERENCED_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class ViewRecord:
         parameters: Its parameters.
         pins: Version of every table that was read.
         counts: Images by what became of them, with a reason for every drop.
+        mode: Whether its files hold the image bytes (packed), or name their place.
         num_images: Rows of the view.
         num_draws: Sum of copies: draws of one pass over the view.
         rows_version: Version of `view_rows` that holds the rows.
@@ -53,6 +56,7 @@ class ViewRecord:
     parameters: Mapping[str, Any]
     pins: Mapping[str, int]
     counts: Mapping[str, Any]
+    mode: ViewMode = "packed"
     num_images: int = 0
     num_draws: int = 0
     rows_version: int = 0
@@ -99,9 +103,23 @@ class View:
         return self.record.num_images - sum(shard.num_rows for shard in self.shards())
 
     def batches(self) -> Iterable[pa.RecordBatch]:
-        """Yield the rows in their stored order, which is the same every time."""
+        """Yield the rows, images included, in their stored order: the same every time.
+
+        A few at a time where the view only names the places of its images, because their bytes
+        are far larger than its rows.
+        """
         dataset = self.store.table("view_rows").dataset_of(self.shards())
-        yield from dataset.scanner(use_threads=False).to_batches()
+        yield from self.with_images(dataset.scanner(use_threads=False).to_batches())
+
+    def with_images(self, batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        """Yield rows of this view with `image` filled in."""
+        if self.record.mode == "packed":
+            yield from batches
+            return
+        images = ReferencedImages(self.store, self.record.pins["images"])
+        for rows in batches:
+            for start in range(0, rows.num_rows, _REFERENCED_ROWS):
+                yield images.fill(rows.slice(start, _REFERENCED_ROWS))
 
 
 def check_view_name(name: str) -> str:
@@ -140,6 +158,7 @@ def find_view(store: "Store", identity: str) -> View | None:
 def _view(store: "Store", row: dict[str, Any]) -> View:
     for name in ("parameters", "pins", "counts"):
         row[name] = json.loads(row[name])
+    row["mode"] = row["mode"] or "packed"  # views of before there was a choice
     return View(store, ViewRecord(**row))
 
 
@@ -150,68 +169,14 @@ def next_version(store: "Store", name: str, identity: str) -> int:
     return table.sequence(f"view-{name}") + 1 if own is None else own
 
 
-def attach_images(store: "Store", rows: pa.Table, *, version: int) -> Iterator[pa.RecordBatch]:
-    """Yield rows with width, height, content hash and bytes of their images, in their order.
-
-    Images are read once, in order, a few at a time: never all of their bytes in memory.
-
-    Args:
-        store: The store.
-        rows: With `sample_id`, ascending.
-        version: Of `images`.
-
-    Raises:
-        StoreError: If an image is not there.
-    """
-    if not rows.num_rows:
-        return
-    wanted = rows["sample_id"].to_numpy()
-    here = (pc.field("sample_id") >= int(wanted[0])) & (
-        pc.field("sample_id") <= int(wanted[-1])
-    )
-    scanner = (
-        store.table("images")
-        .dataset(version)
-        .scanner(
-            columns=["width", "height", *IMAGE_COLUMNS],
-            filter=here,
-            batch_size=128,
-            batch_readahead=1,
-            fragment_readahead=1,
-            use_threads=False,
-        )
-    )
-    num_found = 0
-    for batch in scanner.to_batches():
-        ids = batch["sample_id"].to_numpy()
-        places = np.minimum(np.searchsorted(wanted, ids), len(wanted) - 1)
-        hits = wanted[places] == ids
-        if not hits.any():
-            continue
-        images = batch.filter(pa.array(hits))
-        columns = {
-            **{name: images[name] for name in ("width", "height", "content_hash")},
-            "image": image_bytes(images),
-        }
-        found = rows.take(pa.array(places[hits]))
-        for name, values in columns.items():
-            found = found.append_column(name, values)
-        num_found += found.num_rows
-        yield from found.combine_chunks().to_batches()
-    if num_found != rows.num_rows:
-        raise StoreError(
-            f"{rows.num_rows - num_found} of {rows.num_rows} selected images are not in "
-            f"version {version} of images in {store.root}"
-        )
-
-
-def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBatch]) -> View:
+def write_view(store: "Store", record: ViewRecord, tables: Iterable[pa.Table]) -> View:
     """Write a view's rows, commit them, then the row of `views` that makes it exist.
 
     Args:
         store: Where to.
         record: What is known before the rows are written; its sums are filled in here.
-        batches: Rows with the columns of `view_rows`, without view and version.
+        tables: Rows with the columns of `view_rows`, without view and version, in their order:
+            labeled images first. A file holds one kind.
 
     Raises:
         InputError: If there are no rows.
@@ -221,7 +186,7 @@ def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBa
     table = store.table("view_rows")
     partition: PartitionValues = {"view": record.view, "version": record.version}
     shards, num_images, num_draws = [], 0, 0
-    for index, rows in enumerate(_shards(batches)):
+    for index, rows in enumerate(_shards(tables)):
         name = f"{record.identity}-{index:06d}"
         shards.append(table.write_shard(name, rows, partition))
         num_images += rows.num_rows
@@ -247,15 +212,19 @@ def write_view(store: "Store", record: ViewRecord, batches: Iterable[pa.RecordBa
     return View(store, complete)
 
 
-def _shards(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.Table]:
+def _shards(tables: Iterable[pa.Table]) -> Iterable[pa.Table]:
+    """Yield the rows in pieces of the size of a file, none with rows of two kinds."""
     parts: list[pa.RecordBatch] = []
     num_rows, num_bytes = 0, 0
-    for batch in batches:
-        parts.append(batch)
-        num_rows += batch.num_rows
-        num_bytes += batch.nbytes
-        if num_rows >= _SHARD_ROWS or num_bytes >= _SHARD_BYTES:
-            yield pa.Table.from_batches(parts)
-            parts, num_rows, num_bytes = [], 0, 0
-    if num_rows:
+    for table in tables:
+        for batch in table.to_batches(max_chunksize=_PIECE_ROWS):
+            changes = parts and parts[0]["kind"][0] != batch["kind"][0]
+            full = num_rows + batch.num_rows > _SHARD_ROWS or num_bytes >= _SHARD_BYTES
+            if parts and (changes or full):
+                yield pa.Table.from_batches(parts)
+                parts, num_rows, num_bytes = [], 0, 0
+            parts.append(batch)
+            num_rows += batch.num_rows
+            num_bytes += batch.nbytes
+    if parts:
         yield pa.Table.from_batches(parts)

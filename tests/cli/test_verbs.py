@@ -100,7 +100,7 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
         (["sql", "select 1 as x, 2 as x"], "columns of the same name: x"),
         (
             ["select", "v", "--teacher", "t0", "--min-confidence", "9"],
-            "--min-confidence is 9",
+            "min_confidence 9.0; wanted 0 up",
         ),
         (["label", "--teacher", "t0", "--temperature", "-1"], "temperature -1.0 and iteration"),
         (["predict", "."], "has no teacher yet with a model"),

@@ -49,10 +49,10 @@ def build(path: Path) -> None:
     make_ensemble(store, "both", members, iteration=2)
     exclude(store, [7], reason="blurred", who="ann")
     correct(store, {8: "owl"}, who="ann")
-    parameters = {"min_confidence": 0.3, "images_per_class": 3, "seed": 0}
+    balance = plstore.Balance(min_confidence=0.3, images_per_class=3, seed=0)
     plstore.select(
         store,
-        plstore.Selection(view="v", teacher_id="topk", iteration=1, parameters=parameters),
+        plstore.Selection(view="v", teachers=["topk@1"], balance=balance),
     )
     add_tag(store, "first", message="before the deletion")
     erase(store, [9], reason="asked for", who="ann")

@@ -29,10 +29,10 @@ def leaky() -> Iterator[None]:
 @pytest.fixture
 def view(store: Store) -> View:
     give_labels(store)
-    parameters = {"min_confidence": 0.5, "images_per_class": 9, "seed": 0}
+    balance = plstore.Balance(min_confidence=0.5, images_per_class=9, seed=0)
     return plstore.select(
         store,
-        plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+        plstore.Selection(view="v", teachers=["t0@1"], balance=balance),
     )
 
 

@@ -27,7 +27,7 @@ from plstore.loaders import (
 )
 from plstore.loaders.batches import BackendSpec
 from plstore.loaders.dali import build_pipeline
-from plstore.query import Selection, select
+from plstore.query import Balance, Selection, select
 from plstore.store import Store, View
 from tests.conftest import give_labels
 
@@ -52,8 +52,8 @@ STRONG = Noise(
 @pytest.fixture
 def view(store: Store) -> View:
     give_labels(store)
-    parameters = {"min_confidence": 0.4, "images_per_class": 23, "seed": 0}
-    selection = Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters)
+    balance = Balance(min_confidence=0.4, images_per_class=23, seed=0)
+    selection = Selection(view="v", teachers=["t0@1"], balance=balance)
     return select(store, selection)
 
 

@@ -8,6 +8,7 @@ import pytest
 import plstore
 from plstore.errors import QueryError
 from plstore.query import SavedQuery, connect, list_queries, run_query
+from plstore.query.functions import create_functions
 from plstore.query.library import parse_query
 from plstore.store import Store
 from tests.conftest import give_labels
@@ -64,6 +65,7 @@ def test_rows_come_in_one_order_on_any_number_of_threads(
         with closing(duckdb.connect(config={"threads": threads})) as connection:
             for name in store.versions():
                 connection.register(name, store.table(name).dataset())
+            create_functions(connection, 3)
             sql = connection.sql(query.sql, params=parameters(query))
             answers.append(sql.to_arrow_table())
 

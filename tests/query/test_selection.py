@@ -8,23 +8,21 @@ import numpy.typing as npt
 import pytest
 
 from plstore.errors import InputError, QueryError
-from plstore.query import Selection, run_query, select, select_labeled
+from plstore.query import Balance, Selection, run_query, select, select_labeled
 from plstore.store import ImageRecord, Store, Table, import_images, open_view
 from tests.conftest import CLASS_NAMES, give_labels
 
 FLOOR = 0.5
 
 
-def selection(images_per_class: int = 15, **changes: object) -> Selection:
+def selection(images_per_class: int | None = 15, **changes: Any) -> Selection:  # noqa: ANN401  as they come
+    balance = changes.pop("balance", {})
     values: dict[str, Any] = {
         "view": "student-1",
-        "teacher_id": "t0",
-        "iteration": 1,
-        "parameters": {
-            "min_confidence": FLOOR,
-            "images_per_class": images_per_class,
-            "seed": 0,
-        },
+        "teachers": ["t0@1"],
+        "balance": Balance(
+            **{"min_confidence": FLOOR, "images_per_class": images_per_class, **balance}
+        ),
     }
     return Selection(**{**values, **changes})
 
@@ -59,8 +57,7 @@ def test_copies_differ_by_one_at_most_and_the_seed_draws_which(
     give_labels(store)
     drawn = []
     for seed in (0, 1):
-        parameters = {"min_confidence": FLOOR, "images_per_class": 100, "seed": seed}
-        select(store, selection(view=f"seed-{seed}", parameters=parameters))
+        select(store, selection(100, view=f"seed-{seed}", balance={"seed": seed}))
         rows = pseudo_rows(store, f"seed-{seed}")
         for class_ in range(3):
             copies = [row["copies"] for row in rows if row["class_id"] == class_]
@@ -75,8 +72,7 @@ def test_a_confidence_at_the_floor_is_not_above_it(store: Store) -> None:
     probabilities = np.tile(np.array([0.3, 0.3, 0.4], np.float32), (60, 1))
     probabilities[0] = [0.5, 0.3, 0.2]
     give_labels(store, probabilities=probabilities)
-    parameters = {"min_confidence": 0.4, "images_per_class": 5, "seed": 0}
-    view = select(store, selection(parameters=parameters))
+    view = select(store, selection(5, balance={"min_confidence": 0.4}))
 
     assert view.record.counts["kept"] == 1
 
@@ -144,7 +140,7 @@ def test_a_view_reads_the_same_after_another_selection(store: Store) -> None:
     select(store, selection(15))
     before = pseudo_rows(store)
     give_labels(store, "t1", 2)
-    select(store, selection(3, teacher_id="t1", iteration=2))
+    select(store, selection(3, teachers=["t1@2"]))
     again = open_view(store, "student-1", 1)
     rows = [row for batch in again.batches() for row in batch.to_pylist()]
 
@@ -158,8 +154,10 @@ def test_the_view_holds_labeled_images_and_their_corrections(store: Store) -> No
     view = select_labeled(store, "labeled")
     rows = [row for batch in view.batches() for row in batch.to_pylist()]
 
-    assert [row["sample_id"] for row in rows] == list(range(12))
-    assert rows[0]["class_id"] == 2
+    by_id = {row["sample_id"]: row for row in rows}
+
+    assert sorted(by_id) == list(range(12))
+    assert by_id[0]["class_id"] == 2
     assert all(row["image"] for row in rows)
 
 
@@ -193,7 +191,7 @@ def test_a_sql_file_of_ones_own_decides(store: Store, tmp_path: Path) -> None:
     give_labels(store)
     own = tmp_path / "everything.sql"
     own.write_text(OWN.format(copies=2, more=""))
-    view = select(store, selection(query=str(own), parameters={}))
+    view = select(store, selection(query=str(own)))
 
     assert view.record.counts["kept"] == 60
     assert view.record.counts["draws"] == 120
@@ -215,17 +213,22 @@ def test_a_sql_file_that_decides_nonsense_is_refused(
     own.write_text(OWN.format(copies=copies, more=more))
 
     with pytest.raises(QueryError, match=words):
-        select(store, selection(query=str(own), parameters={}))
+        select(store, selection(query=str(own)))
 
 
-def test_a_query_of_ones_own_parameters_is_checked(store: Store) -> None:
+def test_parameters_of_a_query_are_checked(store: Store) -> None:
+    give_labels(store)
     with pytest.raises(QueryError, match="--images-per-class is missing"):
-        select(store, selection(parameters={"min_confidence": 0.3, "seed": 0}))
+        select(
+            store,
+            selection(query="selection/class_balanced", parameters={"min_confidence": 0.3}),
+        )
 
 
 def test_a_teacher_without_labels_is_named(store: Store) -> None:
-    with pytest.raises(InputError, match="returned no rows for teacher 't9' and iteration 1"):
-        select(store, selection(teacher_id="t9"))
+    give_labels(store)
+    with pytest.raises(InputError, match="no labels by 't9' of iteration 1; it has"):
+        select(store, selection(teachers=["t9@1"]))
 
 
 def test_evaluation_reads_the_truth_that_selection_does_not(store: Store) -> None:

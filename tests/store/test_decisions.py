@@ -7,10 +7,10 @@ from tests.conftest import give_labels
 
 
 def view_of(store: Store) -> View:
-    parameters = {"min_confidence": 0.0, "images_per_class": 99, "seed": 0}
+    balance = plstore.Balance(min_confidence=0.0, images_per_class=99, seed=0)
     return plstore.select(
         store,
-        plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+        plstore.Selection(view="v", teachers=["t0@1"], balance=balance),
     )
 
 

@@ -131,10 +131,10 @@ def test_an_empty_side_is_all_entered(store: Store) -> None:
 def test_images_enter_and_leave_a_view(store: Store) -> None:
     give_labels(store)
     for quota in (3, 6):
-        parameters = {"min_confidence": 0.3, "images_per_class": quota, "seed": 0}
+        balance = plstore.Balance(min_confidence=0.3, images_per_class=quota, seed=0)
         plstore.select(
             store,
-            plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+            plstore.Selection(view="v", teachers=["t0@1"], balance=balance),
         )
     changes = as_dict(store, "v@1", "v@2")
     entered = sum(n for (change, *_), (n, *_) in changes.items() if change == "entered")
@@ -158,10 +158,10 @@ def test_what_cannot_be_compared_is_refused(
     give_labels(store, "t0", 1)
     give_labels(store, "b", 2)
     give_labels(store, "c", 2)
-    parameters = {"min_confidence": 0.3, "images_per_class": 3, "seed": 0}
+    balance = plstore.Balance(min_confidence=0.3, images_per_class=3, seed=0)
     plstore.select(
         store,
-        plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+        plstore.Selection(view="v", teachers=["t0@1"], balance=balance),
     )
 
     with pytest.raises(InputError, match=words):

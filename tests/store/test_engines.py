@@ -121,10 +121,10 @@ def test_plain_spark_reads_the_files(labeled: Store, expected: Sums, spark: Any)
 def test_images_and_views_are_read_by_others_too(make_store: Callable[..., Store]) -> None:
     store = make_store()
     give_labels(store)
-    parameters = {"min_confidence": 0.3, "images_per_class": 9, "seed": 0}
+    balance = plstore.Balance(min_confidence=0.3, images_per_class=9, seed=0)
     plstore.select(
         store,
-        plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+        plstore.Selection(view="v", teachers=["t0@1"], balance=balance),
     )
     for name in ("images", "view_rows", "views", "teachers"):
         expected = store.table(name).dataset().count_rows()

@@ -149,10 +149,10 @@ def test_an_image_deleted_while_a_view_is_written_is_not_in_it(
         return view
 
     monkeypatch.setattr(selection, "write_view", delete_first)
-    parameters = {"min_confidence": 0.0, "images_per_class": 99, "seed": 0}
+    balance = plstore.Balance(min_confidence=0.0, images_per_class=99, seed=0)
     view = plstore.select(
         store,
-        plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+        plstore.Selection(view="v", teachers=["t0@1"], balance=balance),
     )
     collect(store, grace=NOW)
     data = make_records()[20].data

@@ -19,6 +19,7 @@ from plstore.store import (
     ImageRecord,
     Store,
     View,
+    ViewMode,
     add_tag,
     collect,
     collectable,
@@ -33,10 +34,16 @@ from tests.conftest import CLASS_NAMES, encode, give_labels, make_records
 NOW = timedelta(0)
 
 
-def make_view(store: Store, teacher: str = "t0", iteration: int = 1, name: str = "v") -> View:
-    parameters = {"min_confidence": 0.0, "images_per_class": 9, "seed": 0}
+def make_view(
+    store: Store,
+    teacher: str = "t0",
+    iteration: int = 1,
+    name: str = "v",
+    mode: ViewMode = "packed",
+) -> View:
+    balance = plstore.Balance(min_confidence=0.0, images_per_class=9, seed=0)
     selection = plstore.Selection(
-        view=name, teacher_id=teacher, iteration=iteration, parameters=parameters
+        view=name, teachers=[f"{teacher}@{iteration}"], balance=balance, mode=mode
     )
     return plstore.select(store, selection)
 

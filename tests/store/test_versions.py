@@ -77,10 +77,10 @@ def test_a_moment_is_a_snapshot(store: Store) -> None:
 
 def test_a_view_names_what_it_read(store: Store) -> None:
     give_labels(store, "t0", 1)
-    parameters = {"min_confidence": 0.3, "images_per_class": 9, "seed": 0}
+    balance = plstore.Balance(min_confidence=0.3, images_per_class=9, seed=0)
     view = plstore.select(
         store,
-        plstore.Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters),
+        plstore.Selection(view="v", teachers=["t0@1"], balance=balance),
     )
     give_labels(store, "t1", 2)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plstore.errors import PlstoreError
-from plstore.query import Selection, select
+from plstore.query import Balance, Selection, select
 from plstore.store import Store
 from tests.conftest import give_labels
 from trainers import train as train_module
@@ -32,8 +32,8 @@ def recipe(**train_values: object) -> Recipe:
 
 def training(store: Store, seed: int = 0, **train_values: object) -> Training:
     give_labels(store)
-    parameters = {"min_confidence": 0.3, "images_per_class": 10, "seed": 0}
-    selection = Selection(view="v", teacher_id="t0", iteration=1, parameters=parameters)
+    balance = Balance(min_confidence=0.3, images_per_class=10, seed=0)
+    selection = Selection(view="v", teachers=["t0@1"], balance=balance)
     return Training(
         recipe=recipe(**train_values),
         architecture="test_resnet",

@@ -1,0 +1,159 @@
+"""The verb that decides what a student trains on: select."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plstore.cli.options import AsOfOption, FormatOption, StoreOption, print_rows
+from plstore.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from plstore.store import Store
+
+
+def select(
+    store: StoreOption,
+    view: Annotated[str, typer.Argument(help="Name of the view: [a-z0-9_-]+.")],
+    teacher: Annotated[
+        list[str], typer.Option(help="Whose labels: [ALIAS=]TEACHER[@ITERATION]; repeatable.")
+    ],
+    agree: Annotated[
+        int | None, typer.Option(help="At least this many teachers must name the class.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="SQL over the teachers: a.class_id = b.class_id.")
+    ] = None,
+    class_id: Annotated[str | None, typer.Option(help="SQL for the class.")] = None,
+    confidence: Annotated[str | None, typer.Option(help="SQL for the confidence.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="exact, reference, cap or none: see below.")
+    ] = "exact",
+    min_confidence: Annotated[float, typer.Option(help="Labels above it are kept.")] = 0.3,
+    images_per_class: Annotated[
+        int | None, typer.Option(help="Draws of each class; an even share unless given.")
+    ] = None,
+    total: Annotated[int | None, typer.Option(help="Draws of all classes together.")] = None,
+    power: Annotated[
+        float, typer.Option(help="Of the total: 0 for even shares, 1 for classes as they come.")
+    ] = 0.0,
+    quotas: Annotated[
+        Path | None, typer.Option(help="CSV of class,quota: draws of each class.")
+    ] = None,
+    relabel: Annotated[
+        str | None, typer.Option(help="VIEW[@N] whose images and copies stay; new labels.")
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(help="A saved query or .sql file that decides instead.")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="reference or packed: where the image bytes are. See below."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws extra copies, and the order.")] = 0,
+    engine: Annotated[str, typer.Option(help="duckdb or spark.")] = "duckdb",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show counts by class; write nothing.")
+    ] = False,
+    as_of: AsOfOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    r"""Filter and balance labels; keep the result as a new version of a view.
+
+    \b
+    --policy says how a class meets its quota K:
+      exact      at most the K most confident; fewer are copied until they are exactly K
+      reference  the official code: whole bins of 0.01, K / T copies rounded at random
+      cap        at most the K most confident, once each
+      none       all above --min-confidence, once each
+
+    \b
+    --mode says where the view's images are:
+      reference  in the images table; the view names their places (default in a folder)
+      packed     copied into the view's own files (default in a bucket)
+
+    Examples:
+      plstore select surer --teacher t1-1a2b3c4d --min-confidence 0.8 --dry-run
+      plstore select both --teacher a=clip --teacher b=dino --agree 2
+      plstore select safe --teacher a=clip --teacher b=dino --where "a.class_id = b.class_id" \
+          --confidence "least(a.confidence, b.confidence)" --total 50000 --power 0.5
+    """
+    from plstore.query import Balance, Rule, Selection, preview
+    from plstore.query import select as run_selection
+    from plstore.store import open as open_store
+
+    selection = Selection(
+        view=view,
+        teachers=teacher,
+        rule=Rule(agree=agree, where=where, class_id=class_id, confidence=confidence),
+        balance=Balance(
+            policy=policy,  # type: ignore[arg-type]  # checked there
+            min_confidence=min_confidence,
+            images_per_class=images_per_class,
+            total=total,
+            power=power,
+            quotas=None if quotas is None else _read_quotas(quotas),
+            seed=seed,
+        ),
+        relabel=relabel,
+        query=query,
+        mode=mode,  # type: ignore[arg-type]  # checked there
+        engine=engine,  # type: ignore[arg-type]  # checked there
+    )
+    opened = open_store(store)
+    if dry_run:
+        print_rows(_classes(opened, preview(opened, selection, as_of=as_of)), format_)
+        return
+    record = run_selection(opened, selection, as_of=as_of).record
+    rows: list[dict[str, Any]] = [
+        {"what": "view", "n": f"{record.view}@{record.version}"},
+        {"what": "images", "n": record.num_images},
+        {"what": "draws", "n": record.num_draws},
+        *({"what": f"dropped: {why}", "n": n} for why, n in record.counts["dropped"].items()),
+    ]
+    empty = record.counts["classes_without_candidate"]
+    if empty:
+        rows.append(
+            {"what": f"classes without a pseudo-label: {', '.join(empty)}", "n": len(empty)}
+        )
+    print_rows(rows, format_)
+
+
+def _classes(store: "Store", counts: "Mapping[str, Any]") -> list[dict[str, Any]]:
+    """Return what a dry run shows: a row a class, then the sum and each reason of a drop."""
+    kinds = [key.removesuffix("_by_class") for key in counts if key.endswith("_by_class")]
+    rows: list[dict[str, Any]] = [
+        {"class": name, **{kind: counts[f"{kind}_by_class"][n] for kind in kinds}}
+        for n, name in enumerate(store.class_names)
+    ]
+    sums = {kind: sum(counts[f"{kind}_by_class"]) for kind in kinds}
+    rows.append({"class": "(all)", **sums})
+    blank = dict.fromkeys(kinds)
+    rows += [
+        {"class": f"(dropped: {why})", **blank, "predicted": n}
+        for why, n in counts["dropped"].items()
+    ]
+    return rows
+
+
+def _read_quotas(path: Path) -> dict[str, int]:
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    quotas: dict[str, int] = {}
+    for number, row in enumerate(rows, start=2):
+        name, text = row.get("class"), row.get("quota")
+        if name is None or text is None or not text.strip().isdigit():
+            raise InputError(
+                f"{path}, line {number}: {row}; wanted the columns class and quota, a whole "
+                "number, under a header with these names"
+            )
+        if name in quotas:
+            raise InputError(f"{path}, line {number}: class {name!r} is there twice")
+        quotas[name] = int(text)
+    return quotas

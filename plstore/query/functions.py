@@ -1,0 +1,128 @@
+"""SQL functions over soft labels: probabilities, distributions, and how far apart they are.
+
+| function | value |
+|---|---|
+| ``prob(label, class_id)`` | probability of a class, 0 to 1 |
+| ``dense(label)`` | the whole distribution, float[] by class id |
+| ``entropy(label)`` | of the distribution, in nats |
+| ``kl(a, b)`` | Kullback-Leibler divergence of a from b, in nats |
+| ``js(a, b)`` | Jensen-Shannon divergence, in nats: 0 to ln 2 |
+| ``class_name(class_id)`` | name of a class |
+| ``confidence_bucket(confidence)``, ``lottery(sample_id, seed)`` | as selection uses them |
+"""
+
+from collections.abc import Callable
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from duckdb.func import PythonUDFType
+
+from plstore.codec import decode
+from plstore.query.macros import create_macros
+from plstore.schema import LABEL_TYPE
+
+_Floats = npt.NDArray[np.float32]
+
+_LABEL_SQL = "struct(class_ids integer[], probs float[], residual float, tail blob)"
+_FLOOR = np.float32(1e-12)
+_CHUNK_ROWS = 2048
+
+_PROB = """
+create macro prob(label, class_id) as
+case
+    when list_contains(label.class_ids, class_id)
+        then label.probs[list_position(label.class_ids, class_id)]
+            / (list_sum(label.probs) + label.residual)
+    when class_id < 0 or class_id >= {num_classes} then null
+    when label.tail is null
+        then label.residual / ({num_classes} - len(label.class_ids))
+            / (list_sum(label.probs) + label.residual)
+    else dense(label)[class_id + 1]
+end
+"""
+
+_CLASS_NAME = """
+create macro class_name(number) as (
+    select any_value(classes.name) from classes where classes.class_id = number
+)
+"""
+
+
+def create_functions(connection: duckdb.DuckDBPyConnection, num_classes: int) -> None:
+    """Add the functions of the module to a connection that is not locked yet.
+
+    Args:
+        connection: With the table `classes`.
+        num_classes: Of the store.
+    """
+    for name, function in (("label_entropy", _entropy), ("kl", _kl), ("js", _js)):
+        arity = 1 if function is _entropy else 2
+        _add(connection, name, _numbers(function, num_classes), arity, "float")
+    _add(connection, "dense", _lists(num_classes), 1, "float[]")
+    # DuckDB has an aggregate of this name, which a function cannot take and a macro can.
+    connection.execute("create macro entropy(label) as label_entropy(label)")
+    connection.execute(_PROB.format(num_classes=num_classes))
+    connection.execute(_CLASS_NAME)
+    create_macros(connection)
+
+
+def _add(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    function: Callable[..., pa.Array],
+    arity: int,
+    returns: str,
+) -> None:
+    label = connection.sqltype(_LABEL_SQL)
+    connection.create_function(
+        name, function, [label] * arity, connection.sqltype(returns), type=PythonUDFType.ARROW
+    )
+
+
+def _distributions(labels: pa.ChunkedArray, num_classes: int) -> _Floats:
+    array = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
+    return decode(array.cast(LABEL_TYPE), num_classes)
+
+
+def _lists(num_classes: int) -> Callable[[pa.ChunkedArray], pa.Array]:
+    def dense(labels: pa.ChunkedArray) -> pa.Array:
+        rows = _distributions(labels, num_classes)
+        offsets = np.arange(len(rows) + 1, dtype=np.int32) * num_classes
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.reshape(-1)))
+
+    return dense
+
+
+def _numbers(function: Callable[..., _Floats], num_classes: int) -> Callable[..., pa.Array]:
+    """Return a function of label columns from one of distributions, float32 [rows, classes]."""
+
+    def value(*columns: pa.ChunkedArray) -> pa.Array:
+        parts = []
+        for start in range(0, len(columns[0]), _CHUNK_ROWS):
+            rows = [_distributions(c.slice(start, _CHUNK_ROWS), num_classes) for c in columns]
+            parts.append(function(*rows))
+        return pa.array(np.concatenate(parts) if parts else np.zeros(0, np.float32))
+
+    def one(a: pa.ChunkedArray) -> pa.Array:
+        return value(a)
+
+    def two(a: pa.ChunkedArray, b: pa.ChunkedArray) -> pa.Array:
+        return value(a, b)
+
+    return one if function is _entropy else two
+
+
+def _entropy(p: _Floats) -> _Floats:
+    return np.asarray(-np.sum(p * np.log(np.maximum(p, _FLOOR)), axis=1), np.float32)
+
+
+def _kl(p: _Floats, q: _Floats) -> _Floats:
+    ratio = np.log(np.maximum(p, _FLOOR)) - np.log(np.maximum(q, _FLOOR))
+    return np.asarray(np.maximum(np.sum(p * ratio, axis=1), 0), np.float32)
+
+
+def _js(p: _Floats, q: _Floats) -> _Floats:
+    middle = (p + q) * np.float32(0.5)
+    return (_kl(p, middle) + _kl(q, middle)) * np.float32(0.5)

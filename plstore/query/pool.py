@@ -1,0 +1,156 @@
+"""The candidates of a selection: labels of one teacher, or of several by a rule."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from plstore.errors import StoreError
+from plstore.query.session import fetch
+from plstore.query.standing import Standing
+from plstore.store import (
+    BUCKET_SQL,
+    HISTOGRAM,
+    LabelSet,
+    Shard,
+    Store,
+    count_labels,
+    read_histogram,
+    register_labels,
+    write_histograms,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CHUNK_SHARDS = 16
+_COLUMNS: Final = ("sample_id", "class_id", "confidence")
+
+_CANDIDATES = """
+create or replace view candidates as
+select {columns} from labels
+where not exists (from standing where standing.sample_id = labels.sample_id)
+"""
+
+_HITS = f"""
+select
+    standing.why,
+    labels.class_id,
+    {BUCKET_SQL.format("labels.confidence")} as bucket,
+    count(*) as num_labels
+from labels inner join standing on labels.sample_id = standing.sample_id
+group by all
+"""  # noqa: S608  no text of a user in it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Candidates, in files of one shape: those of a label set, or made for one selection.
+
+    Attributes:
+        store: The store.
+        shards: Files of one label set; or none, and `files` are there instead.
+        files: Local Parquet files with sample_id, class_id, confidence and label.
+        standing: Images that are not candidates.
+        histogram: `HISTOGRAM` of the candidates; None where it has to be counted.
+        num_labels: Labels of images of the pool, those of excluded images included.
+        dropped: Labels that are no candidates, by reason.
+    """
+
+    store: Store
+    shards: Sequence[Shard] = ()
+    files: Sequence[Path] = ()
+    standing: Standing
+    histogram: pa.Table | None = None
+    num_labels: int
+    dropped: "Mapping[str, int]" = field(default_factory=dict)
+
+    def register(
+        self, connection: duckdb.DuckDBPyConnection, *, with_label: bool = False
+    ) -> None:
+        """Make `candidates` a view of a connection."""
+        connection.register("standing", self.standing.barred)
+        self._register(connection, self.shards, self.files, with_label=with_label)
+
+    def chunks(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Make `candidates`, labels included, one range of sample ids after the other."""
+        connection.register("standing", self.standing.barred)
+        for start in range(0, len(self.shards) + len(self.files), _CHUNK_SHARDS):
+            here = slice(start, start + _CHUNK_SHARDS)
+            self._register(connection, self.shards[here], self.files[here], with_label=True)
+            yield
+
+    def _register(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        shards: Sequence[Shard],
+        files: Sequence[Path],
+        *,
+        with_label: bool,
+    ) -> None:
+        if files:
+            names = [str(path) for path in files]
+            connection.read_parquet(names).create_view("labels", replace=True)
+        else:
+            register_labels(connection, self.store, shards, name="labels")
+        columns = ", ".join([*_COLUMNS, "label"] if with_label else _COLUMNS)
+        connection.execute(_CANDIDATES.format(columns=columns))
+
+
+def pool_of_labels(
+    store: Store, label_set: LabelSet, shards: Sequence[Shard], standing: Standing
+) -> Pool:
+    """Return the labels of one teacher as candidates.
+
+    Their histogram comes from the counts that are kept beside the labels; where there are none,
+    or not of all files, they are made now and kept.
+    """
+    kept = read_histogram(store, label_set, shards)
+    if kept.uncovered:
+        with suppress(OSError, StoreError):  # who may only read counts each time
+            write_histograms(store, kept.uncovered)
+        kept = read_histogram(store, label_set, shards)
+    counts = [kept.counts]
+    if kept.uncovered:
+        counts.append(count_labels(store, kept.uncovered))
+    hits = _hits(store, shards, standing)
+    signs = np.full(hits.num_rows, -1) * hits["num_labels"].to_numpy()
+    minus = hits.drop_columns(["why"]).set_column(2, "num_labels", pa.array(signs))
+    outside = hits.filter(pa.compute.equal(hits["why"], "not_in_pool"))
+    num_labels = sum(shard.num_rows for shard in shards)
+    return Pool(
+        store=store,
+        shards=shards,
+        standing=standing,
+        histogram=pa.concat_tables([*counts, minus.cast(HISTOGRAM)]).combine_chunks(),
+        num_labels=num_labels - int(outside["num_labels"].to_numpy().sum()),
+        dropped=count_reasons(hits),
+    )
+
+
+def count_reasons(hits: pa.Table) -> dict[str, int]:
+    """Return labels of unlabeled images by why they are no candidates."""
+    summed = hits.group_by("why").aggregate([("num_labels", "sum")]).sort_by("why").to_pylist()
+    return {row["why"]: row["num_labels_sum"] for row in summed if row["why"] != "not_in_pool"}
+
+
+def _hits(store: Store, shards: Sequence[Shard], standing: Standing) -> pa.Table:
+    """Return the labels of barred images, counted by why, class and bucket."""
+    ids = standing.barred["sample_id"].to_numpy()
+    near = [
+        s
+        for s in shards
+        if np.searchsorted(ids, s.first_id) < np.searchsorted(ids, s.last_id, "right")
+    ]
+    schema = HISTOGRAM.insert(0, pa.field("why", pa.string()))
+    if not near:
+        return schema.empty_table()
+    with closing(duckdb.connect(":memory:")) as connection:
+        connection.register("standing", standing.barred)
+        register_labels(connection, store, near, name="labels")
+        return fetch(connection, _HITS).cast(schema)

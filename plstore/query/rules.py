@@ -1,0 +1,256 @@
+"""Candidates from the labels of several teachers: agreement, or SQL over their columns.
+
+Shards of one range of sample ids stand side by side in every label set, so teachers are joined
+range by range: memory stays that of a few shards. What comes of it is written to files that
+look like those of one teacher, and selection goes on from there.
+"""
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from plstore.errors import InputError, QueryError
+from plstore.query.pool import Pool
+from plstore.query.session import check_read_only, fetch, lock
+from plstore.query.standing import Standing
+from plstore.schema import TABLES
+from plstore.store import SHARD_IDS, LabelSet, Shard, Store, find_label_sets
+
+_CHUNK_BLOCKS = 16
+_ALIAS = re.compile(r"[a-z][a-z0-9_]*")
+_SCHEMA = pa.schema(
+    [
+        TABLES["soft_labels"].columns.field(n)
+        for n in ("sample_id", "class_id", "confidence", "label")
+    ]
+)
+
+_AGREEMENT = """
+with votes as ({votes}),
+
+agreed as (
+    select
+        sample_id,
+        class_id,
+        count(*) as num_votes,
+        avg(confidence)::float as confidence,
+        arg_min(label, place) as label
+    from votes
+    group by sample_id, class_id
+    having count(*) >= {least}
+)
+
+select sample_id, class_id, confidence, label
+from agreed
+qualify
+    row_number() over (
+        partition by sample_id order by num_votes desc, confidence desc, class_id asc
+    ) = 1
+order by sample_id asc
+"""
+_IDS = "select sample_id from {alias}"
+_VOTES = "select sample_id, class_id, confidence, label, {place} as place from {alias}"
+
+_EXPRESSION = """
+select
+    {first}.sample_id,
+    ({class_id})::integer as class_id,
+    ({confidence})::float as confidence,
+    {first}.label
+from {joined}
+where {where}
+order by 1 asc
+"""
+
+_JOINED = """
+select
+    count(*) filter (standing.sample_id is null) as num_pool,
+    count(*) filter (standing.why = 'excluded') as excluded,
+    count(*) filter (standing.why = 'corrected') as corrected
+from ({ids}) as ids left join standing on ids.sample_id = standing.sample_id
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How the labels of teachers become candidates.
+
+    Attributes:
+        agree: At least this many must name the same class; its confidence is the mean of
+            theirs. None where the expressions decide.
+        where: SQL that is true for candidates, over teachers' columns such as
+            ``a.confidence > 0.5 and a.class_id = b.class_id``.
+        class_id: SQL for the class; the first teacher's unless given.
+        confidence: SQL for the confidence, 0 to 1; the first teacher's unless given.
+    """
+
+    agree: int | None = None
+    where: str | None = None
+    class_id: str | None = None
+    confidence: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do: one teacher's labels as they are."""
+        return all(value is None for value in vars(self).values())
+
+    def sql(self, aliases: Sequence[str]) -> str:
+        """Return the query over one relation an alias.
+
+        Raises:
+            InputError: If it asks for more teachers than there are, or for both kinds at once.
+        """
+        expressions = (self.where, self.class_id, self.confidence)
+        if self.agree is not None:
+            if any(text is not None for text in expressions):
+                raise InputError("a selection has both agree and SQL expressions; wanted one")
+            if not 1 <= self.agree <= len(aliases):
+                raise InputError(
+                    f"agreement of at least {self.agree} of {len(aliases)} teachers; wanted 1 "
+                    f"to {len(aliases)}"
+                )
+            votes = [_VOTES.format(place=n, alias=a) for n, a in enumerate(aliases)]
+            return _AGREEMENT.format(votes=" union all ".join(votes), least=self.agree)
+        first = aliases[0]
+        joined = first + "".join(
+            f" inner join {a} on {first}.sample_id = {a}.sample_id" for a in aliases[1:]
+        )
+        return _EXPRESSION.format(
+            first=first,
+            joined=joined,
+            class_id=self.class_id or f"{first}.class_id",
+            confidence=self.confidence or f"{first}.confidence",
+            where=f"({self.where})" if self.where else "true",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Whose labels, and what SQL calls them."""
+
+    alias: str
+    label_set: LabelSet
+
+
+def find_teachers(store: Store, texts: Sequence[str], *, version: int) -> list[Teacher]:
+    """Read teachers as people write them: ``[ALIAS=]TEACHER[@ITERATION]``.
+
+    The alias is what SQL expressions call them: the teacher's own name, where it is a name in
+    SQL, or else ``t1``, ``t2``, in their order. The iteration is the last that the teacher has
+    labeled, unless given.
+
+    Raises:
+        InputError: If one is not that, has no labels of unlabeled images, or aliases repeat.
+    """
+    found = []
+    for number, text in enumerate(texts, start=1):
+        head, equals, tail = text.partition("=")
+        name = tail if equals else head
+        teacher_id, at, iteration = name.partition("@")
+        if at and not iteration.isdigit():
+            raise InputError(f"teacher {text!r}; wanted [ALIAS=]TEACHER[@ITERATION]")
+        sets = find_label_sets(
+            store, teacher_id, iteration=int(iteration) if at else None, version=version
+        )
+        unlabeled = [s for s in sets if s.split == "unlabeled"]
+        if not unlabeled:
+            raise InputError(
+                f"{teacher_id!r} has labeled no unlabeled image in {store.root}; 'plstore "
+                "label' does it"
+            )
+        alias = head if equals else teacher_id
+        if not _ALIAS.fullmatch(alias):
+            if equals:
+                raise InputError(f"alias {alias!r} may hold only a to z, 0 to 9 and '_'")
+            alias = f"t{number}"
+        found.append(Teacher(alias=alias, label_set=unlabeled[0]))
+    aliases = [teacher.alias for teacher in found]
+    if len(set(aliases)) < len(aliases) or not aliases:
+        raise InputError(
+            f"teachers are {', '.join(texts) or 'none'}; wanted one or more, each once, or "
+            "with an alias of its own: a=TEACHER@1"
+        )
+    return found
+
+
+def pool_of_rule(
+    store: Store,
+    teachers: Sequence[Teacher],
+    rule: Rule,
+    *,
+    version: int,
+    standing: Standing,
+    folder: Path,
+) -> Pool:
+    """Apply a rule range by range of sample ids, and write what comes of it to a folder.
+
+    Labels of the candidates are those of the first teacher, or of the first that agrees.
+
+    Raises:
+        QueryError: If an expression fails, or gives no class or confidence.
+    """
+    sql = rule.sql([teacher.alias for teacher in teachers])
+    check_read_only(sql)
+    table = store.table("soft_labels")
+    blocks: dict[int, dict[str, list[Shard]]] = {}
+    for teacher in teachers:
+        for shard in table.shards(version, teacher.label_set.partition):
+            chunk = blocks.setdefault(shard.first_id // SHARD_IDS // _CHUNK_BLOCKS, {})
+            chunk.setdefault(teacher.alias, []).append(shard)
+    files: list[Path] = []
+    joined = candidates = 0
+    dropped = {"excluded": 0, "corrected": 0}
+    for number, members in sorted(blocks.items()):
+        with closing(duckdb.connect(":memory:")) as connection:
+            for teacher in teachers:
+                shards = members.get(teacher.alias, [])
+                connection.register(teacher.alias, table.dataset_of(shards))
+            connection.register("standing", standing.barred)
+            lock(connection)
+            seen = fetch(connection, _joined(rule, teachers)).to_pylist()[0]
+            rows = _checked(fetch(connection, sql), len(store.class_names))
+        joined += seen["num_pool"] + seen["excluded"] + seen["corrected"]
+        dropped = {why: n + seen[why] for why, n in dropped.items()}
+        barred = pc.is_in(rows["sample_id"], standing.barred["sample_id"].combine_chunks())
+        candidates += rows.num_rows - pc.sum(barred).as_py() if rows.num_rows else 0
+        files.append(folder / f"candidates-{number:06d}.parquet")
+        pq.write_table(rows, files[-1], compression="zstd")
+    why = "no_agreement" if rule.agree is not None else "not_in_rule"
+    dropped[why] = joined - sum(dropped.values()) - candidates
+    return Pool(
+        store=store,
+        files=files,
+        standing=standing,
+        num_labels=joined,
+        dropped={reason: n for reason, n in dropped.items() if n},
+    )
+
+
+def _joined(rule: Rule, teachers: Sequence[Teacher]) -> str:
+    """Return the query that counts the images a rule decides on: labeled by one, or by all."""
+    aliases = [teacher.alias for teacher in teachers]
+    each = [_IDS.format(alias=alias) for alias in aliases]
+    return _JOINED.format(
+        ids=(" union " if rule.agree is not None else " intersect ").join(each)
+    )
+
+
+def _checked(rows: pa.Table, num_classes: int) -> pa.Table:
+    for name, low, high in (("class_id", 0, num_classes - 1), ("confidence", 0, 1)):
+        bounds = pc.min_max(rows[name]).as_py()
+        if not rows.num_rows:
+            break
+        bad = rows[name].null_count or not low <= bounds["min"] <= bounds["max"] <= high
+        if bad or (name == "confidence" and pc.any(pc.is_nan(rows[name])).as_py()):
+            raise QueryError(
+                f"the expression for {name} gives {bounds['min']} to {bounds['max']} and "
+                f"{rows[name].null_count} nulls; wanted {low} to {high} for every candidate"
+            )
+    return rows.cast(_SCHEMA)

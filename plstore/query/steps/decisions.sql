@@ -1,0 +1,31 @@
+-- Candidates that are kept, with their copies. Each row is decided alone, by the limits of its
+-- class: above a confidence, or at it with a sample id up to the last; a low draw, one copy more.
+select *  -- noqa: AM04  candidates have a label where it is asked for
+from (
+    select
+        candidates.*,
+        cast(
+            limits.copies
+            + case
+                when limits.draw_limit < 0 then 0
+                when lottery(candidates.sample_id, $seed) < limits.draw_limit then 1
+                when
+                    lottery(candidates.sample_id, $seed) = limits.draw_limit
+                    and candidates.sample_id <= limits.draw_last_id
+                    then 1
+                else 0
+            end as integer
+        ) as copies
+    from candidates
+    inner join limits on candidates.class_id = limits.class_id
+    where
+        candidates.confidence >= cast($lowest as float)
+        and (
+            candidates.confidence > limits.min_confidence
+            or (
+                candidates.confidence = limits.min_confidence
+                and candidates.sample_id <= limits.last_id
+            )
+        )
+) as kept
+where copies > 0

@@ -1,0 +1,184 @@
+"""How many labels of each class have which confidence: small files beside a label set.
+
+A selection needs no more than these counts to know how many images of each class it keeps at
+any floor and quota. They are written when labels are committed, cover shards by name, and can
+be made again from those at any time; shards are never changed, so counts never go stale.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plstore import storage
+from plstore.fingerprint import content_hash
+
+if TYPE_CHECKING:
+    from plstore.store.labels import LabelSet
+    from plstore.store.shard import Shard
+    from plstore.store.store import Store
+
+NUM_BUCKETS: Final = 1000
+"""Buckets of confidence; bucket b holds what is above b / 1000 and up to (b + 1) / 1000, both
+edges as float, so that a floor of three decimals falls between two buckets."""
+
+BUCKET_SQL: Final = (
+    "cast(floor(cast({0} as double) * 1000) as integer)"
+    " - cast({0} <= cast(floor(cast({0} as double) * 1000) / 1000 as float) as integer)"
+)
+"""The bucket of a confidence, in SQL that DuckDB and Spark read alike."""
+
+HISTOGRAM: Final = pa.schema(
+    [
+        pa.field("class_id", pa.int32()),
+        pa.field("bucket", pa.int32()),
+        pa.field("num_labels", pa.int64()),
+    ]
+)
+
+_COVERS = b"plstore.shards"
+_COUNT = f"""
+select
+    class_id,
+    {BUCKET_SQL.format("confidence")} as bucket,
+    count(*) as num_labels
+from labels
+group by all
+"""  # noqa: S608  no text of a user in it
+_CELLS = f"""
+select (class_id * {NUM_BUCKETS} + {BUCKET_SQL.format("confidence")})::integer as cell
+from labels
+"""  # noqa: S608
+_MOST_CELLS = 1 << 22
+_COUNTED_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts that were found for some shards.
+
+    Attributes:
+        counts: `HISTOGRAM`; a bucket may have several rows, to be added up.
+        uncovered: Shards that no file has counts of.
+    """
+
+    counts: pa.Table
+    uncovered: "list[Shard]"
+
+
+def register_labels(
+    connection: duckdb.DuckDBPyConnection,
+    store: "Store",
+    shards: "Sequence[Shard]",
+    *,
+    name: str,
+) -> None:
+    """Make the rows of label shards a view of a connection that is not locked yet.
+
+    DuckDB reads the files of a folder itself, which takes half the time that Arrow takes; those
+    of an object store come through Arrow.
+    """
+    table = store.table("soft_labels")
+    if storage.is_remote(store.root) or not shards:
+        connection.register(name, table.dataset_of(shards))
+        return
+    files = [str(table.root / shard.path) for shard in shards]
+    connection.read_parquet(files, hive_partitioning=False).create_view(name)
+
+
+def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
+    """Count the labels of unlabeled images in shards that were committed, once."""
+    folders: dict[Path, list[Shard]] = {}
+    for shard in shards:
+        if shard.partition["split"] == "unlabeled":
+            folders.setdefault(_folder(store, shard.partition), []).append(shard)
+    for folder, members in folders.items():
+        covered = sorted(shard.path for shard in members)
+        path = folder / f"{content_hash(json.dumps(covered).encode())}.parquet"
+        if not path.exists():
+            _write(path, count_labels(store, members), covered)
+
+
+def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
+    """Return the counts of shards from their rows, as `HISTOGRAM`, by class and bucket."""
+    num_classes = len(store.class_names)
+    with closing(duckdb.connect(":memory:")) as connection:
+        register_labels(connection, store, shards, name="labels")
+        if num_classes * NUM_BUCKETS > _MOST_CELLS:
+            rows = connection.sql(_COUNT).to_arrow_table().cast(HISTOGRAM)
+            return rows.sort_by([("class_id", "ascending"), ("bucket", "ascending")])
+        # Few cells are counted in half the time and a quarter of the memory of a hash table.
+        cells = np.zeros(num_classes * NUM_BUCKETS, np.int64)
+        for batch in connection.sql(_CELLS).to_arrow_reader(_COUNTED_ROWS):
+            cells += np.bincount(batch["cell"].to_numpy(), minlength=len(cells))
+    found = np.flatnonzero(cells)
+    columns = [found // NUM_BUCKETS, found % NUM_BUCKETS, cells[found]]
+    arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, HISTOGRAM, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=HISTOGRAM)
+
+
+def read_histogram(
+    store: "Store", label_set: "LabelSet", shards: "Collection[Shard]"
+) -> Histogram:
+    """Return the counts that are kept of a label set's shards, and which shards have none."""
+    missing = {shard.path: shard for shard in shards}
+    tables = [HISTOGRAM.empty_table()]
+    for path in _files(_folder(store, label_set.partition)):
+        covered = _covered(path)
+        if covered <= missing.keys():
+            tables.append(_read(path))
+            for name in covered:
+                del missing[name]
+    return Histogram(pa.concat_tables(tables), list(missing.values()))
+
+
+def stale_histograms(store: "Store") -> list[Path]:
+    """Return files with counts of shards that are gone."""
+    folder = store.work_folder("histograms")
+    table = store.table("soft_labels")
+    there = {entry.path for entry in storage.files_below(table.root)}
+    found = [
+        folder.joinpath(*entry.path.split("/"))
+        for entry in storage.files_below(folder)
+        if entry.path.endswith(".parquet") and "/." not in f"/{entry.path}"
+    ]
+    return [path for path in found if not _covered(path) <= there]
+
+
+def _folder(store: "Store", partition: Mapping[str, str | int]) -> Path:
+    names = (f"{key}={partition[key]}" for key in ("iteration", "teacher_id", "split"))
+    return store.work_folder("histograms", *names)
+
+
+def _files(folder: Path) -> list[Path]:
+    names = [entry.path for entry in storage.files_below(folder)]
+    shown = [name for name in names if not name.startswith(".")]
+    # Those that cover most come first, so that parts do not keep out the whole.
+    return sorted(
+        (folder / name for name in shown), key=lambda path: (-len(_covered(path)), path.name)
+    )
+
+
+def _write(path: Path, counts: pa.Table, covered: list[str]) -> None:
+    sink = pa.BufferOutputStream()
+    described = counts.replace_schema_metadata({_COVERS: json.dumps(covered).encode()})
+    pq.write_table(described, sink, compression="ZSTD")
+    storage.write_atomically(path, memoryview(sink.getvalue()))
+
+
+def _read(path: Path) -> pa.Table:
+    table = pq.read_table(storage.arrow_path(path), filesystem=storage.arrow_filesystem(path))
+    return table.replace_schema_metadata(None).cast(HISTOGRAM)
+
+
+def _covered(path: Path) -> set[str]:
+    schema = pq.read_schema(storage.arrow_path(path), filesystem=storage.arrow_filesystem(path))
+    names: list[str] = json.loads((schema.metadata or {}).get(_COVERS, b"[]"))
+    return set(names)
