@@ -6,11 +6,9 @@ bucket alone, to find the very last image that is kept. What comes out is a few 
 with them, every row of every engine is decided alone, in any order, in no memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +17,15 @@ import pyarrow.compute as pc
 
 from plstore.errors import StoreError
 from plstore.query.balance import Balance, Counts
+from plstore.query.counts import Engine, HistogramByClass, edge, step
 from plstore.query.macros import DRAWS
-from plstore.store import HISTOGRAM, NUM_BUCKETS
+from plstore.store import HISTOGRAM
 
 _NOTHING: Final = np.float32(2)  # no confidence is above it
 _SPREAD = 5  # standard deviations: the last draw is that near to where it is expected
 _REFERENCE_WIDTH = 10  # buckets of 0.001 in a bin of the official code
+_SLACK = 4096  # rows
 _MOST_COPIES = 2**31 - 1
-_BLOCK = 128  # classes whose histograms are cut at once
 
 _COUNTED = """
 select class_id, count(*) as kept, sum(copies) as draws
@@ -47,16 +46,6 @@ LIMITS: Final = pa.schema(
 """Of each class that keeps an image. Kept is what is above `min_confidence`, or at it with a
 sample id up to `last_id`; it has one copy more where its draw is below `draw_limit`, or at it
 with a sample id up to `draw_last_id`."""
-
-
-class Engine(Protocol):
-    """What runs the steps of a selection over the relation `candidates`."""
-
-    def rows(
-        self, sql: str, parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a query over `candidates` and some small tables."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -93,30 +82,14 @@ class Cuts:
         yield from engine.rows(sql, parameters, {"limits": self.limits})
 
 
-@cache
-def step(name: str) -> str:
-    """Return the SQL of a step."""
-    return (Path(__file__).parent / "steps" / f"{name}.sql").read_text()
-
-
-def edge(bucket: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """Return the lower edge of a bucket, as labels are compared with it."""
-    return (np.asarray(bucket, np.float64) / NUM_BUCKETS).astype(np.float32)
-
-
-def floor_bucket(min_confidence: float) -> int | None:
-    """Return the first bucket above a floor, or None if the floor is inside of one."""
-    bucket = round(min_confidence * NUM_BUCKETS)
-    return bucket if edge(bucket) == np.float32(min_confidence) else None
-
-
 def find_cuts(
     engine: Engine,
     balance: Balance,
     quotas_of: Callable[[Counts], Counts],
     *,
     num_classes: int,
-    histogram: pa.Table | None = None,
+    counts: Callable[[], pa.Table] | None = None,
+    only_counts: bool = False,
 ) -> Cuts:
     """Decide a selection.
 
@@ -125,98 +98,119 @@ def find_cuts(
         balance: Floor and policy.
         quotas_of: K by class, from the number of candidates by class.
         num_classes: Of the store.
-        histogram: `HISTOGRAM` of the candidates where it is known; else they are counted.
+        counts: Returns the `HISTOGRAM` of the candidates where it is known; else they are
+            counted.
+        only_counts: Leave out what only single rows are decided by: limits are then those of
+            whole buckets.
     """
-    if histogram is None:
-        histogram = _table(engine.rows(step("histogram"), {}, {}), HISTOGRAM)
-    above = _above_floor(engine, histogram, balance.min_confidence)
-    num_labels = _by_class(histogram, num_classes)
-    num_candidates = _by_class(above, num_classes)
-    quotas = quotas_of(num_candidates)
-    limits = _Limits(above, quotas, num_candidates, balance)
-    if balance.policy != "reference":
-        limits.refine(engine)
-    found = limits.as_table()
+    limits, num_labels = _whole_buckets(engine, balance, quotas_of, num_classes, counts)
+    num_candidates, quotas = limits.num_candidates, limits.quotas
     if balance.policy == "reference":
+        found = limits.as_table()
         kept, draws = _counted(engine, found, balance.seed, num_classes)
     else:
+        if not only_counts:
+            limits.refine(engine)
+        found = limits.as_table()
         kept = np.minimum(num_candidates, quotas)
         draws = np.where(kept > 0, quotas, 0) if balance.policy == "exact" else kept
     return Cuts(found, num_labels, num_candidates, quotas, kept, draws, balance.seed)
 
 
-def _above_floor(engine: Engine, histogram: pa.Table, min_confidence: float) -> pa.Table:
-    first = floor_bucket(min_confidence)
-    if first is not None:
-        return histogram.filter(pc.greater_equal(histogram["bucket"], first))
-    inside = int(np.searchsorted(edge(np.arange(NUM_BUCKETS + 1)), np.float32(min_confidence)))
-    parameters = {
-        "bucket": inside - 1,
-        "min_confidence": min_confidence,
-        "edge": float(edge(inside)),
-    }
-    partial = _table(engine.rows(step("above_floor"), parameters, {}), HISTOGRAM)
-    whole = histogram.filter(pc.greater_equal(histogram["bucket"], inside))
-    return pa.concat_tables([whole, partial])
+def _whole_buckets(
+    engine: Engine,
+    balance: Balance,
+    quotas_of: Callable[[Counts], Counts],
+    num_classes: int,
+    counts: Callable[[], pa.Table] | None,
+) -> "tuple[_Limits, Counts]":
+    """Return the limits that counts alone give, and labels by class; the counts are let go."""
+    rows = (
+        _table(engine.rows(step("histogram"), {}, {}), HISTOGRAM)
+        if counts is None
+        else counts()
+    )
+    counted = HistogramByClass(rows, num_classes)
+    above = counted.above_floor(engine, balance.min_confidence)
+    num_candidates = above.by_class()
+    limits = _Limits(above, quotas_of(num_candidates), num_candidates, balance)
+    num_labels = counted.by_class()
+    del rows, counted, above
+    pa.default_memory_pool().release_unused()
+    return limits, num_labels
 
 
-def _by_class(histogram: pa.Table, num_classes: int) -> Counts:
-    ids, counts = histogram["class_id"].to_numpy(), histogram["num_labels"].to_numpy()
-    if len(ids) and not (ids.min() >= 0 and ids.max() < num_classes):
-        raise StoreError(
-            f"labels of classes {ids.min()} to {ids.max()} in a store of {num_classes}; "
-            "'plstore verify' tells which"
-        )
-    return np.bincount(ids, weights=counts, minlength=num_classes).astype(np.int64)
+class _Boundary(NamedTuple):
+    """Rows near a cut.
 
-
-def _cuts(histogram: pa.Table, quotas: Counts, *, width: int) -> dict[str, Counts]:
-    """Return where each class is cut: the highest bin that fills its quota with those above.
-
-    Args:
-        histogram: Of the candidates.
-        quotas: By class.
-        width: Of a bin, in buckets.
-
-    Returns:
-        By class, int64 [classes]: `bucket`, the first of the cut bin, -1 where all candidates
-        do not fill the quota; `above`, candidates above that bin; `inside`, those in it.
+    Attributes:
+        class_ids: int32 [rows].
+        sample_ids: int64 [rows].
+        confidence: float32 [rows].
+        draws: int32 [rows], -1 where the row is near a cut of confidence.
+        num_rows: int64 [classes].
+        winners: int64 [classes]: images with lower draws, which are not among the rows.
     """
-    classes = histogram["class_id"].to_numpy()
-    if (np.diff(classes) < 0).any():
-        histogram = histogram.sort_by("class_id")
-        classes = histogram["class_id"].to_numpy()
-    bins, counts = histogram["bucket"].to_numpy() // width, histogram["num_labels"].to_numpy()
-    size = NUM_BUCKETS // width
-    result = {name: np.zeros(len(quotas), np.int64) for name in ("bucket", "above", "inside")}
-    for first in range(0, len(quotas), _BLOCK):
-        block = slice(first, min(first + _BLOCK, len(quotas)))
-        rows = slice(*np.searchsorted(classes, [block.start, block.stop]).tolist())
-        shape = (block.stop - first, size)
-        cells = (classes[rows] - first) * size + (size - 1 - bins[rows])
-        sums = np.bincount(cells, weights=counts[rows], minlength=shape[0] * size)
-        sums = sums.astype(np.int64).reshape(shape)  # of each class the highest bin first
-        running = sums.cumsum(axis=1)
-        enough = running >= quotas[block, None]
-        at = enough.argmax(axis=1)[:, None]
-        result["bucket"][block] = np.where(
-            enough.any(axis=1), (size - 1 - at[:, 0]) * width, -1
-        )
-        result["inside"][block] = np.take_along_axis(sums, at, axis=1)[:, 0]
-        result["above"][block] = np.take_along_axis(running - sums, at, axis=1)[:, 0]
-    return result
+
+    class_ids: npt.NDArray[np.int32]
+    sample_ids: npt.NDArray[np.int64]
+    confidence: npt.NDArray[np.float32]
+    draws: npt.NDArray[np.int32]
+    num_rows: Counts
+    winners: Counts
+
+
+class _Near:
+    """Gathers a boundary, in no more memory than its rows take."""
+
+    def __init__(self, low: Counts, high: Counts, expected: int) -> None:
+        """Draws below `low` and from `high` on are only counted; so many rows are expected."""
+        self._low, self._high = low, high
+        self._below, self._num_rows, self._beyond = (np.zeros_like(low) for _ in range(3))
+        kinds = {"class_id": "i4", "sample_id": "i8", "confidence": "f4", "draw": "i4"}
+        self._columns: dict[str, Any] = {n: np.empty(expected, k) for n, k in kinds.items()}
+        self._end = 0
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Take the rows of a batch."""
+        ids, draws = rows["class_id"].to_numpy(), rows["draw"].to_numpy()
+        below = (draws >= 0) & (draws < self._low[ids])
+        beyond = (draws >= 0) & (draws >= self._high[ids])
+        near = np.flatnonzero(~(below | beyond))
+        size = len(self._low)
+        self._below += np.bincount(ids[below], minlength=size)
+        self._beyond += np.bincount(ids[beyond], minlength=size)
+        self._num_rows += np.bincount(ids[near], minlength=size)
+        start, self._end = self._end, self._end + len(near)
+        for name, column in self._columns.items():
+            if self._end > len(column):
+                column = np.resize(column, self._end * 5 // 4)  # noqa: PLW2901  it is kept
+                self._columns[name] = column
+            column[start : self._end] = rows[name].to_numpy()[near]
+
+    def boundary(
+        self, num_candidates: Counts, counts_beyond: npt.NDArray[np.bool_]
+    ) -> _Boundary:
+        """Return all rows, once; draws below are those that are neither near nor beyond."""
+        rest = num_candidates - self._num_rows - self._beyond
+        winners = np.where(counts_beyond, rest, self._below)
+        columns = (column[: self._end] for column in self._columns.values())
+        class_ids, sample_ids, confidence, draws = columns
+        return _Boundary(class_ids, sample_ids, confidence, draws, self._num_rows, winners)
 
 
 class _Limits:
     """The numbers of each class while they are found."""
 
-    def __init__(self, histogram: pa.Table, quota: Counts, n: Counts, balance: Balance) -> None:
+    def __init__(
+        self, counted: HistogramByClass, quota: Counts, n: Counts, balance: Balance
+    ) -> None:
         width = _REFERENCE_WIDTH if balance.policy == "reference" else 1
-        cuts = _cuts(histogram, quota, width=width)
+        cuts = counted.cuts(quota, width=width)
         floor = np.float32(balance.min_confidence)
         self._seed = balance.seed
         self._is_cut = (cuts["bucket"] >= 0) & (quota > 0)
-        self._n = n
+        self.num_candidates, self.quotas = n, quota
         self._inside = cuts["inside"]
         self._need = np.where(self._is_cut, quota - cuts["above"], 0)
         lower = np.where(self._is_cut, np.maximum(edge(cuts["bucket"]), floor), floor)
@@ -244,22 +238,18 @@ class _Limits:
         cut = self._is_cut & (self._need < self._inside)
         drawn = self._remainder > 0
         low, high = self._expected_draws(drawn)
-        rows, winners = self._boundary(engine, cut, low, high)
-        missed = drawn & ~self._are_near(rows, winners)
+        near = self._boundary(engine, cut, low, high)
+        need = self._remainder - near.winners
+        missed = drawn & ((need < 0) | (need > near.num_rows))
         if missed.any():  # in one selection of thousands: then all of their draws are looked at
             low[missed], high[missed] = 0, DRAWS
-            rows, winners = self._boundary(engine, cut, low, high)
-        need = np.where(drawn, self._remainder - winners, self._need)
-        self._take(rows, np.where(cut | drawn, need, 0), drawn, low)
-
-    def _are_near(self, rows: pa.Table, winners: Counts) -> npt.NDArray[np.bool_]:
-        """Return whether each class's last draw is among these rows."""
-        near = np.bincount(rows["class_id"].to_numpy(), minlength=len(winners))
-        need = self._remainder - winners
-        return np.asarray((need >= 0) & (need <= near))
+            near = self._boundary(engine, cut, low, high)
+        wanted = np.where(drawn, self._remainder - near.winners, np.where(cut, self._need, 0))
+        self.draw_limit[drawn] = low[drawn]  # where all that are wanted are below it
+        self._take(near, wanted, drawn)
 
     def _expected_draws(self, drawn: npt.NDArray[np.bool_]) -> tuple[Counts, Counts]:
-        n = np.maximum(self._n, 1)
+        n = np.maximum(self.num_candidates, 1)
         share = self._remainder / n
         spread = (_SPREAD * np.sqrt(n * share * (1 - share)) + _SPREAD) / n
         low = np.floor((share - spread) * DRAWS).clip(0, DRAWS).astype(np.int64)
@@ -268,51 +258,49 @@ class _Limits:
 
     def _boundary(
         self, engine: Engine, cut: npt.NDArray[np.bool_], low: Counts, high: Counts
-    ) -> tuple[pa.Table, Counts]:
-        """Return the rows among which the last ones are, and how many draws are below."""
-        winners = np.zeros(len(low), np.int64)
-        schema = pa.schema(
-            [("class_id", pa.int32()), ("sample_id", pa.int64()), ("confidence", pa.float32())]
-        ).append(pa.field("draw", pa.int64()))
-        asked = np.flatnonzero(cut | (high >= 0))
+    ) -> _Boundary:
+        """Return the rows among which the last ones are."""
+        drawn = high >= 0
+        share = np.where(drawn, (high - low) / DRAWS, 0)
+        expected = self._inside[cut].sum() + (share * self.num_candidates).sum()
+        near = _Near(low, high, int(expected * 1.01) + _SLACK)
+        # Of the draws below and beyond, the fewer are counted; the others are what is left.
+        counts_beyond = drawn & (2 * self._remainder > self.num_candidates)
+        asked = np.flatnonzero(cut | drawn)
         if not len(asked):
-            return schema.empty_table(), winners
+            return near.boundary(self.num_candidates, counts_beyond)
         above = self.min_confidence[asked]
         bounds = pa.table(
             {
                 "class_id": pa.array(asked.astype(np.int32)),
                 "above": above,
                 "up_to": np.where(cut[asked], self._up_to[asked], above),
-                "draw_end": high[asked],
+                "draw_from": np.where(counts_beyond, low, 0)[asked],
+                "draw_end": np.where(counts_beyond, DRAWS, high)[asked],
             }
         )
         parameters = {"seed": self._seed, "lowest": float(above.min())}
-        parts = []
         for batch in engine.rows(step("boundary"), parameters, {"bounds": bounds}):
-            ids, draws = batch["class_id"].to_numpy(), batch["draw"].to_numpy()
-            won = (draws >= 0) & (draws < low[ids])
-            winners += np.bincount(ids[won], minlength=len(low))
-            parts.append(batch.filter(pa.array(~won)).cast(schema))
-        return pa.Table.from_batches(parts, schema), winners
+            near.add(batch)
+        return near.boundary(self.num_candidates, counts_beyond)
 
-    def _take(
-        self, rows: pa.Table, need: Counts, drawn: npt.NDArray[np.bool_], low: Counts
-    ) -> None:
+    def _take(self, rows: _Boundary, need: Counts, drawn: npt.NDArray[np.bool_]) -> None:
         """Take the row of each class that is the last of the wanted, in a total order."""
-        ids, last = rows["class_id"].to_numpy(), rows["sample_id"].to_numpy()
-        draws, confidence = rows["draw"].to_numpy(), rows["confidence"].to_numpy()
-        by = np.where(draws < 0, -confidence.astype(np.float64), draws)
-        order = np.lexsort((last, by, ids))
-        starts = np.searchsorted(ids[order], np.arange(len(need)))
-        self.draw_limit[drawn] = low[drawn]  # where all that are wanted are below it
+        by_class = np.argsort(rows.class_ids)
+        ends = np.cumsum(rows.num_rows)
+        starts = ends - rows.num_rows
         for class_id in np.flatnonzero(need > 0).tolist():
-            row = order[starts[class_id] + need[class_id] - 1]
-            if drawn[class_id]:
-                self.draw_limit[class_id] = draws[row]
-                self.draw_last_id[class_id] = last[row]
+            here = by_class[starts[class_id] : ends[class_id]]
+            is_draw = bool(drawn[class_id])
+            key = rows.draws[here] if is_draw else -rows.confidence[here]
+            order = np.lexsort((rows.sample_ids[here], key))
+            row = here[order[need[class_id] - 1]]
+            if is_draw:
+                self.draw_limit[class_id] = rows.draws[row]
+                self.draw_last_id[class_id] = rows.sample_ids[row]
             else:
-                self.min_confidence[class_id] = confidence[row]
-                self.last_id[class_id] = last[row]
+                self.min_confidence[class_id] = rows.confidence[row]
+                self.last_id[class_id] = rows.sample_ids[row]
 
     def as_table(self) -> pa.Table:
         """Return `LIMITS`, classes that keep nothing left out."""
@@ -342,8 +330,8 @@ def _counted(
         parameters = _decision_parameters(limits, seed)
         for batch in engine.rows(sql, parameters, {"limits": limits}):
             ids = batch["class_id"].to_numpy()
-            kept[ids] = batch["kept"].to_numpy()
-            draws[ids] = batch["draws"].cast(pa.int64()).to_numpy()
+            kept[ids] += batch["kept"].to_numpy()
+            draws[ids] += batch["draws"].cast(pa.int64()).to_numpy()
     return kept, draws
 
 

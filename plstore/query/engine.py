@@ -10,24 +10,54 @@ import duckdb
 import pyarrow as pa
 
 from plstore.query.macros import create_macros
+from plstore.query.pool import Pool
 from plstore.query.session import stream
 from plstore.store import Store
 
+_FILES_AT_ONCE = 512
+
 
 class DuckDBEngine:
-    """Runs the steps of a selection over the relation `candidates` of a connection."""
+    """Runs the steps of a selection over a pool, some of its files after the others.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Take a connection that has `candidates`."""
-        self.connection = connection
+    Every step decides a row alone, or adds up; so parts of the pool give parts of the answer,
+    and memory is that of one part: DuckDB keeps the footers of all files that a query reads.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        pool: Pool,
+        *,
+        with_label: bool = False,
+        files_at_once: int = _FILES_AT_ONCE,
+    ) -> None:
+        """Name the candidates.
+
+        Args:
+            connection: Of `scratch_connection`.
+            pool: The candidates.
+            with_label: Whether they have their label.
+            files_at_once: Of one part.
+        """
+        self._connection = connection
+        self._pool = pool
+        self._with_label = with_label
+        self._files_at_once = files_at_once
 
     def rows(
         self, sql: str, parameters: Mapping[str, Any], tables: Mapping[str, pa.Table]
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a query over `candidates` and some small tables."""
-        for name, table in tables.items():
-            self.connection.register(name, table)
-        yield from stream(self.connection, sql, parameters)
+        for name, table in tables.items():  # with statistics, which a registered table lacks
+            self._connection.register("given", table)
+            self._connection.execute(
+                f"create or replace temp table {name} as from given order by all"
+            )
+            self._connection.unregister("given")
+        for part in self._pool.parts(self._files_at_once):
+            part.register(self._connection, with_label=self._with_label)
+            yield from stream(self._connection, sql, parameters)
 
 
 def scratch_folder(store: Store) -> Path:
@@ -49,6 +79,7 @@ def scratch_connection(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".spill-", dir=folder) as spill:
         connection = duckdb.connect(":memory:", config={"temp_directory": spill})
+        connection.execute("set preserve_insertion_order = false")  # where it matters: order by
         try:
             create_macros(connection)
             yield connection

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from plstore.errors import InputError, QueryError, StoreError
 from plstore.query.balance import Counts
-from plstore.query.cuts import Cuts, Engine, find_cuts, step
+from plstore.query.counts import Engine, step
+from plstore.query.cuts import Cuts, find_cuts
 from plstore.query.engine import DuckDBEngine, scratch_connection, scratch_files, scratch_folder
 from plstore.query.library import saved_query
 from plstore.query.pool import Pool, pool_of_labels
@@ -70,6 +71,8 @@ from previous left join standing on previous.sample_id = standing.sample_id
 where previous.kind = 'pseudo' group by all
 """
 
+_FILES_IN_ORDER = 16  # a million labels: sorted in memory
+
 Rows = Iterator[pa.RecordBatch]
 
 
@@ -94,18 +97,31 @@ class Plan:
 
 
 def make_plan(
-    store: Store, selection: "Selection", pins: Mapping[str, int], stack: ExitStack
+    store: Store,
+    selection: "Selection",
+    pins: Mapping[str, int],
+    stack: ExitStack,
+    *,
+    only_counts: bool = False,
 ) -> Plan:
-    """Decide a selection over a snapshot; what it holds open is closed by the stack."""
+    """Decide a selection over a snapshot; what it holds open is closed by the stack.
+
+    With `only_counts`, the counts are all that is right of the plan.
+    """
     if selection.query is not None:
         return _by_query(store, selection, pins, stack)
     if selection.relabel is not None:
         return _relabeled(store, selection, pins, stack)
-    return _balanced(store, selection, pins, stack)
+    return _balanced(store, selection, pins, stack, only_counts=only_counts)
 
 
 def _balanced(
-    store: Store, selection: "Selection", pins: Mapping[str, int], stack: ExitStack
+    store: Store,
+    selection: "Selection",
+    pins: Mapping[str, int],
+    stack: ExitStack,
+    *,
+    only_counts: bool,
 ) -> Plan:
     standing = find_standing(store, pins)
     teachers = find_teachers(store, selection.teachers, version=pins["soft_labels"])
@@ -118,7 +134,8 @@ def _balanced(
         balance,
         lambda candidates: balance.quotas_of(candidates, store.class_names),
         num_classes=len(store.class_names),
-        histogram=pool.histogram,
+        counts=pool.counts,
+        only_counts=only_counts,
     )
     counts = _balanced_counts(store, cuts, pool, standing)
 
@@ -126,7 +143,10 @@ def _balanced(
         if selection.engine == "spark":
             chosen = cuts.decisions(engine, in_order=True)
         else:
-            chosen = _in_chunks(cuts, pool, connection, engine)
+            ordered = DuckDBEngine(
+                connection, pool, with_label=True, files_at_once=_FILES_IN_ORDER
+            )
+            chosen = cuts.decisions(ordered, in_order=True)
         yield from _as_many(chosen, counts["kept"], store)
 
     rule = {name: value for name, value in vars(selection.rule).items() if value is not None}
@@ -182,16 +202,7 @@ def _engine(
 
         spark: Engine = stack.enter_context(SparkEngine(pool))
         return spark
-    pool.register(connection)
-    return DuckDBEngine(connection)
-
-
-def _in_chunks(
-    cuts: Cuts, pool: Pool, connection: duckdb.DuckDBPyConnection, engine: Engine
-) -> Rows:
-    """Yield decisions with labels, a range of sample ids after the other, each in order."""
-    for _ in pool.chunks(connection):
-        yield from cuts.decisions(engine, in_order=True)
+    return DuckDBEngine(connection, pool)
 
 
 def _as_many(rows: Rows, wanted: int, store: Store) -> Rows:

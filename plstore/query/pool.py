@@ -1,14 +1,15 @@
 """The candidates of a selection: labels of one teacher, or of several by a rule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from plstore.errors import StoreError
 from plstore.query.session import fetch
@@ -20,7 +21,7 @@ from plstore.store import (
     Shard,
     Store,
     count_labels,
-    read_histogram,
+    find_counts,
     register_labels,
     write_histograms,
 )
@@ -28,7 +29,6 @@ from plstore.store import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_CHUNK_SHARDS = 16
 _COLUMNS: Final = ("sample_id", "class_id", "confidence")
 
 _CANDIDATES = """
@@ -57,7 +57,7 @@ class Pool:
         shards: Files of one label set; or none, and `files` are there instead.
         files: Local Parquet files with sample_id, class_id, confidence and label.
         standing: Images that are not candidates.
-        histogram: `HISTOGRAM` of the candidates; None where it has to be counted.
+        counts: Returns the `HISTOGRAM` of the candidates; None where it has to be counted.
         num_labels: Labels of images of the pool, those of excluded images included.
         dropped: Labels that are no candidates, by reason.
     """
@@ -66,38 +66,26 @@ class Pool:
     shards: Sequence[Shard] = ()
     files: Sequence[Path] = ()
     standing: Standing
-    histogram: pa.Table | None = None
+    counts: Callable[[], pa.Table] | None = None
     num_labels: int
     dropped: "Mapping[str, int]" = field(default_factory=dict)
+
+    def parts(self, files_at_once: int) -> "Iterator[Pool]":
+        """Yield pools of some of the files each, one range of sample ids after the other."""
+        for start in range(0, len(self.shards) + len(self.files), files_at_once):
+            here = slice(start, start + files_at_once)
+            yield replace(self, shards=self.shards[here], files=self.files[here])
 
     def register(
         self, connection: duckdb.DuckDBPyConnection, *, with_label: bool = False
     ) -> None:
         """Make `candidates` a view of a connection."""
         connection.register("standing", self.standing.barred)
-        self._register(connection, self.shards, self.files, with_label=with_label)
-
-    def chunks(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Make `candidates`, labels included, one range of sample ids after the other."""
-        connection.register("standing", self.standing.barred)
-        for start in range(0, len(self.shards) + len(self.files), _CHUNK_SHARDS):
-            here = slice(start, start + _CHUNK_SHARDS)
-            self._register(connection, self.shards[here], self.files[here], with_label=True)
-            yield
-
-    def _register(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        shards: Sequence[Shard],
-        files: Sequence[Path],
-        *,
-        with_label: bool,
-    ) -> None:
-        if files:
-            names = [str(path) for path in files]
+        if self.files:
+            names = [str(path) for path in self.files]
             connection.read_parquet(names).create_view("labels", replace=True)
         else:
-            register_labels(connection, self.store, shards, name="labels")
+            register_labels(connection, self.store, self.shards, name="labels")
         columns = ", ".join([*_COLUMNS, "label"] if with_label else _COLUMNS)
         connection.execute(_CANDIDATES.format(columns=columns))
 
@@ -110,24 +98,29 @@ def pool_of_labels(
     Their histogram comes from the counts that are kept beside the labels; where there are none,
     or not of all files, they are made now and kept.
     """
-    kept = read_histogram(store, label_set, shards)
+    kept = find_counts(store, label_set, shards)
     if kept.uncovered:
         with suppress(OSError, StoreError):  # who may only read counts each time
             write_histograms(store, kept.uncovered)
-        kept = read_histogram(store, label_set, shards)
-    counts = [kept.counts]
-    if kept.uncovered:
-        counts.append(count_labels(store, kept.uncovered))
+            kept = find_counts(store, label_set, shards)
     hits = _hits(store, shards, standing)
-    signs = np.full(hits.num_rows, -1) * hits["num_labels"].to_numpy()
-    minus = hits.drop_columns(["why"]).set_column(2, "num_labels", pa.array(signs))
-    outside = hits.filter(pa.compute.equal(hits["why"], "not_in_pool"))
+
+    def counts() -> pa.Table:
+        tables = [kept.read()]
+        if kept.uncovered:
+            tables.append(count_labels(store, kept.uncovered))
+        if hits.num_rows:
+            minus = pa.array(-hits["num_labels"].to_numpy())
+            tables.append(hits.drop_columns(["why"]).set_column(2, "num_labels", minus))
+        return pa.concat_tables(tables)
+
+    outside = hits.filter(pc.equal(hits["why"], "not_in_pool"))
     num_labels = sum(shard.num_rows for shard in shards)
     return Pool(
         store=store,
         shards=shards,
         standing=standing,
-        histogram=pa.concat_tables([*counts, minus.cast(HISTOGRAM)]).combine_chunks(),
+        counts=counts,
         num_labels=num_labels - int(outside["num_labels"].to_numpy().sum()),
         dropped=count_reasons(hits),
     )

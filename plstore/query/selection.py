@@ -109,7 +109,8 @@ def preview(store: Store, selection: Selection, *, as_of: AsOf = None) -> dict[s
         InputError: As `select`.
     """
     with ExitStack() as stack:
-        return dict(make_plan(store, selection, resolve(store, as_of), stack).counts)
+        pins = resolve(store, as_of)
+        return dict(make_plan(store, selection, pins, stack, only_counts=True).counts)
 
 
 def select(

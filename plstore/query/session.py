@@ -23,7 +23,7 @@ from plstore.query.library import saved_query
 from plstore.schema import TABLES
 from plstore.store import AsOf, Store, resolve
 
-_STREAM_ROWS = 100_000
+_STREAM_ROWS = 16_384
 _WATCH_SECONDS = 0.25
 
 
@@ -193,51 +193,55 @@ def fetch(
     seconds: float | None = None,
 ) -> pa.Table:
     """Run a query on an open connection and return its rows; an interrupt stops it."""
-    return _interruptible(
-        connection,
-        lambda: connection.sql(sql, params=dict(parameters or {})).to_arrow_table(),
-        seconds,
-    )
+
+    def work() -> pa.Table:
+        return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+
+    with ThreadPoolExecutor(1) as pool:
+        return _interruptible(connection, work, pool=pool, seconds=seconds)
 
 
 def stream(
     connection: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any]
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a query, some at a time, in memory that does not grow with them."""
-    reader = _interruptible(
-        connection,
-        lambda: connection.sql(sql, params=dict(parameters)).to_arrow_reader(_STREAM_ROWS),
-    )
-    while (batch := _interruptible(connection, lambda: next(reader, None))) is not None:
-        yield batch
+    with ThreadPoolExecutor(1) as pool:
+        reader = _interruptible(
+            connection,
+            lambda: connection.sql(sql, params=dict(parameters)).to_arrow_reader(_STREAM_ROWS),
+            pool=pool,
+        )
+        while True:
+            batch = _interruptible(connection, lambda: next(reader, None), pool=pool)
+            if batch is None:
+                return
+            yield batch
 
 
 def _interruptible(
     connection: duckdb.DuckDBPyConnection,
     work: Callable[[], Any],
+    *,
+    pool: ThreadPoolExecutor,
     seconds: float | None = None,
 ) -> Any:  # noqa: ANN401  what the work returns
-    # In a thread of its own: DuckDB swallows what a signal's handler raises, and goes on.
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(work)
-        try:
-            return running.result(seconds)
-        except (duckdb.Error, OSError) as error:
-            if isinstance(error, TimeoutError):
-                connection.interrupt()
-                raise QueryError(
-                    f"the SQL ran longer than {seconds:g} s and was stopped; ask for less, or "
-                    "raise the limit (--seconds)"
-                ) from error
-            if isinstance(error, duckdb.OutOfMemoryException):
-                raise QueryError(
-                    f"{error}\nAsk for less, or raise the limit (--memory)"
-                ) from error
-            tables = ", ".join(TABLES)
-            raise QueryError(f"{error}\nThe tables are {tables}") from error
-        except BaseException:
-            connection.interrupt()
-            raise
+    # In another thread: DuckDB swallows what a signal's handler raises, and goes on.
+    running = pool.submit(work)
+    try:
+        return running.result(seconds)
+    except TimeoutError as error:
+        connection.interrupt()
+        raise QueryError(
+            f"the SQL ran longer than {seconds:g} s and was stopped; ask for less, or raise "
+            "the limit (--seconds)"
+        ) from error
+    except duckdb.OutOfMemoryException as error:
+        raise QueryError(f"{error}\nAsk for less, or raise the limit (--memory)") from error
+    except (duckdb.Error, OSError) as error:
+        raise QueryError(f"{error}\nThe tables are {', '.join(TABLES)}") from error
+    except BaseException:
+        connection.interrupt()
+        raise
 
 
 def run_query(

@@ -58,19 +58,25 @@ from labels
 """  # noqa: S608
 _MOST_CELLS = 1 << 22
 _COUNTED_ROWS = 1_000_000
+_FILES_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Counts that were found for some shards.
+class KeptCounts:
+    """Files with counts of some shards.
 
     Attributes:
-        counts: `HISTOGRAM`; a bucket may have several rows, to be added up.
+        paths: The files; no shard is counted twice.
         uncovered: Shards that no file has counts of.
     """
 
-    counts: pa.Table
+    paths: Sequence[Path]
     uncovered: "list[Shard]"
+
+    def read(self) -> pa.Table:
+        """Return the counts, as `HISTOGRAM`; of several files, rows are to be added up."""
+        tables = [_read(path) for path in self.paths]
+        return pa.concat_tables(tables) if tables else HISTOGRAM.empty_table()
 
 
 def register_labels(
@@ -90,7 +96,7 @@ def register_labels(
         connection.register(name, table.dataset_of(shards))
         return
     files = [str(table.root / shard.path) for shard in shards]
-    connection.read_parquet(files, hive_partitioning=False).create_view(name)
+    connection.read_parquet(files, hive_partitioning=False).create_view(name, replace=True)
 
 
 def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
@@ -110,33 +116,36 @@ def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
     """Return the counts of shards from their rows, as `HISTOGRAM`, by class and bucket."""
     num_classes = len(store.class_names)
     with closing(duckdb.connect(":memory:")) as connection:
-        register_labels(connection, store, shards, name="labels")
         if num_classes * NUM_BUCKETS > _MOST_CELLS:
+            register_labels(connection, store, shards, name="labels")
             rows = connection.sql(_COUNT).to_arrow_table().cast(HISTOGRAM)
             return rows.sort_by([("class_id", "ascending"), ("bucket", "ascending")])
         # Few cells are counted in half the time and a quarter of the memory of a hash table.
         cells = np.zeros(num_classes * NUM_BUCKETS, np.int64)
-        for batch in connection.sql(_CELLS).to_arrow_reader(_COUNTED_ROWS):
-            cells += np.bincount(batch["cell"].to_numpy(), minlength=len(cells))
+        for start in range(0, len(shards), _FILES_AT_ONCE):
+            part = shards[start : start + _FILES_AT_ONCE]
+            register_labels(connection, store, part, name="labels")
+            for batch in connection.sql(_CELLS).to_arrow_reader(_COUNTED_ROWS):
+                cells += np.bincount(batch["cell"].to_numpy(), minlength=len(cells))
     found = np.flatnonzero(cells)
     columns = [found // NUM_BUCKETS, found % NUM_BUCKETS, cells[found]]
     arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, HISTOGRAM, strict=True)]
     return pa.Table.from_arrays(arrays, schema=HISTOGRAM)
 
 
-def read_histogram(
+def find_counts(
     store: "Store", label_set: "LabelSet", shards: "Collection[Shard]"
-) -> Histogram:
-    """Return the counts that are kept of a label set's shards, and which shards have none."""
+) -> KeptCounts:
+    """Return where counts of a label set's shards are kept, and which shards have none."""
     missing = {shard.path: shard for shard in shards}
-    tables = [HISTOGRAM.empty_table()]
+    paths = []
     for path in _files(_folder(store, label_set.partition)):
         covered = _covered(path)
         if covered <= missing.keys():
-            tables.append(_read(path))
+            paths.append(path)
             for name in covered:
                 del missing[name]
-    return Histogram(pa.concat_tables(tables), list(missing.values()))
+    return KeptCounts(paths, list(missing.values()))
 
 
 def stale_histograms(store: "Store") -> list[Path]:

@@ -1,7 +1,6 @@
 -- Candidates above the floor, of the bucket that the floor falls into: counted exactly.
 select
     class_id,
-    $bucket as bucket,
     count(*) as num_labels
 from candidates
 where confidence > cast($min_confidence as float) and confidence <= cast($edge as float)

@@ -9,15 +9,21 @@ from (
         candidates.class_id,
         candidates.sample_id,
         candidates.confidence,
-        bounds.up_to,
+        bounds.draw_from,
         bounds.draw_end,
-        case when bounds.draw_end >= 0 then lottery(candidates.sample_id, $seed) else -1 end
-            as draw
+        cast(
+            case when bounds.draw_end >= 0 then lottery(candidates.sample_id, $seed) else -1 end
+            as integer
+        ) as draw
     from candidates
     inner join bounds on candidates.class_id = bounds.class_id
     where
         candidates.confidence > cast($lowest as float)
-        and candidates.confidence > bounds.above
-        and (bounds.draw_end >= 0 or candidates.confidence <= bounds.up_to)
+        -- One condition, not several: DuckDB looks up a class by its number then.
+        and case
+            when candidates.confidence <= bounds.above then false
+            when bounds.draw_end >= 0 then true
+            else candidates.confidence <= bounds.up_to
+        end
 ) as near
-where near.draw < near.draw_end or near.draw_end < 0
+where near.draw_end < 0 or (near.draw >= near.draw_from and near.draw < near.draw_end)
