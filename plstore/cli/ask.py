@@ -25,9 +25,9 @@ MemoryOption = Annotated[
 ]
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Longest that SQL may run.")]
 
-queries = typer.Typer(help="Saved questions about a store.", no_args_is_help=True)
+FOUND_WRONG = 1
 
-_CASTS: dict[str, Any] = {"float": float, "integer": int, "bigint": int, "varchar": str}
+queries = typer.Typer(help="Saved questions about a store.", no_args_is_help=True)
 
 
 def sql(
@@ -38,9 +38,8 @@ def sql(
     seconds: SecondsOption = 600.0,
     format_: FormatOption = "table",
 ) -> None:
-    r"""Run one SELECT over the store; read-only, and blind to everything else.
+    """Run one SELECT over the store; read-only, and blind to everything else.
 
-    \b
     Functions over the label of soft_labels and view_rows:
       prob(label, class_id)   dense(label)   entropy(label)   kl(a, b)   js(a, b)
       class_name(class_id)    confidence_bucket(confidence)   lottery(sample_id, seed)
@@ -97,6 +96,30 @@ def query_run(
     parameters = _parameters(saved_query(name), ctx.args)
     limits = Limits(memory=memory, seconds=seconds)
     _print(run_query(opened, name, as_of=as_of, limits=limits, **parameters), format_)
+
+
+def audit(
+    store: StoreOption, as_of: AsOfOption = None, format_: FormatOption = "table"
+) -> None:
+    """Run every saved audit; exit with 1 if one finds something wrong.
+
+    Example:
+      plstore audit --store demo/store
+    """
+    from plstore.query import list_queries, run_query
+
+    opened = open_to_read(store)
+    audits = [query for query in list_queries() if query.name.startswith("audit/")]
+    found = {
+        query.name: run_query(opened, query.name, as_of=as_of).num_rows for query in audits
+    }
+    rows = [
+        {"audit": query.name, "found": found[query.name], "what": query.summary}
+        for query in audits
+    ]
+    print_rows(rows, format_)
+    if any(found.values()):
+        raise typer.Exit(FOUND_WRONG)
 
 
 def log(store: StoreOption, format_: FormatOption = "table") -> None:
@@ -224,7 +247,6 @@ def files(
 
 
 def _parameters(query: "SavedQuery", words: list[str]) -> dict[str, Any]:
-    kinds = {parameter.name: parameter.type for parameter in query.parameters}
     parameters: dict[str, Any] = {}
     pending = list(words)
     while pending:
@@ -233,10 +255,7 @@ def _parameters(query: "SavedQuery", words: list[str]) -> dict[str, Any]:
             raise QueryError(f"found {option!r}; wanted --parameter value")
         name = option.removeprefix("--").replace("-", "_")
         value = value if equals else pending.pop(0)
-        try:
-            parameters[name] = _CASTS[kinds.get(name, "varchar")](value)
-        except ValueError as error:
-            raise QueryError(f"{option} is {value!r}; wanted {kinds[name]}") from error
+        parameters[name] = query.read_value(name, value)
     return parameters
 
 

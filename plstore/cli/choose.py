@@ -30,7 +30,7 @@ def select(
     class_id: Annotated[str | None, typer.Option(help="SQL for the class.")] = None,
     confidence: Annotated[str | None, typer.Option(help="SQL for the confidence.")] = None,
     policy: Annotated[
-        str, typer.Option(help="exact, reference, cap or none: see below.")
+        str, typer.Option(help="exact, reference, cap or none, as above.")
     ] = "exact",
     min_confidence: Annotated[float, typer.Option(help="Labels above it are kept.")] = 0.3,
     images_per_class: Annotated[
@@ -49,9 +49,12 @@ def select(
     query: Annotated[
         str | None, typer.Option(help="A saved query or .sql file that decides instead.")
     ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option(help="Of that query: NAME=VALUE; repeatable.")
+    ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="reference or packed: where the image bytes are. See below."),
+        typer.Option(help="reference or packed, as above: where the image bytes are."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Draws extra copies, and the order.")] = 0,
     engine: Annotated[str, typer.Option(help="duckdb or spark.")] = "duckdb",
@@ -63,14 +66,12 @@ def select(
 ) -> None:
     r"""Filter and balance labels; keep the result as a new version of a view.
 
-    \b
     --policy says how a class meets its quota K:
       exact      at most the K most confident; fewer are copied until they are exactly K
       reference  the official code: whole bins of 0.01, K / T copies rounded at random
       cap        at most the K most confident, once each
       none       all above --min-confidence, once each
 
-    \b
     --mode says where the view's images are:
       reference  in the images table; the view names their places (default in a folder)
       packed     copied into the view's own files (default in a bucket)
@@ -100,6 +101,7 @@ def select(
         ),
         relabel=relabel,
         query=query,
+        parameters=_parameters(query, parameter or []),
         mode=mode,  # type: ignore[arg-type]  # checked there
         engine=engine,  # type: ignore[arg-type]  # checked there
     )
@@ -137,6 +139,23 @@ def _classes(store: "Store", counts: "Mapping[str, Any]") -> list[dict[str, Any]
         for why, n in counts["dropped"].items()
     ]
     return rows
+
+
+def _parameters(query: str | None, words: list[str]) -> dict[str, Any]:
+    from plstore.query import saved_query
+
+    if query is None:
+        if words:
+            raise InputError("--parameter without --query: it is of a query of your own")
+        return {}
+    known = saved_query(query)
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise InputError(f"--parameter is {word!r}; wanted NAME=VALUE")
+        found[name] = known.read_value(name, value)
+    return found
 
 
 def _read_quotas(path: Path) -> dict[str, int]:

@@ -29,7 +29,7 @@ app.add_typer(make.importing, name="import")
 for verb in (
     *(train.run, train.predict),
     *(label.label, label.calibrate, label.fuse, choose.select),
-    *(ask.sql, ask.diff, ask.log, ask.info, ask.files),
+    *(ask.sql, ask.audit, ask.diff, ask.log, ask.info, ask.files),
     *(keep.tag, keep.verify, keep.gc, keep.compact),
     *(keep.exclude, keep.correct, keep.delete, keep.duplicates, keep.export),
 ):

@@ -54,11 +54,10 @@ _Verb = TypeVar("_Verb", bound=Callable[..., None])
 
 
 def with_examples(verb: _Verb) -> _Verb:
-    """Keep the lines of a verb's examples as they are written in its docstring."""
+    """Keep indented lines, such as examples, as they are written in a verb's docstring."""
     paragraphs = (inspect.getdoc(verb) or "").split("\n\n")
     verb.__doc__ = "\n\n".join(
-        f"\b\n{paragraph}" if paragraph.startswith("Example") else paragraph
-        for paragraph in paragraphs
+        f"\b\n{paragraph}" if "\n  " in paragraph else paragraph for paragraph in paragraphs
     )
     return verb
 

@@ -304,7 +304,7 @@ class _Limits:
 
     def as_table(self) -> pa.Table:
         """Return `LIMITS`, classes that keep nothing left out."""
-        keeps = np.flatnonzero(self.min_confidence < 1)
+        keeps = np.flatnonzero(self.min_confidence < _NOTHING)
         columns = [
             keeps,
             self.copies[keeps],

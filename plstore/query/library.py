@@ -46,6 +46,21 @@ class SavedQuery:
     columns: tuple[Parameter, ...]
     sql: str
 
+    def read_value(self, name: str, text: str) -> Any:  # noqa: ANN401  of the parameter's type
+        """Return the value of a parameter from text; that of an unknown one stays text.
+
+        Raises:
+            QueryError: If it is no value of the parameter's type.
+        """
+        kinds = {parameter.name: parameter.type for parameter in self.parameters}
+        kind = _PYTHON_TYPES[kinds.get(name, "varchar")][0]
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise QueryError(
+                f"--{name.replace('_', '-')} is {text!r}; wanted {kinds[name]}"
+            ) from error
+
     def check_parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values if they are those that the query asks for, with their types.
 

@@ -10,9 +10,10 @@ from plstore.store import BUCKET_SQL
 DRAWS: Final = 2_147_483_579
 """A draw is a whole number from 0 to below this, a prime: 2^31 - 69."""
 
+_SEED = f"(cast(seed as bigint) % {DRAWS})"  # a small parameter would be 32 bits wide
 _PLACE = (
-    f"((sample_id * (524288 + (seed % {DRAWS} * 40503 + 7) % 524288)"
-    f" + (seed % {DRAWS} * 69621 + 16807) % {DRAWS}) % {DRAWS})"
+    f"((cast(sample_id as bigint) * (524288 + ({_SEED} * 40503 + 7) % 524288)"
+    f" + ({_SEED} * 69621 + 16807) % {DRAWS}) % {DRAWS})"
 )
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from plstore import storage
+from plstore.store.histograms import stale_counts
 from plstore.store.log import read_log
 from plstore.store.versions import pinned
 
@@ -60,6 +61,11 @@ def collectable(store: "Store", *, grace: timedelta = DEFAULT_GRACE) -> list[Col
             if erased or entry.modified < _limit(entry.path, young):
                 reason = "erased" if erased else _reason(entry.path, ever)
                 found.append(_collectable(f"{name}/{entry.path}", reason, entry))
+    found += [
+        _collectable(entry.path, "superseded", entry)
+        for entry in stale_counts(store)
+        if entry.modified < young
+    ]
     return sorted(found + _stale_work(store, young))
 
 

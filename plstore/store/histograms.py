@@ -6,9 +6,9 @@ be made again from those at any time; shards are never changed, so counts never 
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -148,17 +148,15 @@ def find_counts(
     return KeptCounts(paths, list(missing.values()))
 
 
-def stale_histograms(store: "Store") -> list[Path]:
-    """Return files with counts of shards that are gone."""
+def stale_counts(store: "Store") -> Iterator[storage.FileEntry]:
+    """Yield files with counts of shards that are gone, by their paths below the store."""
     folder = store.work_folder("histograms")
     table = store.table("soft_labels")
     there = {entry.path for entry in storage.files_below(table.root)}
-    found = [
-        folder.joinpath(*entry.path.split("/"))
-        for entry in storage.files_below(folder)
-        if entry.path.endswith(".parquet") and "/." not in f"/{entry.path}"
-    ]
-    return [path for path in found if not _covered(path) <= there]
+    for entry in storage.files_below(folder):
+        path = folder.joinpath(*entry.path.split("/"))
+        if path.suffix == ".parquet" and path.name[0] != "." and not _covered(path) <= there:
+            yield replace(entry, path=f"_plstore/histograms/{entry.path}")
 
 
 def _folder(store: "Store", partition: Mapping[str, str | int]) -> Path:

@@ -2,7 +2,9 @@
 --
 -- grain: one row per (class_a, class_b)
 -- param teacher_a varchar: one teacher
+-- param iteration_a integer: the iteration of its labels
 -- param teacher_b varchar: the other teacher
+-- param iteration_b integer: the iteration of its labels
 -- column class_a varchar: what teacher A says
 -- column class_b varchar: what teacher B says
 -- column num_images bigint: images on which they say so
@@ -20,8 +22,11 @@ inner join classes as names_a on a.class_id = names_a.class_id
 inner join classes as names_b on b.class_id = names_b.class_id
 where
     a.teacher_id = $teacher_a
-    and b.teacher_id = $teacher_b
+    and a.iteration = $iteration_a
     and a.split = 'unlabeled'
+    and b.teacher_id = $teacher_b
+    and b.iteration = $iteration_b
+    and b.split = 'unlabeled'
     and a.class_id != b.class_id
 group by names_a.name, names_b.name
 order by num_images desc, class_a asc, class_b asc

@@ -1,7 +1,7 @@
 -- What becomes of every pseudo-label: kept with how many copies, or dropped for which reason.
 --
--- The policy `exact` of `plstore select` in one readable query, row by row the same. It sorts all
--- labels; `plstore select` does not, and takes a fraction of the time and memory.
+-- The policy `exact` of `plstore select` in one readable query, row by row the same. It sorts
+-- all labels; `plstore select` does not, and takes a fraction of the time and memory.
 --
 -- The filter and balance step of Noisy Student (Xie et al. 2020, section 2 and 3.1): keep
 -- confidence above the floor, at most the K most confident of each class, and duplicate the

@@ -7,13 +7,15 @@ import pytest
 
 import plstore
 from plstore.errors import QueryError
-from plstore.query import SavedQuery, connect, list_queries, run_query
+from plstore.query import SavedQuery, connect, list_queries, run_query, saved_query
 from plstore.query.functions import create_functions
 from plstore.query.library import parse_query
 from plstore.store import Store
 from tests.conftest import give_labels
+from tests.queries.given import cases, connect_given, read_case
 
 QUERIES = list_queries()
+SECOND = {"teacher_b": "t1", "iteration_b": 2, "views": "%"}
 VALUES: dict[str, Any] = {"float": 0.3, "integer": 1, "bigint": 5, "varchar": "t0"}
 
 
@@ -23,9 +25,7 @@ def names(query: SavedQuery) -> str:
 
 def parameters(query: SavedQuery) -> dict[str, Any]:
     values = {p.name: VALUES[p.type] for p in query.parameters}
-    if "teacher_b" in values:
-        values["teacher_b"] = "t1"
-    return values
+    return {**values, **{n: v for n, v in SECOND.items() if n in values}}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,43 @@ def test_rows_come_in_one_order_on_any_number_of_threads(
     assert answers[0].equals(answers[1])
 
 
+@pytest.mark.parametrize("path", cases(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("reverse", [False, True])
+def test_it_answers_its_case(path: Path, reverse: bool) -> None:
+    case = read_case(path)
+    query = saved_query(f"{path.parent.name}/{path.stem}")
+    with closing(connect_given(case["given"], reverse=reverse)) as connection:
+        values = query.check_parameters(case.get("params", {}))
+        rows = connection.sql(query.sql, params=values).to_arrow_table().to_pylist()
+    columns = [column.name for column in query.columns]
+    expected = [{name: row.get(name) for name in columns} for row in case["expect"]]
+
+    assert len(rows) == len(expected)
+    for row, wanted in zip(rows, expected, strict=True):
+        numbers = {name: v for name, v in wanted.items() if isinstance(v, float)}
+        assert {name: row[name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
+        assert {**row, **numbers} == wanted
+
+
+def test_every_query_has_a_case_that_expects_rows() -> None:
+    with_rows = {f"{p.parent.name}/{p.stem}" for p in cases() if read_case(p)["expect"]}
+
+    assert with_rows == {query.name for query in QUERIES}
+
+
+AUDITS = [query for query in QUERIES if query.name.startswith("audit/")]
+
+
+@pytest.mark.parametrize("query", AUDITS, ids=names)
+def test_an_audit_finds_nothing_in_a_sound_store(query: SavedQuery, store: Store) -> None:
+    give_labels(store, "t0", 1)
+    give_labels(store, "t1", 2)
+    balance = plstore.Balance(min_confidence=0.4, images_per_class=7)
+    plstore.select(store, plstore.Selection(view="v", teachers=["t0"], balance=balance))
+
+    assert run_query(store, query.name).num_rows == 0
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -90,5 +127,5 @@ def test_a_query_without_its_promise_is_refused(text: str, words: str) -> None:
 def test_every_file_ends_in_a_total_order() -> None:
     folder = Path(__file__).parents[2] / "queries"
 
-    assert len(list(folder.rglob("*.sql"))) == len(QUERIES) >= 10
+    assert len(list(folder.rglob("*.sql"))) == len(QUERIES) >= 24
     assert all("order by" in query.sql.rsplit(")", 1)[-1] for query in QUERIES)

@@ -1,6 +1,7 @@
 -- Candidates that are kept, with their copies. Each row is decided alone, by the limits of its
--- class: above a confidence, or at it with a sample id up to the last; a low draw, one copy more.
-select *  -- noqa: AM04  candidates have a label where it is asked for
+-- class: above a confidence, or at it with a sample id up to the last; one copy more for a low
+-- draw. Candidates have a label where it is asked for.
+select *  -- noqa: AM04
 from (
     select
         candidates.*,

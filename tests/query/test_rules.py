@@ -1,0 +1,124 @@
+"""Candidates of several teachers, against the plain arithmetic of what was asked."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plstore.errors import InputError, QueryError
+from plstore.query import Balance, Rule, Selection, preview, select
+from plstore.store import Store, exclude, verify
+from tests.conftest import give_labels
+
+ALL = Balance(policy="none", min_confidence=0.0)
+
+
+@pytest.fixture
+def probs(store: Store) -> list[Any]:
+    teachers = [("a", 1), ("b", 2), ("c", 3)]
+    return [give_labels(store, name, number) for name, number in teachers]
+
+
+def chosen(store: Store, rule: Rule, **changes: Any) -> dict[int, tuple[int, float]]:  # noqa: ANN401
+    values = {"view": "v", "teachers": ["a", "b", "c"], "balance": ALL, "rule": rule}
+    view = select(store, Selection(**{**values, **changes}))
+    rows = [row for batch in view.batches() for row in batch.to_pylist()]
+    return {
+        row["sample_id"]: (row["class_id"], row["confidence"])
+        for row in rows
+        if row["kind"] == "pseudo"
+    }
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_at_least_so_many_teachers_agree(store: Store, probs: list[Any], least: int) -> None:
+    found = chosen(store, Rule(agree=least))
+    expected: dict[int, Any] = {}
+    for n in range(60):
+        votes = [int(p[n].argmax()) for p in probs]
+        sure = [float(p[n].max()) for p in probs]
+        groups = {
+            c: [s for v, s in zip(votes, sure, strict=True) if v == c] for c in set(votes)
+        }
+        best = max(groups, key=lambda c: (len(groups[c]), np.mean(groups[c]), -c))
+        if len(groups[best]) >= least:
+            expected[12 + n] = (best, pytest.approx(np.mean(groups[best]), rel=1e-6))
+
+    assert found == expected
+    assert not verify(store)
+
+
+@pytest.mark.usefixtures("probs")
+def test_the_label_is_that_of_a_teacher_that_agrees(store: Store) -> None:
+    view = select(
+        store,
+        Selection(view="v", teachers=["a", "b", "c"], balance=ALL, rule=Rule(agree=2)),
+    )
+    rows = [row for batch in view.batches() for row in batch.to_pylist()]
+
+    for row in rows:
+        if row["kind"] == "pseudo":
+            assert row["label"]["class_ids"][0] == row["class_id"]
+
+
+def test_sql_over_the_columns_of_teachers_decides(store: Store, probs: list[Any]) -> None:
+    rule = Rule(
+        where="x.class_id = y.class_id and x.entropy < 0.9",
+        confidence="least(x.confidence, y.confidence)",
+    )
+    found = chosen(store, rule, teachers=["x=a", "y=b@2"])
+    a, b = probs[0], probs[1]
+    entropy = -(a * np.log(a)).sum(axis=1)
+    same = (a.argmax(axis=1) == b.argmax(axis=1)) & (entropy < 0.9)
+    lower = np.minimum(a.max(axis=1), b.max(axis=1))
+
+    assert {n - 12: c for n, (_, c) in found.items()} == {
+        int(n): pytest.approx(float(lower[n])) for n in np.flatnonzero(same)
+    }
+
+
+@pytest.mark.usefixtures("probs")
+def test_one_teacher_may_be_filtered_by_sql_too(store: Store) -> None:
+    rule = Rule(confidence="a.label.probs[1] - a.label.probs[2]")
+    counts = preview(store, Selection(view="v", teachers=["a"], rule=rule, balance=ALL))
+
+    assert counts["kept"] == 60
+
+
+@pytest.mark.usefixtures("probs")
+def test_every_image_is_counted(store: Store) -> None:
+    exclude(store, [12], reason="blurred", who="ann")
+    rule = Rule(agree=3)
+    counts = preview(
+        store, Selection(view="v", teachers=["a", "b", "c"], rule=rule, balance=ALL)
+    )
+
+    assert counts["in"] == 60 == counts["kept"] + sum(counts["dropped"].values())
+    assert counts["dropped"]["excluded"] == 1
+    assert counts["dropped"]["no_agreement"] > 0
+
+
+@pytest.mark.usefixtures("probs")
+@pytest.mark.parametrize(
+    ("teachers", "rule", "words"),
+    [
+        (["a", "b"], Rule(), "2 teachers and no rule"),
+        (["a", "b"], Rule(agree=3), "agreement of at least 3 of 2 teachers"),
+        (["a", "b"], Rule(agree=2, where="true"), "both agree and SQL"),
+        (["a", "a"], Rule(agree=2), "wanted one or more, each once"),
+        (["A B=a", "b"], Rule(agree=2), "alias 'A B' may hold only"),
+        (["a@x"], Rule(), "wanted \\[ALIAS=\\]TEACHER"),
+        (["z"], Rule(), "no labels by 'z'"),
+        (["a", "b"], Rule(where="z.confidence > 0"), "z"),
+        (["a", "b"], Rule(where="true; drop table x"), "."),
+        (["a", "b"], Rule(where="1 in (select 1 from read_text('/etc/passwd'))"), "."),
+        (["a", "b"], Rule(confidence="2 * a.confidence"), "expression for confidence gives"),
+        (["a", "b"], Rule(confidence="null"), "expression for confidence gives"),
+        (["a", "b"], Rule(class_id="7"), "expression for class_id gives 7 to 7"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    store: Store, teachers: list[str], rule: Rule, words: str
+) -> None:
+    with pytest.raises((InputError, QueryError), match=words):
+        preview(store, Selection(view="v", teachers=teachers, rule=rule, balance=ALL))
