@@ -304,15 +304,16 @@ class Run:
     def _select(self, step: Step, needs: list[Outputs]) -> Outputs:
         settings = self.recipe.select
         labeled, *previous = needs
+        balance = Balance(
+            policy=settings.policy,
+            min_confidence=settings.min_confidence,
+            images_per_class=settings.images_per_class,
+            seed=self.recipe.seed,
+        )
         selection = Selection(
             view=f"{self.recipe.name}-{step.iteration}",
             teachers=[f"{labeled['teacher_id']}@{step.iteration}"],
-            balance=Balance(
-                policy=settings.policy,
-                min_confidence=settings.min_confidence,
-                images_per_class=settings.images_per_class,
-                seed=self.recipe.seed,
-            ),
+            balance=Balance(seed=self.recipe.seed) if previous else balance,
             relabel=self._view(previous[0]["view"]).key if previous else None,
             query=settings.query,
             parameters=settings.parameters,

@@ -219,7 +219,7 @@ class Select(_Section):
     query: str | None = None
     """Saved query that decides in place of all that, or the path of a .sql file of your own."""
     parameters: dict[str, float | int | str] = Field(default_factory=dict)
-    """Parameters of that query; teacher_id, iteration and seed are filled in."""
+    """Further parameters of that query."""
 
 
 class Recipe(_Section):

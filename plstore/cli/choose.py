@@ -84,6 +84,7 @@ def select(
     """
     from plstore.query import Balance, Rule, Selection, preview
     from plstore.query import select as run_selection
+    from plstore.report.progress import Display
     from plstore.store import open as open_store
 
     selection = Selection(
@@ -109,7 +110,9 @@ def select(
     if dry_run:
         print_rows(_classes(opened, preview(opened, selection, as_of=as_of)), format_)
         return
-    record = run_selection(opened, selection, as_of=as_of).record
+    with Display().task("select images", None) as advance:
+        view_made = run_selection(opened, selection, as_of=as_of, on_images=advance)
+    record = view_made.record
     rows: list[dict[str, Any]] = [
         {"what": "view", "n": f"{record.view}@{record.version}"},
         {"what": "images", "n": record.num_images},

@@ -18,7 +18,7 @@ from plstore.query.engine import DuckDBEngine, scratch_connection, scratch_files
 from plstore.query.library import saved_query
 from plstore.query.pool import Pool, pool_of_labels
 from plstore.query.rules import Teacher, find_teachers, pool_of_rule
-from plstore.query.session import connect, fetch, stream
+from plstore.query.session import Limits, connect, fetch, stream
 from plstore.query.standing import Standing, find_standing
 from plstore.store import Store, open_view, register_labels
 
@@ -264,11 +264,18 @@ def _by_query(
         "iteration": teacher.label_set.iteration,
     }
     taken = {parameter.name for parameter in query.parameters}
-    known = {**whose, "seed": selection.balance.seed}
+    standing = find_standing(store, pins)
+    balance = selection.balance.with_share(standing.num_accepted, len(store.class_names))
+    known = {
+        **whose,
+        "seed": balance.seed,
+        "min_confidence": balance.min_confidence,
+        "images_per_class": balance.images_per_class,
+    }
     parameters = query.check_parameters(
         {**{n: v for n, v in known.items() if n in taken}, **selection.parameters}
     )
-    connection = stack.enter_context(connect(store, as_of=pins))
+    connection = stack.enter_context(connect(store, as_of=pins, limits=Limits(seconds=None)))
     decided = fetch(connection, query.sql, parameters)
     if not decided.num_rows:
         raise InputError(
@@ -278,7 +285,6 @@ def _by_query(
         )
     _check_decided(decided, query.name)
     connection.register("decided", decided)
-    standing = find_standing(store, pins)
     undecided = fetch(connection, _UNDECIDED)["n"][0].as_py()
     outcomes = fetch(connection, _BY_OUTCOME).to_pylist()
     dropped = {**standing.refused, "not_in_query": undecided}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 from uuid import uuid4
@@ -17,7 +17,7 @@ from plstore.query.balance import Balance
 from plstore.query.engine import scratch_folder
 from plstore.query.plans import Plan, Rows, make_plan
 from plstore.query.rules import Rule
-from plstore.query.session import connect, stream
+from plstore.query.session import Limits, connect, stream
 from plstore.schema import LABEL_TYPE
 from plstore.store import (
     AsOf,
@@ -69,11 +69,12 @@ class Selection:
         mode: Whether the view holds image bytes (`packed`) or names their place (`reference`).
             Packed on object stores, by reference in folders, unless given.
         engine: What runs the SQL: `duckdb` here, or `spark`.
-        relabel: ``VIEW[@VERSION]`` whose images and copies are kept, with new labels; balance
-            and rule are not used then.
-        query: A saved query, or a .sql file, that decides in place of balance and rule. It has
+        relabel: ``VIEW[@VERSION]`` whose images and copies are kept, with new labels, in place
+            of a balance and a rule.
+        query: A saved query, or a .sql file, that decides in place of policy and rule. It has
             the columns sample_id, class_id, confidence, outcome and copies.
-        parameters: Of that query; teacher_id, iteration and seed are filled in.
+        parameters: Of that query. teacher_id, iteration, seed, min_confidence and
+            images_per_class are filled in where it takes them.
         recipe_hash: Of the recipe that asks, for the record.
     """
 
@@ -92,14 +93,36 @@ class Selection:
         """Refuse what does not go together."""
         if isinstance(self.teachers, str) or not self.teachers:
             raise InputError(f"teachers are {self.teachers!r}; wanted a list of one or more")
-        if self.relabel is not None and self.query is not None:
-            raise InputError("a selection has both relabel and query; wanted one")
+        self._check_who_decides()
         if self.mode not in {None, "packed", "reference"}:
             raise InputError(f"mode is {self.mode!r}; wanted 'packed' or 'reference'")
         if self.engine not in {"duckdb", "spark"}:
             raise InputError(f"engine is {self.engine!r}; wanted 'duckdb' or 'spark'")
         if self.engine == "spark" and (self.relabel is not None or self.query is not None):
             raise InputError("the engine 'spark' balances; relabel and queries run in duckdb")
+
+    def _check_who_decides(self) -> None:
+        """Refuse settings that would not be used."""
+        if self.relabel is not None and self.query is not None:
+            raise InputError("a selection has both relabel and query; wanted one")
+        decider = "relabel" if self.relabel is not None else "query"
+        if self.relabel is None and self.query is None:
+            if self.parameters:
+                raise InputError("parameters without a query; they are of a query of your own")
+            return
+        used = Balance(seed=self.balance.seed)
+        if self.query is not None:
+            used = replace(
+                used,
+                min_confidence=self.balance.min_confidence,
+                images_per_class=self.balance.images_per_class,
+            )
+        if self.balance != used or not self.rule.is_empty or len(self.teachers) > 1:
+            raise InputError(
+                f"a selection by {decider} with settings that it does not use: it takes one "
+                "teacher and a seed, a query also a floor and a quota, and no rule, policy or "
+                "total"
+            )
 
 
 def preview(store: Store, selection: Selection, *, as_of: AsOf = None) -> dict[str, Any]:
@@ -119,6 +142,7 @@ def select(
     *,
     identity: str | None = None,
     as_of: AsOf = None,
+    on_images: Callable[[int], None] = lambda _: None,
 ) -> View:
     """Run a selection and keep its result as a new version of a view.
 
@@ -132,6 +156,7 @@ def select(
         identity: Of this selection: done twice, it adds nothing. By default each call is a
             selection of its own.
         as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
+        on_images: Called with the number of images that were just taken in.
 
     Raises:
         InputError: If a teacher has no labels, or nothing is left.
@@ -142,7 +167,11 @@ def select(
         return make_plan(store, selection, pins, stack)
 
     settings = _Settings(
-        selection.view, selection.mode, selection.balance.seed, selection.recipe_hash
+        selection.view,
+        selection.mode,
+        selection.balance.seed,
+        selection.recipe_hash,
+        on_images,
     )
     return _write(store, settings, plan, identity, as_of)
 
@@ -169,6 +198,7 @@ class _Settings:
     mode: ViewMode | None
     seed: int
     recipe_hash: str
+    on_images: Callable[[int], None] = lambda _: None
 
 
 def _no_rows() -> Rows:
@@ -206,7 +236,7 @@ def _write(
             recipe_hash=settings.recipe_hash,
             code_version=plstore.__version__,
         )
-        layout = _Layout(store, pins["images"], mode, settings.seed)
+        layout = _Layout(store, pins["images"], mode, settings.seed, settings.on_images)
         labeled = layout.of(_labeled_rows(store, pins), "labeled", _count_labeled(store, pins))
         pseudo = layout.of(plan.rows(), "pseudo", plan.counts.get("kept", 0))
         view = write_view(store, record, chain(labeled, pseudo))
@@ -222,12 +252,13 @@ class _Layout:
     images_version: int
     mode: ViewMode
     seed: int
+    on_images: Callable[[int], None]
 
     def of(self, rows: Rows, kind: str, count: int) -> Iterator[pa.Table]:
         """Yield the rows of one kind in the order of the view."""
         attached = attach_images(
             self.store,
-            (_complete(batch, kind) for batch in rows),
+            self._complete(rows, kind),
             version=self.images_version,
             mode=self.mode,
         )
@@ -237,6 +268,11 @@ class _Layout:
             num_bytes=count * (_ROW_BYTES + self._image_bytes()),
             folder=scratch_folder(self.store),
         )
+
+    def _complete(self, rows: Rows, kind: str) -> Rows:
+        for batch in rows:
+            self.on_images(batch.num_rows)
+            yield _complete(batch, kind)
 
     def _image_bytes(self) -> int:
         """Return the mean bytes of an image, 0 where they stay where they are."""
@@ -257,7 +293,7 @@ def _complete(rows: pa.RecordBatch, kind: str) -> pa.RecordBatch:
 
 
 def _labeled_rows(store: Store, pins: Mapping[str, int]) -> Rows:
-    with closing(connect(store, as_of=pins)) as connection:
+    with closing(connect(store, as_of=pins, limits=Limits(seconds=None))) as connection:
         yield from stream(connection, _LABELED_ROWS, {})
 
 

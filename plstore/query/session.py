@@ -4,6 +4,7 @@ Tables are registered Arrow datasets over the files of the pinned versions: Duck
 a path, so SQL can neither read another file nor write one, even inside the store.
 """
 
+import atexit
 import os
 import threading
 import time
@@ -25,6 +26,8 @@ from plstore.store import AsOf, Store, resolve
 
 _STREAM_ROWS = 16_384
 _WATCH_SECONDS = 0.25
+_EXITING = threading.Event()
+_WATCHERS: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +37,11 @@ class Limits:
     Attributes:
         memory: As DuckDB takes it, such as "8GB"; half of the machine's unless given. SQL that
             needs more fails: it has no folder to spill to.
-        seconds: Of one statement; it is stopped then.
+        seconds: Of one statement; it is stopped then. None for no limit.
     """
 
     memory: str | None = None
-    seconds: float = 600.0
+    seconds: float | None = 600.0
 
     @property
     def memory_limit(self) -> str:
@@ -68,7 +71,8 @@ def connect(
     _register(connection, store, pins, TABLES)
     create_functions(connection, _num_classes(store, pins))
     lock(connection)
-    _watch(connection, limits.seconds)
+    if limits.seconds is not None:
+        _watch(connection, limits.seconds)
     return connection
 
 
@@ -91,8 +95,7 @@ def _watch(connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
 
     def watch() -> None:
         started: float | None = None
-        while True:
-            time.sleep(min(_WATCH_SECONDS, seconds / 4))
+        while not _EXITING.wait(min(_WATCH_SECONDS, seconds / 4)):
             connection = watched()
             if connection is None:
                 return
@@ -107,7 +110,16 @@ def _watch(connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
                 started = None
             del connection
 
-    threading.Thread(target=watch, name="plstore-sql-limit", daemon=True).start()
+    thread = threading.Thread(target=watch, name="plstore-sql-limit", daemon=True)
+    _WATCHERS.add(thread)
+    thread.start()
+
+
+@atexit.register
+def _stop_watching() -> None:
+    _EXITING.set()
+    for thread in list(_WATCHERS):
+        thread.join()
 
 
 def _pins(store: Store, as_of: AsOf, names: Sequence[str]) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from plstore.errors import InputError, QueryError
-from plstore.query import Balance, Selection, run_query, select, select_labeled
+from plstore.query import Balance, Rule, Selection, run_query, select, select_labeled
 from plstore.store import ImageRecord, Store, Table, import_images, open_view
 from tests.conftest import CLASS_NAMES, give_labels
 
@@ -218,11 +218,34 @@ def test_a_sql_file_that_decides_nonsense_is_refused(
 
 def test_parameters_of_a_query_are_checked(store: Store) -> None:
     give_labels(store)
-    with pytest.raises(QueryError, match="--images-per-class is missing"):
-        select(
-            store,
-            selection(query="selection/class_balanced", parameters={"min_confidence": 0.3}),
-        )
+    query = "selection/class_balanced"
+    view = select(store, selection(query=query))
+
+    assert view.record.parameters["min_confidence"] == FLOOR
+    assert view.record.counts["draws_by_class"] == [15, 15, 15]
+    with pytest.raises(QueryError, match="'colour' is unknown"):
+        select(store, selection(query=query, parameters={"colour": 1}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"relabel": "v", "query": "q"}, "both relabel and query"),
+        ({"relabel": "v"}, "by relabel with settings that it does not use"),
+        ({"query": "q", "rule": Rule(agree=1)}, "by query with settings that it does not use"),
+        ({"query": "q", "balance": {"policy": "cap"}}, "by query with settings"),
+        ({"parameters": {"a": 1}}, "parameters without a query"),
+        ({"teachers": "t0"}, "wanted a list of one or more"),
+        ({"mode": "zip"}, "mode is 'zip'; wanted 'packed' or 'reference'"),
+        ({"engine": "ray"}, "engine is 'ray'; wanted 'duckdb' or 'spark'"),
+        ({"engine": "spark", "query": "q"}, "the engine 'spark' balances"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        selection(**changes)
 
 
 def test_a_teacher_without_labels_is_named(store: Store) -> None:
