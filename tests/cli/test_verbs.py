@@ -72,6 +72,54 @@ def test_verify_exits_with_1_and_says_what_is_wrong(store: Store) -> None:
     assert problem["where"].startswith("images/part-images-")
 
 
+def test_a_selection_is_tried_made_and_made_anew(store: Store, tmp_path: Path) -> None:
+    give_labels(store, "t0", 1)
+    give_labels(store, "t1", 2)
+    quotas = tmp_path / "quotas.csv"
+    quotas.write_text("class,quota\ncat,5\nowl,9\n")
+    own = tmp_path / "own.sql"
+    own.write_text(
+        "-- The sure ones.\n--\n-- grain: one row per (sample_id)\n"
+        "-- param least float: confidence, 0 to 1\n-- param teacher_id varchar: whose\n"
+        "-- column sample_id bigint: the image\n"
+        "select sample_id, class_id, confidence, 'kept' as outcome, 1 as copies "
+        "from soft_labels where teacher_id = $teacher_id and confidence > $least::float"
+    )
+    tried = rows(store, "select", "v", "--teacher", "t0", "--quotas", quotas, "--dry-run")
+    made = rows(store, "select", "v", "--teacher", "t0", "--quotas", quotas)
+    again = rows(
+        store, "select", "w", "--teacher", "t1", "--relabel", "v@1", "--mode", "packed"
+    )
+    agreed = rows(
+        store, "select", "x", "--teacher", "a=t0", "--teacher", "b=t1", "--agree", "2"
+    )
+    words = ("--query", own, "--parameter", "least=0.6")
+    mine = rows(store, "select", "y", "--teacher", "t0", *words)
+    draws = {row["class"]: row["draws"] for row in tried}
+
+    assert draws["cat"] == 5
+    assert draws["dog"] == 0
+    assert draws["owl"] == 9
+    assert draws["(all)"] == 14
+    assert made[0]["n"] == "v@1"
+    assert made[2] == {"what": "draws", "n": 12 + 14}
+    assert made[-1]["what"] == "classes without a pseudo-label: dog"
+    assert again[1]["n"] == made[1]["n"]
+    assert any(row["what"] == "dropped: no_agreement" for row in agreed)
+    assert mine[0]["n"] == "y@1"
+
+
+def test_an_audit_exits_with_1_where_something_is_wrong(store: Store) -> None:
+    give_labels(store, "t0", 1)
+    sound = rows(store, "audit")
+    rows(store, "select", "v", "--teacher", "t0")
+    rows(store, "exclude", "--ids", "0", "--reason", "blurred")
+    found = {row["audit"]: row["found"] for row in rows(store, "audit", code=1)}
+
+    assert not any(row["found"] for row in sound)
+    assert {name for name, n in found.items() if n} == {"audit/excluded_in_views"}
+
+
 def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     keys = [r.key for r in make_records() if r.split == "unlabeled"]
@@ -105,6 +153,10 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
         (["label", "--teacher", "t0", "--temperature", "-1"], "temperature -1.0 and iteration"),
         (["predict", "."], "has no teacher yet with a model"),
         (["correct", "--ids", "3"], "no --label and no column of that name"),
+        (["select", "v", "--teacher", "t0", "--parameter", "a=1"], "without --query"),
+        (["select", "v", "--teacher", "t0", "--quotas", "no.csv"], "cannot read no.csv"),
+        (["sql", "select 1", "--memory", "much"], "memory limit 'much'"),
+        (["query", "run", "coverage/labels_per_class", "--min-confidence", "x"], "is 'x'"),
         (["fuse", "a", "b", "--teacher", "c"], "has no labels by 'a'; it has those by t0"),
         (["fuse", "t0", "t0", "--teacher", "c", "--method", "max"], "wanted arithmetic or"),
         (["select", "v", "--teacher", "x"], "has no labels by 'x'"),
