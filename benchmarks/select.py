@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import pyarrow as pa
 
-from plstore.cli.options import open_to_read
 from plstore.schema import LABEL_TYPE
+from plstore.storage import import_without_pandas
 
 if TYPE_CHECKING:
     from benchmarks.record import Measurement
+    from plstore.store import Store
 
 NUM_CLASSES: Final = 1000
 FLOOR: Final = 0.3
@@ -121,8 +122,15 @@ class _Sums:
         return {"rows": self.rows, "ids": self.ids, "copies": self.copies}
 
 
+def _open(folder: Path) -> "Store":
+    import_without_pandas()
+    from plstore.store import open as open_store
+
+    return open_store(folder / "store")
+
+
 def _files(folder: Path) -> list[str]:
-    return open_to_read(str(folder / "store")).table("soft_labels").files()
+    return _open(folder).table("soft_labels").files()
 
 
 def _duckdb(folder: Path, spill: str) -> Any:  # noqa: ANN401  a connection
@@ -153,7 +161,7 @@ def run_scan(folder: Path, _: int) -> _Sums:
 
 def run_plstore(folder: Path, num_rows: int, *, sidecars: bool = False) -> _Sums:
     """Select, with the counts that were kept when labels were written, or without."""
-    store = open_to_read(str(folder / "store"))
+    store = _open(folder)
     if not sidecars:
         for path in store.work_folder("histograms").rglob("*.parquet"):
             path.unlink()
@@ -185,7 +193,7 @@ def run_plstore(folder: Path, num_rows: int, *, sidecars: bool = False) -> _Sums
 
 def run_retune(folder: Path, num_rows: int) -> _Sums:
     """Count by class what another floor and another K would keep, from the kept counts."""
-    store = open_to_read(str(folder / "store"))
+    store = _open(folder)
     from plstore.query import Balance, Selection, preview
 
     balance = Balance(min_confidence=0.55, images_per_class=quota(num_rows) // 2)
@@ -246,7 +254,7 @@ def run_pandas(folder: Path, num_rows: int) -> _Sums:
 
 def run_spark(folder: Path, num_rows: int) -> _Sums:
     """The same steps in Spark, on all cores of this machine; histogram counted there too."""
-    store = open_to_read(str(folder / "store"))
+    store = _open(folder)
     from plstore.query.balance import Balance
     from plstore.query.cuts import find_cuts
     from plstore.query.pool import Pool

@@ -221,6 +221,14 @@ class Select(_Section):
     parameters: dict[str, float | int | str] = Field(default_factory=dict)
     """Further parameters of that query."""
 
+    @model_validator(mode="after")
+    def _who_decides(self) -> "Select":
+        if self.query is not None and (self.relabel or self.policy != "exact"):
+            raise ValueError("query decides in place of policy and relabel: leave them out")
+        if self.parameters and self.query is None:
+            raise ValueError("parameters are of a query of your own, and there is none")
+        return self
+
 
 class Recipe(_Section):
     """A whole run."""

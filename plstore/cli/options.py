@@ -3,7 +3,6 @@
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
@@ -62,24 +61,11 @@ def with_examples(verb: _Verb) -> _Verb:
     return verb
 
 
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, *_: object) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("not needed", name=fullname)
-
-
 def open_to_read(path: str) -> "Store":
-    """Open a store for a verb that only reads, without paying for pandas.
+    """Open a store for a verb that only reads, without paying for pandas."""
+    from plstore.storage import import_without_pandas
 
-    Where pandas is installed, importing pyarrow.dataset imports it too, to learn whether it is
-    there: half of the start-up time of a verb that never uses it.
-    """
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        import pyarrow.dataset  # noqa: F401  for its side effect, while pandas is hidden
-    finally:
-        sys.meta_path.remove(finder)
+    import_without_pandas()
     from plstore.store import open as open_store
 
     return open_store(path)

@@ -104,7 +104,7 @@ def encode(probabilities: npt.NDArray[np.floating], codec: Codec = _DEFAULT) -> 
     )
     return Coded(
         class_ids=np.ascontiguousarray(top.class_ids[:, 0]),
-        confidence=np.ascontiguousarray(top.probs[:, 0]),
+        confidence=np.minimum(top.probs[:, 0], 1),  # a sum of 1 within 1e-3 may lead above it
         entropy=np.concatenate(entropies),
         labels=_labels(top, codec, num_classes, tails),
     )

@@ -1,20 +1,24 @@
 """DuckDB as the engine of selections: a connection of its own, which no user's SQL shares."""
 
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from plstore import storage
 from plstore.query.macros import create_macros
 from plstore.query.pool import Pool
 from plstore.query.session import stream
 from plstore.store import Store
 
 _FILES_AT_ONCE = 512
+_DAY = 86_400
 
 
 class DuckDBEngine:
@@ -61,14 +65,26 @@ class DuckDBEngine:
 
 
 def scratch_folder(store: Store) -> Path:
-    """Return a local folder for what lives as long as one selection."""
-    return store.cache_folder("select")
+    """Return a local folder for what lives as long as one selection.
+
+    Not in the cache: a deletion empties that, and must not take from a selection that runs.
+    What a killed one left there is deleted a day later.
+    """
+    folder = store.work_folder("select")
+    if storage.is_remote(store.root):
+        cache = store.cache_folder()
+        folder = cache.with_name(f"{cache.name}-select")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process was first
+            if time.time() - path.stat().st_mtime > _DAY:
+                shutil.rmtree(path, ignore_errors=True)
+    return folder
 
 
 @contextmanager
 def scratch_files(store: Store) -> Iterator[Path]:
     """Make a local folder that is gone afterwards."""
-    scratch_folder(store).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".pool-", dir=scratch_folder(store)) as name:
         yield Path(name)
 
@@ -76,10 +92,11 @@ def scratch_files(store: Store) -> Iterator[Path]:
 @contextmanager
 def scratch_connection(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open DuckDB with the macros of selections and a local folder to spill to."""
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".spill-", dir=folder) as spill:
         connection = duckdb.connect(":memory:", config={"temp_directory": spill})
-        connection.execute("set preserve_insertion_order = false")  # where it matters: order by
+        # Where an order matters, a query asks for it.
+        # Where an order matters, a query asks for it.
+        connection.execute("set preserve_insertion_order = false")
         try:
             create_macros(connection)
             yield connection

@@ -32,6 +32,7 @@ _CHUNK_ROWS = 2048
 _PROB = """
 create macro prob(label, class_id) as
 case
+    when class_id is null then null
     when list_contains(label.class_ids, class_id)
         then label.probs[list_position(label.class_ids, class_id)]
             / (list_sum(label.probs) + label.residual)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ from plstore.query.standing import Standing
 from plstore.store import (
     BUCKET_SQL,
     HISTOGRAM,
+    SHARD_IDS,
     LabelSet,
     Shard,
     Store,
@@ -70,11 +72,33 @@ class Pool:
     num_labels: int
     dropped: "Mapping[str, int]" = field(default_factory=dict)
 
+    @property
+    def mean_bytes(self) -> int:
+        """What a row takes in a file."""
+        num_bytes = sum(shard.size_bytes for shard in self.shards)
+        return (num_bytes + sum(f.stat().st_size for f in self.files)) // max(
+            self.num_labels, 1
+        )
+
     def parts(self, files_at_once: int) -> "Iterator[Pool]":
-        """Yield pools of some of the files each, one range of sample ids after the other."""
-        for start in range(0, len(self.shards) + len(self.files), files_at_once):
-            here = slice(start, start + files_at_once)
-            yield replace(self, shards=self.shards[here], files=self.files[here])
+        """Yield pools of some of the files each, one range of sample ids after the other.
+
+        Files of one range of `SHARD_IDS` stay together, in whatever order they were written.
+        """
+        for start in range(0, len(self.files), files_at_once):
+            yield replace(self, files=self.files[start : start + files_at_once])
+        blocks = groupby(
+            sorted(self.shards, key=lambda shard: (shard.first_id, shard.path)),
+            key=lambda shard: shard.first_id // SHARD_IDS,
+        )
+        part: list[Shard] = []
+        for _, members in blocks:
+            if len(part) >= files_at_once:
+                yield replace(self, shards=part)
+                part = []
+            part += members
+        if part:
+            yield replace(self, shards=part)
 
     def register(
         self, connection: duckdb.DuckDBPyConnection, *, with_label: bool = False

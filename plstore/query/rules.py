@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -24,6 +25,8 @@ from plstore.schema import TABLES
 from plstore.store import SHARD_IDS, LabelSet, Shard, Store, find_label_sets
 
 _CHUNK_BLOCKS = 16
+_RANDOM = ("random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "now", "current_timestamp")
+_OWN_NAMES = frozenset({"standing", "votes", "agreed", "ids"})
 _ALIAS = re.compile(r"[a-z][a-z0-9_]*")
 _SCHEMA = pa.schema(
     [
@@ -63,11 +66,18 @@ select
     {first}.sample_id,
     ({class_id})::integer as class_id,
     ({confidence})::float as confidence,
-    {first}.label
+    {label} as label
 from {joined}
 where {where}
 order by 1 asc
 """
+
+_LABEL = """case {whens} else struct_pack(
+    class_ids := [({class_id})::integer],
+    probs := [1::float],
+    residual := 0::float,
+    tail := null::blob
+) end"""
 
 _JOINED = """
 select
@@ -87,7 +97,8 @@ class Rule:
             theirs. None where the expressions decide.
         where: SQL that is true for candidates, over teachers' columns such as
             ``a.confidence > 0.5 and a.class_id = b.class_id``.
-        class_id: SQL for the class; the first teacher's unless given.
+        class_id: SQL for the class; the first teacher's unless given. The label is that of the
+            first teacher that says so, and a hard one where none does.
         confidence: SQL for the confidence, 0 to 1; the first teacher's unless given.
     """
 
@@ -118,17 +129,42 @@ class Rule:
                 )
             votes = [_VOTES.format(place=n, alias=a) for n, a in enumerate(aliases)]
             return _AGREEMENT.format(votes=" union all ".join(votes), least=self.agree)
+        for text in expressions:
+            if text is not None:
+                _check_of_one_row(text)
         first = aliases[0]
         joined = first + "".join(
             f" inner join {a} on {first}.sample_id = {a}.sample_id" for a in aliases[1:]
         )
+        chosen = self.class_id or f"{first}.class_id"
+        whens = " ".join(f"when {a}.class_id = ({chosen}) then {a}.label" for a in aliases)
         return _EXPRESSION.format(
             first=first,
+            label=f"{first}.label"
+            if self.class_id is None
+            else _LABEL.format(whens=whens, class_id=chosen),
             joined=joined,
             class_id=self.class_id or f"{first}.class_id",
             confidence=self.confidence or f"{first}.confidence",
             where=f"({self.where})" if self.where else "true",
         )
+
+
+def _check_of_one_row(text: str) -> None:
+    """Refuse what depends on more than the row: rows are decided range by range of ids."""
+    with closing(duckdb.connect(":memory:")) as connection:
+        try:
+            sql = "select json_serialize_sql($sql)"
+            found = connection.execute(sql, {"sql": f"select ({text}\n)"}).fetchall()[0][0]
+        except duckdb.Error as error:
+            raise QueryError(f"cannot parse the expression {text!r}: {error}") from error
+    for mark, what in (("WINDOW", "a window"), ("SUBQUERY", "a subquery")):
+        if f'"class":"{mark}"' in found:
+            raise QueryError(
+                f"the expression {text!r} has {what}; wanted one of the columns of one image"
+            )
+    if any(f'"function_name":"{name}"' in found for name in _RANDOM):
+        raise QueryError(f"the expression {text!r} is another one each time it is computed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +173,14 @@ class Teacher:
 
     alias: str
     label_set: LabelSet
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """Return the names that an expression cannot call a teacher."""
+    sql = "select keyword_name from duckdb_keywords() where keyword_category <> 'unreserved'"
+    with closing(duckdb.connect(":memory:")) as connection:
+        return frozenset(name for (name,) in connection.execute(sql).fetchall()) | _OWN_NAMES
 
 
 def find_teachers(store: Store, texts: Sequence[str], *, version: int) -> list[Teacher]:
@@ -166,9 +210,12 @@ def find_teachers(store: Store, texts: Sequence[str], *, version: int) -> list[T
                 "label' does it"
             )
         alias = head if equals else teacher_id
-        if not _ALIAS.fullmatch(alias):
+        if not _ALIAS.fullmatch(alias) or alias in _reserved():
             if equals:
-                raise InputError(f"alias {alias!r} may hold only a to z, 0 to 9 and '_'")
+                raise InputError(
+                    f"alias {alias!r} may hold only a to z, 0 to 9 and '_', and be no word of "
+                    "SQL"
+                )
             alias = f"t{number}"
         found.append(Teacher(alias=alias, label_set=unlabeled[0]))
     aliases = [teacher.alias for teacher in found]
@@ -253,4 +300,4 @@ def _checked(rows: pa.Table, num_classes: int) -> pa.Table:
                 f"the expression for {name} gives {bounds['min']} to {bounds['max']} and "
                 f"{rows[name].null_count} nulls; wanted {low} to {high} for every candidate"
             )
-    return rows.cast(_SCHEMA)
+    return rows.filter(pc.greater(rows["confidence"], 0)).cast(_SCHEMA)  # 0 is above no floor

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 import plstore
 from plstore import storage
-from plstore.errors import InputError
+from plstore.errors import InputError, StoreError
 from plstore.query.balance import Balance
 from plstore.query.engine import scratch_folder
-from plstore.query.plans import Plan, Rows, make_plan
+from plstore.query.plan import ROW_BYTES, Plan, Rows
+from plstore.query.plans import make_plan
 from plstore.query.rules import Rule
 from plstore.query.session import Limits, connect, stream
 from plstore.schema import LABEL_TYPE
@@ -36,8 +37,6 @@ from plstore.store import (
 )
 
 EngineName = Literal["duckdb", "spark"]
-
-_ROW_BYTES = 300  # of a view by reference: the label and the place of the image
 
 _LABELED_ROWS = """
 select
@@ -110,6 +109,8 @@ class Selection:
             if self.parameters:
                 raise InputError("parameters without a query; they are of a query of your own")
             return
+        if self.relabel is not None and self.parameters:
+            raise InputError("parameters with relabel; they are of a query of your own")
         used = Balance(seed=self.balance.seed)
         if self.query is not None:
             used = replace(
@@ -238,7 +239,8 @@ def _write(
         )
         layout = _Layout(store, pins["images"], mode, settings.seed, settings.on_images)
         labeled = layout.of(_labeled_rows(store, pins), "labeled", _count_labeled(store, pins))
-        pseudo = layout.of(plan.rows(), "pseudo", plan.counts.get("kept", 0))
+        kept = plan.counts.get("kept", 0)
+        pseudo = layout.of(plan.rows(), "pseudo", kept, plan.row_bytes)
         view = write_view(store, record, chain(labeled, pseudo))
     _drop_deleted(store, view)
     return view
@@ -254,25 +256,32 @@ class _Layout:
     seed: int
     on_images: Callable[[int], None]
 
-    def of(self, rows: Rows, kind: str, count: int) -> Iterator[pa.Table]:
+    def of(
+        self, rows: Rows, kind: str, count: int, row_bytes: int = ROW_BYTES
+    ) -> Iterator[pa.Table]:
         """Yield the rows of one kind in the order of the view."""
+        taken = written = 0
+
+        def complete() -> Rows:
+            nonlocal taken
+            for batch in rows:
+                taken += batch.num_rows
+                self.on_images(batch.num_rows)
+                yield _complete(batch, kind)
+
         attached = attach_images(
-            self.store,
-            self._complete(rows, kind),
-            version=self.images_version,
-            mode=self.mode,
+            self.store, complete(), version=self.images_version, mode=self.mode
         )
-        return shuffled(
+        for table in shuffled(
             attached,
             seed=self.seed,
-            num_bytes=count * (_ROW_BYTES + self._image_bytes()),
+            num_bytes=count * (row_bytes + self._image_bytes()),
             folder=scratch_folder(self.store),
-        )
-
-    def _complete(self, rows: Rows, kind: str) -> Rows:
-        for batch in rows:
-            self.on_images(batch.num_rows)
-            yield _complete(batch, kind)
+        ):
+            written += table.num_rows
+            yield table
+        if written != taken:
+            raise StoreError(f"{taken} {kind} images were selected and {written} came out")
 
     def _image_bytes(self) -> int:
         """Return the mean bytes of an image, 0 where they stay where they are."""
@@ -307,8 +316,11 @@ def _drop_deleted(store: Store, view: View) -> None:
     table, pinned = store.table("deletions"), view.record.pins["deletions"]
     if table.version() == pinned:
         return
-    before = set(table.read(version=pinned, columns=["sample_id"])["sample_id"].to_pylist())
-    now = table.read(columns=["sample_id"])["sample_id"].to_pylist()
-    erase(
-        store, [sample_id for sample_id in now if sample_id not in before], reason="as before"
-    )
+    before = table.read(version=pinned, columns=["sample_id"])["sample_id"]
+    now = table.read(columns=["sample_id"])["sample_id"]
+    since = pc.filter(now, pc.invert(pc.is_in(now, before.combine_chunks())))
+    rows = store.table("view_rows").dataset_of(view.shards())
+    where = pc.field("sample_id").isin(since.combine_chunks())
+    held = rows.to_table(columns=["sample_id"], filter=where)["sample_id"].to_pylist()
+    if held:
+        erase(store, held, reason="as before")

@@ -43,6 +43,11 @@ class Limits:
     memory: str | None = None
     seconds: float | None = 600.0
 
+    def __post_init__(self) -> None:
+        """Refuse a time that is none."""
+        if self.seconds is not None and self.seconds <= 0:
+            raise InputError(f"a time limit of {self.seconds} s; wanted more than 0, or None")
+
     @property
     def memory_limit(self) -> str:
         """The limit in DuckDB's words."""
@@ -63,7 +68,8 @@ def connect(
         store: The store.
         as_of: A tag, commit number, time, ``view@version`` or version by table; see
             `plstore.store.AsOf`. The newest snapshot unless given.
-        limits: Of memory and time; see `Limits`.
+        limits: Of memory and time; see `Limits`. A statement is seen to run by its progress;
+            the few that have none, such as endless recursion, are not stopped.
     """
     limits = Limits() if limits is None else limits
     pins = resolve(store, as_of)
@@ -95,16 +101,20 @@ def _watch(connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
 
     def watch() -> None:
         started: float | None = None
+        last = 0.0
         while not _EXITING.wait(min(_WATCH_SECONDS, seconds / 4)):
             connection = watched()
             if connection is None:
                 return
             try:
-                is_running = connection.query_progress() >= 0
+                progress = connection.query_progress()
             except duckdb.ConnectionException:  # closed
                 return
             now = time.monotonic()
-            started = (started or now) if is_running else None
+            if progress < last:  # another statement
+                started = None
+            last = progress
+            started = (started or now) if progress >= 0 else None
             if started is not None and now - started > seconds:
                 connection.interrupt()
                 started = None
@@ -194,7 +204,38 @@ def run_sql(
         _register(connection, store, pins, names)
         create_functions(connection, _num_classes(store, pins))
         lock(connection)
-        return fetch(connection, sql, parameters, seconds=limits.seconds)
+        return _within(connection, sql, parameters, limits)
+
+
+def _within(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: Mapping[str, Any] | None,
+    limits: Limits,
+) -> pa.Table:
+    """Run a query and return its rows, if they too fit into the limit of memory."""
+    (limit,) = connection.execute("select current_setting('memory_limit')").fetchall()[0]
+    number, unit = limit.split()
+    most = float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit)
+
+    def work() -> pa.Table:
+        reader = connection.sql(sql, params=dict(parameters or {})).to_arrow_reader(
+            _STREAM_ROWS
+        )
+        batches, num_bytes = [], 0
+        for batch in reader:
+            batches.append(batch)
+            num_bytes += batch.nbytes
+            if num_bytes > most:
+                raise QueryError(
+                    f"the result is larger than the limit of {limit}; ask for less, or raise "
+                    "the memory limit"
+                )
+        return pa.Table.from_batches(batches, reader.schema)
+
+    with ThreadPoolExecutor(1) as pool:
+        found: pa.Table = _interruptible(connection, work, pool=pool, seconds=limits.seconds)
+    return found
 
 
 def fetch(
@@ -245,10 +286,10 @@ def _interruptible(
         connection.interrupt()
         raise QueryError(
             f"the SQL ran longer than {seconds:g} s and was stopped; ask for less, or raise "
-            "the limit (--seconds)"
+            "the time limit"
         ) from error
     except duckdb.OutOfMemoryException as error:
-        raise QueryError(f"{error}\nAsk for less, or raise the limit (--memory)") from error
+        raise QueryError(f"{error}\nAsk for less, or raise the memory limit") from error
     except (duckdb.Error, OSError) as error:
         raise QueryError(f"{error}\nThe tables are {', '.join(TABLES)}") from error
     except BaseException:

@@ -39,7 +39,7 @@ class SparkEngine:
         """Name the candidates; Spark starts when the context is entered."""
         self._pool = pool
         # Below the store, which executors reach.
-        self._results = pool.store.work_folder("cache", "spark", uuid4().hex)
+        self._results = pool.store.work_folder("select", f".spark-{uuid4().hex}")
 
     def __enter__(self) -> Self:
         """Start Spark, or take the session that there is, and name the candidates.
@@ -48,10 +48,11 @@ class SparkEngine:
             MissingExtraError: If pyspark is not installed.
         """
         try:
+            from pyspark import SparkContext
             from pyspark.sql import SparkSession
         except ModuleNotFoundError as error:
             raise MissingExtraError("pyspark", "spark", "the engine 'spark'") from error
-        self._is_own = SparkSession.getActiveSession() is None
+        self._is_own = SparkContext._active_spark_context is None  # noqa: SLF001  no other way
         builder = SparkSession.builder.appName("plstore select")
         self._spark: SparkSession = builder.config(
             "spark.sql.execution.arrow.pyspark.enabled", "true"

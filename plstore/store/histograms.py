@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plstore import storage
+from plstore.errors import StoreError
 from plstore.fingerprint import content_hash
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ NUM_BUCKETS: Final = 1000
 edges as float, so that a floor of three decimals falls between two buckets."""
 
 BUCKET_SQL: Final = (
-    "cast(floor(cast({0} as double) * 1000) as integer)"
-    " - cast({0} <= cast(floor(cast({0} as double) * 1000) / 1000 as float) as integer)"
+    "greatest(0, least(999, cast(floor(cast({0} as double) * 1000) as integer)"
+    " - cast({0} <= cast(floor(cast({0} as double) * 1000) / 1000 as float) as integer)))"
 )
 """The bucket of a confidence, in SQL that DuckDB and Spark read alike."""
 
@@ -96,7 +97,13 @@ def register_labels(
         connection.register(name, table.dataset_of(shards))
         return
     files = [str(table.root / shard.path) for shard in shards]
-    connection.read_parquet(files, hive_partitioning=False).create_view(name, replace=True)
+    try:
+        connection.read_parquet(files, hive_partitioning=False).create_view(name, replace=True)
+    except duckdb.IOException as error:
+        raise StoreError(
+            f"a file of labels is gone: it was collected, because neither the newest snapshot "
+            f"nor a tag or view needs it, or it was lost; 'plstore verify' tells ({error})"
+        ) from error
 
 
 def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
@@ -141,7 +148,7 @@ def find_counts(
     paths = []
     for path in _files(_folder(store, label_set.partition)):
         covered = _covered(path)
-        if covered <= missing.keys():
+        if covered and covered <= missing.keys():
             paths.append(path)
             for name in covered:
                 del missing[name]
@@ -186,6 +193,12 @@ def _read(path: Path) -> pa.Table:
 
 
 def _covered(path: Path) -> set[str]:
-    schema = pq.read_schema(storage.arrow_path(path), filesystem=storage.arrow_filesystem(path))
+    """Return the shards that a file counts; none if it cannot be read."""
+    try:
+        schema = pq.read_schema(
+            storage.arrow_path(path), filesystem=storage.arrow_filesystem(path)
+        )
+    except (OSError, pa.ArrowInvalid):
+        return set()
     names: list[str] = json.loads((schema.metadata or {}).get(_COVERS, b"[]"))
     return set(names)

@@ -154,7 +154,8 @@ def _row_groups(table: "Table", version: int) -> Iterator[_RowGroup]:
 def _missing(store: "Store", version: int, sample_id: int) -> StoreError:
     return StoreError(
         f"image {sample_id} is selected and is not in version {version} of images in "
-        f"{store.root}; 'plstore query run audit/unknown_images' lists such labels"
+        f"{store.root}. If images were deleted just now, run the same command again; 'plstore "
+        "query run audit/unknown_images' lists labels without an image"
     )
 
 
@@ -178,15 +179,20 @@ def shuffled(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".shuffle-", dir=folder) as name:
         paths = [Path(name) / f"{bucket:03d}.arrow" for bucket in range(count)]
-        _deal(rows, paths, seed)
-        for path in paths:
-            if path.exists():
-                with pa.memory_map(str(path)) as file:
+        for bucket in sorted(_deal(rows, paths, seed)):
+            try:
+                with pa.memory_map(str(paths[bucket])) as file:
                     yield _sorted(pa.ipc.open_stream(file).read_all(), seed)
-                path.unlink()
+            except FileNotFoundError as error:
+                raise StoreError(
+                    f"{paths[bucket]} was deleted while it was needed, by 'plstore gc' with "
+                    "too short a grace? Nothing was written; run the same command again"
+                ) from error
+            paths[bucket].unlink()
 
 
-def _deal(rows: Iterable[pa.RecordBatch], paths: Sequence[Path], seed: int) -> None:
+def _deal(rows: Iterable[pa.RecordBatch], paths: Sequence[Path], seed: int) -> set[int]:
+    """Write rows to the files of their buckets; return which there are."""
     writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
     with ExitStack() as stack:
         for batch in rows:
@@ -201,6 +207,7 @@ def _deal(rows: Iterable[pa.RecordBatch], paths: Sequence[Path], seed: int) -> N
                     writer = pa.ipc.new_stream(str(paths[bucket]), batch.schema)
                     writers[bucket] = stack.enter_context(writer)
                 writers[bucket].write_batch(ranked.slice(start, end - start))
+    return set(writers)
 
 
 def _sorted(rows: pa.Table, seed: int) -> pa.Table:

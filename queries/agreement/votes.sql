@@ -1,5 +1,7 @@
 -- How many teachers of an iteration agree on an image: what `plstore select --agree` finds.
 --
+-- Fusions are teachers too, beside their members.
+--
 -- grain: one row per (iteration, num_teachers, num_agreeing)
 -- column iteration integer: the iteration the labels belong to
 -- column num_teachers bigint: teachers that labeled an image

@@ -16,7 +16,10 @@ where
     (
         picked.kind = 'labeled'
         and images.split != 'labeled'
-        and picked.sample_id not in (select corrections.sample_id from corrections)
+        and not (
+            images.split = 'unlabeled'
+            and picked.sample_id in (select corrections.sample_id from corrections)
+        )
     )
     or (picked.kind = 'pseudo' and images.split != 'unlabeled')
 order by picked.view asc, picked.version asc, picked.sample_id asc

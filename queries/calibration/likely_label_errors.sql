@@ -1,8 +1,9 @@
 -- Labeled images that are probably filed under the wrong class, by confident learning.
 --
--- Northcutt et al. 2021, section 3.1: a class's threshold is its mean probability over the
--- images filed under it; an image filed elsewhere whose probability of the class reaches that
--- threshold is a suspect. Of all splits that the teacher has labeled and whose label is known.
+-- After Northcutt et al. 2021, section 3.1: a class's threshold is its mean probability over
+-- the images filed under it; an image filed elsewhere whose most probable class it is, at or
+-- above that threshold, is a suspect. Of all splits that the teacher has labeled and whose
+-- label is known.
 --
 -- grain: one row per (sample_id)
 -- param teacher_id varchar: the teacher that is asked

@@ -5,19 +5,21 @@
 -- column sample_id bigint: the image
 -- column num_views bigint: versions of views that it is in: all of them
 -- column num_classes bigint: classes it was selected as
--- column class_name varchar: the one in the last of them
+-- column class_name varchar: the one in the view that was made last
 -- column min_confidence float: the lowest confidence it was selected with, 0 to 1
 -- column max_copies integer: the most copies it had
 with chosen as (
     select
-        sample_id,
-        view,
-        version,
-        class_id,
-        confidence,
-        copies
-    from view_rows
-    where view like $views and kind = 'pseudo'
+        picked.sample_id,
+        picked.view,
+        picked.version,
+        picked.class_id,
+        picked.confidence,
+        picked.copies,
+        views.created_at
+    from view_rows as picked
+    inner join views on picked.view = views.view and picked.version = views.version
+    where picked.view like $views and picked.kind = 'pseudo'
 ),
 
 sums as (
@@ -25,7 +27,7 @@ sums as (
         sample_id,
         count(*) as num_views,
         count(distinct class_id) as num_classes,
-        arg_max(class_id, struct_pack(view, version)) as class_id,
+        arg_max(class_id, created_at) as class_id,
         min(confidence) as min_confidence,
         max(copies) as max_copies
     from chosen

@@ -103,7 +103,6 @@ def test_a_selection_is_tried_made_and_made_anew(store: Store, tmp_path: Path) -
     assert draws["(all)"] == 14
     assert made[0]["n"] == "v@1"
     assert made[2] == {"what": "draws", "n": 12 + 14}
-    assert made[-1]["what"] == "classes without a pseudo-label: dog"
     assert again[1]["n"] == made[1]["n"]
     assert any(row["what"] == "dropped: no_agreement" for row in agreed)
     assert mine[0]["n"] == "y@1"

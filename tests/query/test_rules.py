@@ -111,9 +111,14 @@ def test_every_image_is_counted(store: Store) -> None:
         (["z"], Rule(), "no labels by 'z'"),
         (["a", "b"], Rule(where="z.confidence > 0"), "z"),
         (["a", "b"], Rule(where="true; drop table x"), "."),
-        (["a", "b"], Rule(where="1 in (select 1 from read_text('/etc/passwd'))"), "."),
+        (["a", "b"], Rule(where="1 in (select 1 from read_text('/etc/passwd'))"), "subquery"),
         (["a", "b"], Rule(confidence="2 * a.confidence"), "expression for confidence gives"),
         (["a", "b"], Rule(confidence="null"), "expression for confidence gives"),
+        (["a"], Rule(where="a.confidence > (select 0.5)"), "has a subquery"),
+        (["a"], Rule(confidence="percent_rank() over (order by a.confidence)"), "has a window"),
+        (["a"], Rule(where="random() > 0.5"), "another one each time"),
+        (["left=a"], Rule(where="true"), "alias 'left' may hold"),
+        (["standing=a"], Rule(where="true"), "alias 'standing' may hold"),
         (["a", "b"], Rule(class_id="7"), "expression for class_id gives 7 to 7"),
     ],
 )
@@ -122,3 +127,23 @@ def test_what_cannot_be_is_said(
 ) -> None:
     with pytest.raises((InputError, QueryError), match=words):
         preview(store, Selection(view="v", teachers=teachers, rule=rule, balance=ALL))
+
+
+def test_the_label_follows_the_class_that_is_chosen(store: Store, probs: list[Any]) -> None:
+    rule = Rule(class_id="case when a.sample_id < 30 then b.class_id else 1 end")
+    view = select(store, Selection(view="v", teachers=["a", "b"], rule=rule, balance=ALL))
+    rows = [row for batch in view.batches() for row in batch.to_pylist()]
+    pseudo = [row for row in rows if row["kind"] == "pseudo"]
+
+    assert all(row["label"]["class_ids"][0] == row["class_id"] for row in pseudo)
+    assert {row["class_id"] for row in pseudo if row["sample_id"] >= 30} == {1}
+    assert len(probs) == 3
+
+
+def test_a_confidence_of_0_is_no_candidate(store: Store, probs: list[Any]) -> None:
+    rule = Rule(confidence="case when a.class_id = 1 then 0.0 else a.confidence end")
+    counts = preview(store, Selection(view="v", teachers=["a"], rule=rule, balance=ALL))
+    ones = int((probs[0].argmax(axis=1) == 1).sum())
+
+    assert counts["kept"] == 60 - ones
+    assert counts["dropped"] == {"not_in_rule": ones}

@@ -9,10 +9,11 @@ import pytest
 
 from plstore.errors import InputError, QueryError
 from plstore.query import Balance, Rule, Selection, run_query, select, select_labeled
-from plstore.store import ImageRecord, Store, Table, import_images, open_view
+from plstore.store import ImageRecord, Store, Table, correct, exclude, import_images, open_view
 from tests.conftest import CLASS_NAMES, give_labels
 
 FLOOR = 0.5
+UNUSED = {"min_confidence": 0.3, "images_per_class": None}  # by a query that does not take them
 
 
 def selection(images_per_class: int | None = 15, **changes: Any) -> Selection:  # noqa: ANN401  as they come
@@ -191,7 +192,7 @@ def test_a_sql_file_of_ones_own_decides(store: Store, tmp_path: Path) -> None:
     give_labels(store)
     own = tmp_path / "everything.sql"
     own.write_text(OWN.format(copies=2, more=""))
-    view = select(store, selection(query=str(own)))
+    view = select(store, selection(query=str(own), balance=UNUSED))
 
     assert view.record.counts["kept"] == 60
     assert view.record.counts["draws"] == 120
@@ -213,6 +214,50 @@ def test_a_sql_file_that_decides_nonsense_is_refused(
     own.write_text(OWN.format(copies=copies, more=more))
 
     with pytest.raises(QueryError, match=words):
+        select(store, selection(query=str(own), balance=UNUSED))
+
+
+def test_a_query_cannot_choose_what_people_or_the_import_ruled_out(
+    store: Store, tmp_path: Path
+) -> None:
+    give_labels(store)
+    exclude(store, [12], reason="blurred", who="ann")
+    correct(store, {13: "owl"}, who="ann")
+    own = tmp_path / "everything.sql"
+    own.write_text(OWN.format(copies=1, more="union all select 0, 0, 1::float, 'kept', 1"))
+    view = select(store, selection(query=str(own), balance=UNUSED))
+    rows = [row for batch in view.batches() for row in batch.to_pylist()]
+
+    assert len({row["sample_id"] for row in rows}) == len(rows) == 12 + 1 + 58
+    assert view.record.counts["kept"] == 58
+    assert view.record.counts["dropped"] == {"corrected": 1, "excluded": 1, "not_in_pool": 1}
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("union all select 7, -1, 1, 'kept', 1", "gives classes -1 to 2; wanted 0 to 2"),
+        ("union all select 7, 3, 1, 'kept', 1", "gives classes 0 to 3; wanted 0 to 2"),
+        ("union all select 7, 1, 1, 'kept', null", "gives nulls in copies"),
+    ],
+)
+def test_a_query_that_gives_no_class_or_copies_is_refused(
+    store: Store, tmp_path: Path, more: str, words: str
+) -> None:
+    give_labels(store)
+    own = tmp_path / "odd.sql"
+    own.write_text(OWN.format(copies=1, more=more))
+
+    with pytest.raises(QueryError, match=words):
+        select(store, selection(query=str(own), balance=UNUSED))
+
+
+def test_a_floor_that_a_query_does_not_take_is_refused(store: Store, tmp_path: Path) -> None:
+    give_labels(store)
+    own = tmp_path / "own.sql"
+    own.write_text(OWN.format(copies=1, more=""))
+
+    with pytest.raises(InputError, match="min_confidence and images_per_class with the query"):
         select(store, selection(query=str(own)))
 
 

@@ -133,7 +133,7 @@ def test_a_connection_stops_at_its_time_and_lives_on(store: Store) -> None:
 
 def test_sql_stops_at_its_memory(store: Store) -> None:
     sql = "select count(*) from (select distinct range, range + 1 from range(30000000))"
-    with pytest.raises(QueryError, match="raise the limit"):
+    with pytest.raises(QueryError, match="raise the memory limit"):
         run_sql(store, sql, limits=Limits(memory="50MB"))
 
 

@@ -64,7 +64,7 @@ def test_spark_counts_where_no_counts_are_kept_and_leaves_nothing(store: Store) 
     ]
 
     assert preview(store, selections[0]) == preview(store, selections[1])
-    assert not list(store.work_folder("cache", "spark").rglob("*.parquet"))
+    assert not list(store.work_folder("select").rglob("*.parquet"))
 
 
 def test_without_pyspark_the_extra_is_named(

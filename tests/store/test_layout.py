@@ -208,3 +208,55 @@ def test_a_view_can_be_added_to_a_store_of_an_older_plstore(
     assert rows_of(view)
     assert old.record.mode == "packed"
     assert all(row["image"] for row in rows_of(old))
+
+
+def test_a_deletion_while_a_view_is_written_leaves_the_rest_of_it(
+    many: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dealt = layout._deal
+
+    def deal_then_delete(*args: Any) -> set[int]:  # noqa: ANN401
+        found = dealt(*args)
+        erase(many, [83], reason="test")  # a test image, in no view
+        return found
+
+    monkeypatch.setattr(layout, "_BUCKET_BYTES", 100)
+    monkeypatch.setattr(layout, "_deal", deal_then_delete)
+    view = make(many, "packed")
+    kinds = [row["kind"] for row in rows_of(view)]
+
+    assert kinds.count("labeled") == 12
+    assert kinds.count("pseudo") == view.record.counts["kept"] > 12
+
+
+def test_files_of_one_range_of_ids_stay_together(
+    many: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plstore.codec import Codec
+    from plstore.query import plans
+    from plstore.store import LabelBatch, LabelSet, commit_labels, write_labels
+
+    label_set = LabelSet(teacher_id="mixed", iteration=1, split="unlabeled")
+    random = np.random.default_rng(0)
+    for part in range(3):
+        ids = np.arange(12 + part, 72, 3)
+        probs = random.dirichlet([0.5] * 3, len(ids)).astype(np.float32)
+        batch = LabelBatch(sample_ids=ids, probabilities=probs)
+        shards = write_labels(many, label_set, [batch], codec=Codec(), identity=f"m{part}")
+        there = many.table("soft_labels").shards(partition=label_set.partition)
+        commit_labels(many, shards, lineage={}, transaction=f"m{part}", beside=there)
+    monkeypatch.setattr(plans, "_FILES_IN_ORDER", 2)
+    balance = Balance(policy="none", min_confidence=0.0)
+    view = select(many, Selection(view="m", teachers=["mixed"], balance=balance))
+
+    assert view.record.counts["kept"] == 60
+
+
+def test_a_confidence_above_1_by_rounding_is_1(many: Store) -> None:
+    probs = np.tile(np.array([0.0, 0.0, 1.0000001], np.float32), (60, 1))
+    give_labels(many, "sure", 1, probabilities=probs)
+    balance = Balance(images_per_class=7)
+    view = select(many, Selection(view="s", teachers=["sure"], balance=balance))
+
+    assert view.record.counts["predicted_by_class"] == [0, 0, 60]
+    assert view.record.counts["draws_by_class"] == [0, 0, 7]

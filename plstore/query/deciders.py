@@ -1,0 +1,250 @@
+"""Selections that a query of one's own decides, or another view."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from plstore.errors import InputError, QueryError
+from plstore.query.balance import Balance
+from plstore.query.engine import scratch_connection, scratch_folder
+from plstore.query.library import SavedQuery, saved_query
+from plstore.query.plan import Plan, as_many, by_class
+from plstore.query.rules import find_teachers
+from plstore.query.session import Limits, check_read_only, connect, fetch, stream
+from plstore.query.standing import Standing, find_standing
+from plstore.store import Store, View, open_view, register_labels
+
+if TYPE_CHECKING:
+    from plstore.query.selection import Selection
+
+_DECIDED = """
+create temp table decided as
+select
+    planned.sample_id,
+    planned.class_id,
+    planned.confidence,
+    planned.copies,
+    case
+        when planned.outcome = 'kept' and standing.why is not null then standing.why
+        when planned.outcome = 'kept' and labels.sample_id is null then 'not_labeled'
+        else planned.outcome
+    end as outcome
+from planned
+left join standing on planned.sample_id = standing.sample_id
+left join (
+    select sample_id from soft_labels
+    where teacher_id = $teacher_id and iteration = $iteration and split = 'unlabeled'
+) as labels on planned.sample_id = labels.sample_id
+"""
+
+_PSEUDO_ROWS = """
+select
+    decided.sample_id,
+    decided.class_id,
+    decided.confidence,
+    decided.copies::integer as copies,
+    labels.label
+from decided
+inner join soft_labels as labels on decided.sample_id = labels.sample_id
+where
+    decided.outcome = 'kept'
+    and labels.teacher_id = $teacher_id
+    and labels.iteration = $iteration
+    and labels.split = 'unlabeled'
+order by decided.sample_id asc
+"""
+
+_BY_OUTCOME = """
+select class_id, outcome, count(*) as n, sum(copies)::bigint as draws
+from decided group by all order by all
+"""
+
+_UNDECIDED = """
+select count(*) as n from images
+where
+    split = 'unlabeled' and verdict = 'accepted'
+    and sample_id not in (select sample_id from decided)
+"""
+
+_RELABELED = """
+select labels.sample_id, labels.class_id, labels.confidence, previous.copies, labels.label
+from labels inner join previous on labels.sample_id = previous.sample_id
+where
+    previous.kind = 'pseudo'
+    and labels.sample_id not in (select sample_id from standing)
+order by labels.sample_id asc
+"""
+
+_PREVIOUS = """
+select coalesce(standing.why, 'kept') as why, count(*) as n
+from previous left join standing on previous.sample_id = standing.sample_id
+where previous.kind = 'pseudo' group by all
+"""
+
+
+def plan_by_query(
+    store: Store, selection: "Selection", pins: Mapping[str, int], stack: ExitStack
+) -> Plan:
+    """Let a saved query decide; what people and the import ruled out stays out."""
+    query = saved_query(str(selection.query))
+    check_read_only(query.sql)
+    (teacher,) = find_teachers(store, selection.teachers, version=pins["soft_labels"])
+    whose = {
+        "teacher_id": teacher.label_set.teacher_id,
+        "iteration": teacher.label_set.iteration,
+    }
+    standing = find_standing(store, pins)
+    parameters = _query_parameters(store, selection, query, {**whose}, standing)
+    connection = stack.enter_context(connect(store, as_of=pins, limits=Limits(seconds=None)))
+    planned = fetch(connection, query.sql, parameters)
+    if not planned.num_rows:
+        raise InputError(
+            f"selection query {query.name!r} returned no rows for teacher "
+            f"{whose['teacher_id']!r} and iteration {whose['iteration']} in {store.root}: it "
+            "drops them all, or there are no such labels"
+        )
+    _check_decided(planned, query.name, len(store.class_names))
+    connection.register("planned", planned)
+    connection.register("standing", standing.barred)
+    connection.execute(_DECIDED, whose)
+    undecided = fetch(connection, _UNDECIDED)["n"][0].as_py()
+    outcomes = fetch(connection, _BY_OUTCOME).to_pylist()
+    dropped = {**standing.refused, "not_in_query": undecided}
+    for row in outcomes:
+        if row["outcome"] != "kept":
+            dropped[row["outcome"]] = dropped.get(row["outcome"], 0) + row["n"]
+    counts = _outcome_counts(store, outcomes, dropped)
+    return Plan(
+        query=query.name,
+        sql=query.sql,
+        parameters=parameters,
+        counts=counts,
+        rows=lambda: as_many(stream(connection, _PSEUDO_ROWS, whose), counts["kept"], store),
+    )
+
+
+def _query_parameters(
+    store: Store,
+    selection: "Selection",
+    query: SavedQuery,
+    whose: dict[str, Any],
+    standing: Standing,
+) -> dict[str, Any]:
+    """Return the parameters of a query, filled in where it takes what a balance has."""
+    taken = {parameter.name for parameter in query.parameters}
+    unused = [
+        name
+        for name in ("min_confidence", "images_per_class")
+        if getattr(selection.balance, name) != getattr(Balance(), name) and name not in taken
+    ]
+    if unused:
+        raise InputError(
+            f"{' and '.join(unused)} with the query {query.name!r}, which takes no such "
+            "parameter"
+        )
+    balance = selection.balance.with_share(standing.num_accepted, len(store.class_names))
+    known = {
+        **whose,
+        "seed": balance.seed,
+        "min_confidence": balance.min_confidence,
+        "images_per_class": balance.images_per_class,
+    }
+    filled = {name: value for name, value in known.items() if name in taken}
+    return query.check_parameters({**filled, **selection.parameters})
+
+
+def _outcome_counts(
+    store: Store, outcomes: Sequence[Mapping[str, Any]], dropped: Mapping[str, int]
+) -> dict[str, Any]:
+    size = len(store.class_names)
+    predicted, kept, draws = (np.zeros(size, np.int64) for _ in range(3))
+    for row in outcomes:
+        predicted[row["class_id"]] += row["n"]
+        if row["outcome"] == "kept":
+            kept[row["class_id"]] += row["n"]
+            draws[row["class_id"]] += row["draws"]
+    named = {why: n for why, n in sorted(dropped.items()) if n}
+    return {
+        "in": int(kept.sum()) + sum(named.values()),
+        "kept": int(kept.sum()),
+        "dropped": named,
+        "draws": int(draws.sum()),
+        **by_class(store, predicted=predicted, kept=kept, draws=draws),
+    }
+
+
+def _check_decided(decided: pa.Table, name: str, num_classes: int) -> None:
+    wanted = ("sample_id", "class_id", "confidence", "outcome", "copies")
+    missing = [column for column in wanted if column not in decided.column_names]
+    if missing:
+        raise QueryError(f"selection query {name!r} lacks {', '.join(missing)}")
+    empty = [column for column in wanted if decided[column].null_count]
+    if empty:
+        raise QueryError(f"selection query {name!r} gives nulls in {', '.join(empty)}")
+    num_images = pc.count_distinct(decided["sample_id"]).as_py()
+    if num_images != decided.num_rows:
+        raise QueryError(
+            f"selection query {name!r} gives {decided.num_rows} rows for {num_images} images; "
+            "wanted one row an image"
+        )
+    classes = pc.min_max(decided["class_id"]).as_py()
+    if not 0 <= classes["min"] <= classes["max"] < num_classes:
+        raise QueryError(
+            f"selection query {name!r} gives classes {classes['min']} to {classes['max']}; "
+            f"wanted 0 to {num_classes - 1}"
+        )
+    kept = decided.filter(pc.equal(decided["outcome"], "kept"))
+    if kept.num_rows and not pc.min(kept["copies"]).as_py() >= 1:
+        raise QueryError(f"selection query {name!r} keeps images with fewer than 1 copy")
+
+
+def plan_relabeled(
+    store: Store, selection: "Selection", pins: Mapping[str, int], stack: ExitStack
+) -> Plan:
+    """Keep the images and copies of another view; take labels alone from the teacher.
+
+    The official code's reassign mode (`predict.py --reassign_label`).
+    """
+    previous = _view_of(store, str(selection.relabel), pins)
+    (teacher,) = find_teachers(store, selection.teachers, version=pins["soft_labels"])
+    standing = find_standing(store, pins)
+    shards = store.table("soft_labels").shards(pins["soft_labels"], teacher.label_set.partition)
+    connection = stack.enter_context(scratch_connection(scratch_folder(store)))
+    connection.register("standing", standing.barred)
+    rows = store.table("view_rows").dataset_of(previous.shards())
+    connection.register("previous", rows)
+    register_labels(connection, store, shards, name="labels")
+    dropped = {row["why"]: row["n"] for row in fetch(connection, _PREVIOUS).to_pylist()}
+    whole = dropped.pop("kept", 0)
+    sums = (
+        "select class_id, 'kept' as outcome, count(*) as n, sum(copies)::bigint as draws "  # noqa: S608
+        f"from ({_RELABELED}) as kept group by class_id order by class_id"
+    )
+    outcomes = fetch(connection, sums).to_pylist()
+    dropped["not_labeled"] = whole - sum(row["n"] for row in outcomes)
+    return Plan(
+        query="relabel",
+        sql=_RELABELED,
+        parameters={
+            "relabel": previous.key,
+            "teachers": [f"{teacher.label_set.teacher_id}@{teacher.label_set.iteration}"],
+        },
+        counts=_outcome_counts(store, outcomes, dropped),
+        rows=lambda: stream(connection, _RELABELED, {}),
+    )
+
+
+def _view_of(store: Store, text: str, pins: Mapping[str, int]) -> View:
+    """Return the view that ``VIEW[@VERSION]`` names: the last version of the snapshot."""
+    name, _, number = text.partition("@")
+    if number and not number.isdigit():
+        raise InputError(f"relabel is {text!r}; wanted VIEW or VIEW@VERSION")
+    if number:
+        return open_view(store, name, int(number))
+    where = pc.field("view") == name
+    rows = store.table("views").read(version=pins["views"], columns=["version"], where=where)
+    return open_view(store, name, pc.max(rows["version"]).as_py())
