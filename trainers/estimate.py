@@ -52,8 +52,8 @@ class Estimator:
             return _estimate(labeled, 0.2, labeled * image_bytes)
         if step.kind == "select":
             count = labeled + unlabeled
-            # in the view and, mapped into memory, in the loader's cache
-            return _estimate(unlabeled, 1.0, 2 * count * (image_bytes + _LABEL_BYTES))
+            # images in the loader's cache; labels there and in the view, which names the images
+            return _estimate(unlabeled, 1.0, count * (image_bytes + 2 * _LABEL_BYTES))
         train_seconds, clean_seconds, num_bytes = self._time(architecture)
         if step.kind == "train":
             settings = self._recipe.train

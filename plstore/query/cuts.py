@@ -22,7 +22,7 @@ from plstore.query.macros import DRAWS
 from plstore.store import HISTOGRAM
 
 _NOTHING: Final = np.float32(2)  # no confidence is above it
-_SPREAD = 5  # standard deviations: the last draw is that near to where it is expected
+_SPREAD = 4.5  # standard deviations: the last draw is that near to where it is expected
 _REFERENCE_WIDTH = 10  # buckets of 0.001 in a bin of the official code
 _SLACK = 4096  # rows
 _MOST_COPIES = 2**31 - 1
@@ -241,7 +241,7 @@ class _Limits:
         near = self._boundary(engine, cut, low, high)
         need = self._remainder - near.winners
         missed = drawn & ((need < 0) | (need > near.num_rows))
-        if missed.any():  # in one selection of thousands: then all of their draws are looked at
+        if missed.any():  # in one selection of hundreds: then all of their draws are looked at
             low[missed], high[missed] = 0, DRAWS
             near = self._boundary(engine, cut, low, high)
         wanted = np.where(drawn, self._remainder - near.winners, np.where(cut, self._need, 0))

@@ -17,7 +17,7 @@ from plstore.query.pool import Pool
 from plstore.query.session import stream
 from plstore.store import Store
 
-_FILES_AT_ONCE = 512
+_FILES_AT_ONCE = 256
 _DAY = 86_400
 
 

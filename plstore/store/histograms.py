@@ -58,7 +58,7 @@ select (class_id * {NUM_BUCKETS} + {BUCKET_SQL.format("confidence")})::integer a
 from labels
 """  # noqa: S608
 _MOST_CELLS = 1 << 22
-_COUNTED_ROWS = 1_000_000
+_COUNTED_ROWS = 500_000
 _FILES_AT_ONCE = 512
 
 
@@ -117,6 +117,7 @@ def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
         path = folder / f"{content_hash(json.dumps(covered).encode())}.parquet"
         if not path.exists():
             _write(path, count_labels(store, members), covered)
+            pa.default_memory_pool().release_unused()  # it goes on to be used for other things
 
 
 def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
