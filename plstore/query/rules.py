@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from plstore.errors import InputError, QueryError
+from plstore.query.functions import create_functions
 from plstore.query.pool import Pool
 from plstore.query.session import check_read_only, fetch, lock
 from plstore.query.standing import Standing
@@ -26,7 +27,7 @@ from plstore.store import SHARD_IDS, LabelSet, Shard, Store, find_label_sets
 
 _CHUNK_BLOCKS = 16
 _RANDOM = ("random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "now", "current_timestamp")
-_OWN_NAMES = frozenset({"standing", "votes", "agreed", "ids"})
+_OWN_NAMES = frozenset({"standing", "classes", "votes", "agreed", "ids"})
 _ALIAS = re.compile(r"[a-z][a-z0-9_]*")
 _SCHEMA = pa.schema(
     [
@@ -246,6 +247,7 @@ def pool_of_rule(
     sql = rule.sql([teacher.alias for teacher in teachers])
     check_read_only(sql)
     table = store.table("soft_labels")
+    classes = store.table("classes").read()
     blocks: dict[int, dict[str, list[Shard]]] = {}
     for teacher in teachers:
         for shard in table.shards(version, teacher.label_set.partition):
@@ -260,6 +262,8 @@ def pool_of_rule(
                 shards = members.get(teacher.alias, [])
                 connection.register(teacher.alias, table.dataset_of(shards))
             connection.register("standing", standing.barred)
+            connection.register("classes", classes)
+            create_functions(connection, classes.num_rows)
             lock(connection)
             seen = fetch(connection, _joined(rule, teachers)).to_pylist()[0]
             rows = _checked(fetch(connection, sql), len(store.class_names))

@@ -77,6 +77,15 @@ def test_sql_over_the_columns_of_teachers_decides(store: Store, probs: list[Any]
     }
 
 
+def test_functions_of_labels_may_be_asked(store: Store, probs: list[Any]) -> None:
+    found = chosen(store, Rule(where="js(a.label, b.label) < 0.1"), teachers=["a", "b"])
+    p, q = (rows.astype(np.float64) for rows in probs[:2])
+    middle = (p + q) / 2
+    js = (p * np.log(p / middle) + q * np.log(q / middle)).sum(axis=1) / 2
+
+    assert sorted(found) == [12 + int(n) for n in np.flatnonzero(js < 0.1)] != []
+
+
 @pytest.mark.usefixtures("probs")
 def test_one_teacher_may_be_filtered_by_sql_too(store: Store) -> None:
     rule = Rule(confidence="a.label.probs[1] - a.label.probs[2]")
