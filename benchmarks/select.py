@@ -16,16 +16,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.watch import Descendants, peak_kilobytes
 from plstore.schema import LABEL_TYPE
 from plstore.storage import import_without_pandas
 
@@ -293,59 +293,17 @@ def run_one(name: str, folder: Path, num_rows: int) -> dict[str, Any]:
     """Run a contender in this process and say what it took."""
     # Where memory ends, the system ends this process and no other.
     Path("/proc/self/oom_score_adj").write_text("1000")
-    with _Descendants() as others:
+    with Descendants() as others:
         start, cpu = time.perf_counter(), time.process_time()
         sums = _RUNS[name](folder, num_rows)
         wall, own = time.perf_counter() - start, time.process_time() - cpu
-    peak = _kilobytes(os.getpid()) + sum(others.peak_kb.values())
+    peak = peak_kilobytes(os.getpid()) + sum(others.peak_kb.values())
     return {
         "wall_s": wall,
         "cpu_s": own + sum(others.cpu_s.values()),
         "peak_rss_mb": peak / 1024,
         **sums.as_json(),
     }
-
-
-def _kilobytes(pid: int) -> int:
-    """Return the peak memory of a process; unlike `getrusage`, not that of who started it."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1])
-    return 0
-
-
-class _Descendants:
-    """Watches the processes that a contender starts, such as Spark's Java."""
-
-    def __init__(self) -> None:
-        self.peak_kb: dict[int, int] = {}
-        self.cpu_s: dict[int, float] = {}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        ticks = os.sysconf("SC_CLK_TCK")
-        while not self._done.wait(0.2):
-            family = {os.getpid()}
-            for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-                pid = int(path.name)
-                try:
-                    fields = (path / "stat").read_text().rpartition(")")[2].split()
-                    if int(fields[1]) not in family:
-                        continue
-                    family.add(pid)
-                    self.peak_kb[pid] = _kilobytes(pid)
-                    self.cpu_s[pid] = (int(fields[11]) + int(fields[12])) / ticks
-                except OSError:  # it has just ended
-                    continue
 
 
 def measure(folder: Path, num_rows: int, names: Iterable[str]) -> "list[Measurement]":

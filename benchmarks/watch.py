@@ -1,0 +1,51 @@
+"""What a contender takes, with the processes that it starts."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Self
+
+
+def peak_kilobytes(pid: int) -> int:
+    """Return the peak memory of a process; unlike `getrusage`, not that of who started it."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1])
+    return 0
+
+
+class Descendants:
+    """Watches the processes that a contender starts, such as Spark's Java."""
+
+    def __init__(self) -> None:
+        """Watch nothing yet."""
+        self.peak_kb: dict[int, int] = {}
+        self.cpu_s: dict[int, float] = {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        ticks = os.sysconf("SC_CLK_TCK")
+        while not self._done.wait(0.2):
+            family = {os.getpid()}
+            for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+                pid = int(path.name)
+                try:
+                    fields = (path / "stat").read_text().rpartition(")")[2].split()
+                    if int(fields[1]) not in family:
+                        continue
+                    family.add(pid)
+                    self.peak_kb[pid] = peak_kilobytes(pid)
+                    self.cpu_s[pid] = (int(fields[11]) + int(fields[12])) / ticks
+                except OSError:  # it has just ended
+                    continue
