@@ -211,6 +211,7 @@ TABLES: Final[dict[str, TableSpec]] = {
                 ("width", pa.int32()),
                 ("height", pa.int32()),
                 ("content_hash", pa.string()),
+                ("image_hash", pa.string()),
                 ("image_file", pa.string()),
                 ("image_row_group", pa.int32()),
                 ("image_row", pa.int32()),

@@ -9,6 +9,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+_PHILOX_WORDS = 4  # a counter of Philox gives four words, a double takes one
+
 
 class Purpose(IntEnum):
     """What a stream is for. Numbers are part of a run's identity: never reuse one."""
@@ -35,6 +37,30 @@ def generator(seed: int, purpose: Purpose, *path: int) -> np.random.Generator:
     """
     sequence = np.random.SeedSequence([seed, int(purpose), *path])
     return np.random.Generator(np.random.Philox(sequence))
+
+
+def uniforms(
+    seed: int, purpose: Purpose, *path: int, first: int, count: int, width: int
+) -> npt.NDArray[np.float64]:
+    """Return the random numbers of draws, by their number alone (Philox, counted).
+
+    Draw 7 has the same numbers whether it is asked for alone or among others.
+
+    Args:
+        seed: The run's seed, 0 or more.
+        purpose: What the draws are for.
+        *path: Further coordinates.
+        first: Number of the first draw, from 0.
+        count: Draws.
+        width: Numbers of a draw.
+
+    Returns:
+        float64 [count, at least width], 0 to 1.
+    """
+    blocks = -(-width // _PHILOX_WORDS)
+    key = np.random.SeedSequence([seed, int(purpose), *path]).generate_state(2, np.uint64)
+    philox = np.random.Philox(key=key, counter=first * blocks)
+    return np.random.Generator(philox).random((count, blocks * _PHILOX_WORDS))
 
 
 def torch_seed(seed: int, purpose: Purpose, *path: int) -> int:

@@ -1,7 +1,6 @@
 """Labeling on its own: with a teacher of the store, or with a model that someone brings."""
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.fingerprint import canonical_json, content_hash, file_hash, value_hash
-from plstore.loaders.imageset import ImageSet, write_images
+from plstore.loaders.imageset import ImageSet, image_table
 from plstore.schema import ACCEPTED
 from plstore.store import (
     IMAGE_COLUMNS,
@@ -294,20 +293,17 @@ def _batches(
             filter=pc.field("sample_id").isin(pa.array(wanted)),
         )
         rows = rows.sort_by("sample_id").combine_chunks()
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch, "images.arrow")
-            write_images(path, _images(rows))
-            images = ImageSet(path, len(store.class_names))
-            found = [
-                probs.numpy()
-                for _, probs in probabilities(
-                    bundle,
-                    images,
-                    device=labeling.device,
-                    temperature=labeling.temperature,
-                    on_images=on_images,
-                )
-            ]
+        images = ImageSet(image_table(_images(rows)), len(store.class_names))
+        found = [
+            probs.numpy()
+            for _, probs in probabilities(
+                bundle,
+                images,
+                device=labeling.device,
+                temperature=labeling.temperature,
+                on_images=on_images,
+            )
+        ]
         yield LabelBatch(sample_ids=wanted, probabilities=np.concatenate(found))
 
 

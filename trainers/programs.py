@@ -1,7 +1,6 @@
 """What the shell's verbs do: run a recipe, several seeds of it, a dry run, predictions."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from plstore.errors import InputError
 from plstore.exchange.folders import files_below
-from plstore.loaders.imageset import ImageSet, write_images
+from plstore.loaders.imageset import ImageSet, image_table
 from plstore.report.page import write_report
 from plstore.report.progress import Display
 from plstore.schema import ACCEPTED
@@ -153,18 +152,13 @@ def _predict_block(
     if not good:
         return rows
     accepted = iter([row for row in rows if row["verdict"] == ACCEPTED])
-    with tempfile.TemporaryDirectory() as scratch:
-        images_path = Path(scratch, "images.arrow")
-        write_images(images_path, good)
-        images = ImageSet(images_path, len(bundle.class_names))
-        for _, probs in probabilities(bundle, images, device=device):
-            confidences, classes = probs.max(dim=1)
-            for confidence, class_id in zip(
-                confidences.tolist(), classes.tolist(), strict=True
-            ):
-                row = next(accepted)
-                row["class"] = bundle.class_names[class_id]
-                row["confidence"] = round(confidence, 6)
+    images = ImageSet(image_table(good), len(bundle.class_names))
+    for _, probs in probabilities(bundle, images, device=device):
+        confidences, classes = probs.max(dim=1)
+        for confidence, class_id in zip(confidences.tolist(), classes.tolist(), strict=True):
+            row = next(accepted)
+            row["class"] = bundle.class_names[class_id]
+            row["confidence"] = round(confidence, 6)
     return rows
 
 

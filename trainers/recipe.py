@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from plstore.errors import RecipeError
 from plstore.fingerprint import value_hash
-from plstore.loaders.noise import OPS, Crop, Noise, RandAugment
+from plstore.loaders.noise import OPS, ComposedAugment, Crop, Noise
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -185,9 +185,7 @@ class NoiseSection(_Section):
         return Noise(
             crop=Crop(min_area=self.crop_min_area, max_aspect=self.crop_max_aspect),
             flip=self.flip,
-            randaugment=RandAugment(
-                num_ops=self.num_ops, ops=self.ops, magnitude=self.magnitude
-            ),
+            augment=ComposedAugment(n=self.num_ops, ops=self.ops, magnitude=self.magnitude),
             fill=self.fill,
         )
 

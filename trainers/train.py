@@ -99,7 +99,7 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
     state = _State(training, network)
     state.restore(partial)
     on_step(state.step, float("nan"))
-    batches = load(
+    loader = load(
         training.view,
         labeled_batch=training.labeled_batch,
         pseudo_batch=training.pseudo_batch,
@@ -109,6 +109,7 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
         first_step=state.step,
         device=device,
     )
+    batches = iter(loader)
     saved = monotonic()
     while state.step < recipe.steps:
         batch = next(batches)

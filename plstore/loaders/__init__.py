@@ -2,23 +2,29 @@
 
 A plan decides, as a function of (seed, step) alone, which images a batch holds and every
 random number of their noise; a backend only executes it. So a batch is the same after any
-resume, and the loader has no state but the step.
+resume and for any number of ranks, and the loader has no state but the step.
 """
 
-from plstore.loaders.batches import Batch, ImageFormat, clean_batches, load, pick_backend
-from plstore.loaders.imageset import ImageSet, open_split, open_view_images
-from plstore.loaders.noise import Crop, Noise, RandAugment
-from plstore.loaders.plan import Plan
+from plstore.loaders.imageset import ImageSet, image_table, open_split, open_view_images
+from plstore.loaders.loader import Loader, clean_batches, load
+from plstore.loaders.noise import ComposedAugment, Crop, Noise
+from plstore.loaders.plan import Plan, Share
+from plstore.loaders.randaugment import RandAugment
+from plstore.loaders.work import Batch, ImageFormat, pick_backend
 
 __all__ = [
     "Batch",
+    "ComposedAugment",
     "Crop",
     "ImageFormat",
     "ImageSet",
+    "Loader",
     "Noise",
     "Plan",
     "RandAugment",
+    "Share",
     "clean_batches",
+    "image_table",
     "load",
     "open_split",
     "open_view_images",

@@ -1,4 +1,4 @@
-"""The DALI backend: one graph for the CPU and the GPU.
+"""The backend `dali`: one graph for the CPU and the GPU.
 
 All random numbers come with the batch, as data, so DALI's own generators (which depend on the
 slot in the batch and cannot be resumed into another layout) are never used, and nothing has to
@@ -7,29 +7,34 @@ be saved but the step.
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import Pipeline, fn, pipeline_def, types
+from nvidia.dali.pipeline import do_not_convert
 from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
-from torch import Tensor
 
-from plstore.loaders.batches import BackendSpec, Work
+from plstore.loaders import dali_ops
+from plstore.loaders.noise import ComposedDraw
+from plstore.loaders.work import BackendSpec, Pixels, Work
 
-_CLEAN = ("encoded", "targets", "sample_ids", "starts", "ends")
-_NOISY = (*_CLEAN, "matrices", "brightness", "contrast")
-_DTYPES = {
+_INPUTS: Final = ("encoded", "targets", "sample_ids", "starts", "shapes")
+_COMPOSED: Final = ("matrices", "brightness", "contrast", "saturation")
+_DTYPES: Final = {
     "encoded": types.UINT8,
     "sample_ids": types.INT64,
+    "starts": types.INT32,
+    "shapes": types.INT32,
+    "flips": types.INT32,
 }
-_INTERPOLATIONS = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
-_MIXED = "mixed"
+_INTERPOLATIONS: Final = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
+_MIXED: Final = "mixed"
 _DECODED_BYTES = 256 << 20
 
 
-def run(spec: BackendSpec) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (images uint8 [batch, channels, size, size], targets, sample ids) by step."""
+def run(spec: BackendSpec) -> Iterator[Pixels]:
+    """Yield images, targets and sample ids by step."""
     gpu = spec.device.startswith("cuda")
     pipeline = build_pipeline(
         spec, device_id=torch.device(spec.device).index or 0 if gpu else None
@@ -40,7 +45,7 @@ def run(spec: BackendSpec) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         size=-1,
         last_batch_policy=LastBatchPolicy.PARTIAL,
     )
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[Pixels] = []
     for (output,) in iterator:
         images = output["images"].permute(0, 3, 1, 2)
         targets = output["targets"].to(images.device, non_blocking=True)
@@ -61,7 +66,7 @@ def chunk_starts(work: Work, channels: int) -> list[int]:
     return starts
 
 
-def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+def _joined(parts: list[Pixels]) -> Pixels:
     if len(parts) == 1:
         return parts[0]
     images, targets, sample_ids = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -80,60 +85,94 @@ def build_pipeline(
             device. True without a device makes a graph that can be serialised, not run.
     """
     on_gpu = device_id is not None if on_gpu is None else on_gpu
-    pipeline = Pipeline(
+    return _graph(
+        spec,
+        on_gpu,
         batch_size=spec.max_batch,
         num_threads=spec.num_threads,
         device_id=device_id,
         prefetch_queue_depth=2,
     )
-    with pipeline:
-        pipeline.set_outputs(*_graph(spec, on_gpu=on_gpu))
-    return pipeline
 
 
-def _graph(spec: BackendSpec, *, on_gpu: bool) -> tuple[Any, Any, Any]:
+@pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]  # DALI's is
+def _graph(spec: BackendSpec, on_gpu: bool) -> tuple[Any, Any, Any]:  # noqa: FBT001  DALI passes it on by place
     gray = spec.format.channels == 1
-    names = _NOISY if spec.noisy else _CLEAN
-    if spec.noisy and not gray:
-        names = (*names, "saturation")
-    inputs = fn.external_source(
-        source=_source(spec, names),
-        num_outputs=len(names),
-        batch=True,
-        batch_info=True,
-        dtype=[_DTYPES.get(name, types.FLOAT) for name in names],
-    )
-    node = dict(zip(names, inputs, strict=True))
-    interpolation = _INTERPOLATIONS[spec.format.interpolation]
-    images = fn.decoders.image(
+    node = _inputs(spec)
+    images = fn.decoders.image_slice(
         node["encoded"],
+        start=node["starts"],
+        shape=node["shapes"],
+        axis_names="HW",
         device=_MIXED if on_gpu else "cpu",
         output_type=types.GRAY if gray else types.RGB,
         jpeg_fancy_upsampling=True,  # as libjpeg-turbo does: teacher and student see one image
     )
     images = fn.resize(
         images,
-        roi_start=node["starts"],
-        roi_end=node["ends"],
         size=[spec.format.size, spec.format.size],
-        interp_type=interpolation,
+        interp_type=_INTERPOLATIONS[spec.format.interpolation],
         antialias=True,
     )
-    if spec.noisy:
-        images = _noised(images, node, spec.fill, gray=gray)
+    if "flips" in node:
+        images = _operated(images, node, spec, on_gpu=on_gpu)
+    elif "matrices" in node:
+        images = _composed(images, node, spec)
     return images, node["targets"], node["sample_ids"]
 
 
-def _noised(images: Any, node: dict[str, Any], fill: int | None, *, gray: bool) -> Any:  # noqa: ANN401  DALI's graph nodes are untyped
+@do_not_convert  # type: ignore[untyped-decorator]  # DALI's is
+def _inputs(spec: BackendSpec) -> dict[str, Any]:
+    names = _names(spec)
+    inputs = fn.external_source(
+        source=_source(spec, names),
+        num_outputs=len(names),
+        batch=True,
+        batch_info=True,
+        dtype=[_dtype(name) for name in names],
+    )
+    return dict(zip(names, inputs, strict=True))
+
+
+def _names(spec: BackendSpec) -> tuple[str, ...]:
+    if spec.noise is None:
+        return _INPUTS
+    if spec.dialect is None:
+        return (*_INPUTS, *(_COMPOSED[:-1] if spec.format.channels == 1 else _COMPOSED))
+    layered = [
+        f"{name}-{number}"
+        for number in range(spec.noise.augment.n)
+        for name in dali_ops.argument_names(spec.dialect)
+    ]
+    return (*_INPUTS, "flips", *layered)
+
+
+def _dtype(name: str) -> types.DALIDataType:
+    name, layered, _ = name.partition("-")
+    kinds = dali_ops.DTYPES if layered else _DTYPES
+    return kinds.get(name, types.FLOAT)
+
+
+def _operated(images: Any, node: dict[str, Any], spec: BackendSpec, *, on_gpu: bool) -> Any:  # noqa: ANN401  DALI's graph nodes are untyped
+    images = fn.flip(images, horizontal=node["flips"])
+    layers = 0 if spec.noise is None else spec.noise.augment.n
+    for number in range(layers):
+        names = dali_ops.argument_names(spec.dialect)
+        inputs = {name: node[f"{name}-{number}"] for name in names}
+        images = dali_ops.layer(images, inputs, spec, on_gpu=on_gpu)
+    return images
+
+
+def _composed(images: Any, node: dict[str, Any], spec: BackendSpec) -> Any:  # noqa: ANN401  DALI's graph nodes are untyped
     images = fn.warp_affine(
         images,
         matrix=node["matrices"],
         inverse_map=True,
         interp_type=types.INTERP_LINEAR,
-        fill_value=fill,
+        fill_value=None if spec.fill is None else sum(spec.fill) / len(spec.fill),
     )
     factors = {"brightness": node["brightness"], "contrast": node["contrast"]}
-    if gray:
+    if spec.format.channels == 1:
         return fn.brightness_contrast(images, **factors)
     return fn.color_twist(images, saturation=node["saturation"], **factors)
 
@@ -156,7 +195,7 @@ def _chunks(spec: BackendSpec) -> Iterator[dict[str, Any]]:
             work = spec.work(step)
         except StopIteration:
             return
-        arrays = _arrays(work)
+        arrays = _arrays(work, spec)
         arrays["sample_ids"][-1, 0] = 1
         starts = chunk_starts(work, spec.format.channels)
         for start, end in pairwise([*starts, len(work.encoded)]):
@@ -164,18 +203,21 @@ def _chunks(spec: BackendSpec) -> Iterator[dict[str, Any]]:
         step += 1
 
 
-def _arrays(work: Work) -> dict[str, Any]:
+def _arrays(work: Work, spec: BackendSpec) -> dict[str, Any]:
     ends = np.zeros_like(work.sample_ids)
     arrays: dict[str, Any] = {
         "encoded": work.encoded,
         "targets": work.targets,
         "sample_ids": np.stack([ends, work.sample_ids], axis=1),
         "starts": np.ascontiguousarray(work.windows[:, :2]),
-        "ends": np.ascontiguousarray(work.windows[:, 2:]),
+        "shapes": np.ascontiguousarray(work.windows[:, 2:] - work.windows[:, :2]),
     }
-    if work.noise is not None:
-        arrays["matrices"] = work.noise.matrices
-        arrays["brightness"] = work.noise.brightness
-        arrays["contrast"] = work.noise.contrast
-        arrays["saturation"] = work.noise.saturation
+    noise = work.noise
+    if noise is None:
+        return arrays
+    if isinstance(noise.augment, ComposedDraw):
+        return arrays | vars(noise.augment)
+    arrays["flips"] = noise.flips.astype(np.int32)
+    if spec.dialect is not None:
+        arrays |= dali_ops.arguments(noise.augment, spec.dialect, spec.format.size)
     return arrays

@@ -1,13 +1,14 @@
-"""Images and labels by row number: an Arrow file, mapped into memory.
+"""Images and labels by row number: an Arrow table, in memory or mapped from a file.
 
 A single random row of a Parquet file costs up to 45 ms, of a mapped Arrow file microseconds.
 So rows are copied once, in a stream, from the store's Parquet to an Arrow file in the store's
-cache; the system keeps in memory what is used. The file is a cache: deleting it costs
-the copy.
+cache, its twin; the system keeps in memory what is used. Deleting it costs the copy.
 """
 
+import fcntl
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,19 @@ import pyarrow.compute as pc
 
 from plstore.codec import decode
 from plstore.errors import InputError
-from plstore.fingerprint import value_hash
+from plstore.fingerprint import content_hash, value_hash
 from plstore.schema import ACCEPTED, LABEL_TYPE
-from plstore.store import IMAGE_COLUMNS, Store, View, corrected_labels, image_bytes
+from plstore.store import (
+    IMAGE_COLUMNS,
+    Store,
+    View,
+    corrected_labels,
+    image_bytes,
+    judge,
+    large_images_are_verdicts,
+)
 
-_SCHEMA = pa.schema(
+ROW_SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.int64()),
         pa.field("kind", pa.string()),
@@ -30,6 +39,7 @@ _SCHEMA = pa.schema(
         pa.field("label", LABEL_TYPE),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
+        pa.field("image_hash", pa.string()),
         pa.field("image", pa.binary()),
     ]
 )
@@ -49,30 +59,63 @@ class ImageSet:
         heights: int32 [rows], pixels.
     """
 
-    def __init__(self, path: Path, num_classes: int) -> None:
-        """Map the Arrow file."""
-        self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    def __init__(self, table: pa.Table, num_classes: int) -> None:
+        """Address the rows of a table of `ROW_SCHEMA`."""
+        self._table = table
         self.num_classes = num_classes
-        self.sample_ids = self._table["sample_id"].to_numpy()
-        self.is_pseudo = pc.equal(self._table["kind"], "pseudo").to_numpy()
-        self.class_ids = self._table["class_id"].fill_null(-1).to_numpy()
-        self.copies = self._table["copies"].to_numpy()
-        self.widths = self._table["width"].to_numpy()
-        self.heights = self._table["height"].to_numpy()
-        chunks = self._table["image"].chunks
+        self.sample_ids = table["sample_id"].to_numpy()
+        self.is_pseudo = pc.equal(table["kind"], "pseudo").to_numpy()
+        self.class_ids = table["class_id"].fill_null(-1).to_numpy()
+        self.copies = table["copies"].to_numpy()
+        self.widths = table["width"].to_numpy()
+        self.heights = table["height"].to_numpy()
+        self._labels = table["label"].chunks
+        self._judged: dict[int, bool] = {}
+        self._hashes = table["image_hash"].chunks
+        chunks = table["image"].chunks
         self._starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
         self._offsets = [_offsets(chunk) for chunk in chunks]
-        self._bytes = [np.frombuffer(chunk.buffers()[2], np.uint8) for chunk in chunks]
+        self._bytes = [np.frombuffer(chunk.buffers()[2] or b"", np.uint8) for chunk in chunks]
+
+    @classmethod
+    def map(cls, path: Path, num_classes: int) -> "ImageSet":
+        """Map an Arrow file."""
+        return cls(pa.ipc.open_file(pa.memory_map(str(path))).read_all(), num_classes)
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.sample_ids)
 
-    def image_bytes(self, row: int) -> npt.NDArray[np.uint8]:
-        """Return the encoded image of a row, a view into the mapped file."""
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
-        start, end = self._offsets[chunk][row - self._starts[chunk] :][:2]
-        return self._bytes[chunk][start:end]
+    def read(
+        self, rows: npt.NDArray[np.int64]
+    ) -> tuple[list[npt.NDArray[np.uint8]], npt.NDArray[np.bool_]]:
+        """Return encoded images, views into the table, and whether each is what the store says.
+
+        It is, if it has the hash that the store names. An image that the store has no hash of
+        (one that was converted at import, in a view by reference) is decoded in full once.
+        """
+        chunks = np.searchsorted(self._starts, rows, side="right") - 1
+        places = rows - self._starts[chunks]
+        encoded: list[npt.NDArray[np.uint8]] = []
+        intact = np.zeros(len(rows), np.bool_)
+        where = zip(rows.tolist(), chunks.tolist(), places.tolist(), strict=True)
+        for slot, (row, chunk, place) in enumerate(where):
+            start, end = self._offsets[chunk][place : place + 2].tolist()
+            data = self._bytes[chunk][start:end]
+            encoded.append(data)
+            expected = self._hashes[chunk][place].as_py()
+            if expected is None:
+                intact[slot] = self._is_an_image(row, data)
+            else:
+                intact[slot] = content_hash(data.data) == expected
+        return encoded, intact
+
+    def _is_an_image(self, row: int, data: npt.NDArray[np.uint8]) -> bool:
+        if row not in self._judged:
+            with large_images_are_verdicts():
+                verdict = judge(data.tobytes(), max_pixels=1 << 62)
+            self._judged[row] = verdict.data is not None
+        return self._judged[row]
 
     def targets(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return float32 [len(rows), classes]: one-hot if labeled, soft if pseudo-labeled."""
@@ -80,21 +123,36 @@ class ImageSet:
         pseudo = self.is_pseudo[rows]
         hard = np.flatnonzero(~pseudo & (self.class_ids[rows] >= 0))
         targets[hard, self.class_ids[rows[hard]]] = 1
-        if pseudo.any():
-            labels = self._table["label"].take(pa.array(rows[pseudo])).combine_chunks()
-            targets[pseudo] = decode(labels, self.num_classes)
+        soft = np.flatnonzero(pseudo)
+        chunks = np.searchsorted(self._starts, rows[soft], side="right") - 1
+        for chunk in np.unique(chunks).tolist():
+            here = soft[chunks == chunk]
+            places = pa.array(rows[here] - self._starts[chunk])
+            targets[here] = decode(self._labels[chunk].take(places), self.num_classes)
         return targets
 
 
+def view_hash(view: View) -> str:
+    """Return the identity of what a view holds now: deletions change it."""
+    return value_hash({"view": view.key, "files": [shard.path for shard in view.shards()]})
+
+
 def open_view_images(view: View) -> ImageSet:
-    """Return the images of a view, in the view's order."""
+    """Return the images of a view, in the view's order, from its Arrow twin.
+
+    Images that stay in place and cannot be read now are empty there, and the twin is made again
+    the next time.
+    """
     record = view.record
-    files = value_hash({"files": [shard.path for shard in view.shards()]})
-    name = f"{record.view}-{record.version}-{files}"
-    path = view.store.cache_folder(f"view-{name}.arrow")
-    if not path.is_file():
-        _write(path, (_from_view(batch) for batch in view.batches()))
-    return ImageSet(path, len(view.store.class_names))
+    name = f"view-{record.view}-{record.version}-{view_hash(view)}.arrow"
+    path = view.store.cache_folder(name)
+    with _one_writer(path):
+        if not path.is_file():
+            _write(path, (rows_of_view(batch) for batch in view.batches(tolerant=True)))
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if table["image"].null_count:
+            path.unlink()  # it stays mapped
+    return ImageSet(table, len(view.store.class_names))
 
 
 def open_split(store: Store, split: str, *, version: int | None = None) -> ImageSet:
@@ -109,6 +167,7 @@ def open_split(store: Store, split: str, *, version: int | None = None) -> Image
     content = {
         "files": [shard.path for shard in table.shards(version)],
         "corrected": sorted(corrected.items()),
+        "columns": ROW_SCHEMA.names,
     }
     path = store.cache_folder(f"split-{split}-{version}-{value_hash(content)}.arrow")
     if not path.is_file():
@@ -118,26 +177,34 @@ def open_split(store: Store, split: str, *, version: int | None = None) -> Image
             columns=columns, filter=where, use_threads=False, batch_size=_BATCH_ROWS
         )
         _write(path, (_from_images(batch, corrected) for batch in scanner.to_batches()))
-    images = ImageSet(path, len(store.class_names))
+    images = ImageSet.map(path, len(store.class_names))
     if not len(images):
         raise InputError(f"{store.root} has no accepted images of split {split!r}")
     return images
 
 
-def write_images(path: Path, images: Iterable[tuple[bytes, int, int]]) -> None:
-    """Write images that are in no store, as (bytes, width, height), for `ImageSet`."""
+def image_table(images: Iterable[tuple[bytes, int, int]]) -> pa.Table:
+    """Return images that are in no store, as (bytes, width, height), for `ImageSet`."""
     rows = [
         {
             "sample_id": index,
             "kind": "labeled",
             "copies": 1,
-            "width": w,
-            "height": h,
-            "image": b,
+            "width": width,
+            "height": height,
+            "image_hash": content_hash(data),
+            "image": data,
         }
-        for index, (b, w, h) in enumerate(images)
+        for index, (data, width, height) in enumerate(images)
     ]
-    _write(path, pa.Table.from_pylist(rows, schema=_SCHEMA).to_batches())
+    return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
+
+
+def rows_of_view(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows of `view_rows` as `ImageSet` takes them; older ones have no `image_hash`."""
+    if "image_hash" not in batch.schema.names:
+        batch = batch.append_column("image_hash", pa.nulls(batch.num_rows, pa.string()))
+    return batch.select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
 
 
 def _offsets(chunk: pa.BinaryArray) -> npt.NDArray[np.int32]:
@@ -145,13 +212,10 @@ def _offsets(chunk: pa.BinaryArray) -> npt.NDArray[np.int32]:
     return raw[chunk.offset : chunk.offset + len(chunk) + 1]
 
 
-def _from_view(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch.select(_SCHEMA.names).cast(_SCHEMA)
-
-
 def _from_images(batch: pa.RecordBatch, corrected: Mapping[int, int]) -> pa.RecordBatch:
     count = batch.num_rows
     labels = zip(batch["sample_id"].to_pylist(), batch["label"].to_pylist(), strict=True)
+    as_it_came = pc.is_null(batch["conversion"])
     return pa.record_batch(
         [
             batch["sample_id"],
@@ -161,17 +225,27 @@ def _from_images(batch: pa.RecordBatch, corrected: Mapping[int, int]) -> pa.Reco
             pa.nulls(count, LABEL_TYPE),
             batch["width"],
             batch["height"],
+            pc.if_else(as_it_came, batch["content_hash"], pa.scalar(None, pa.string())),
             image_bytes(batch),
         ],
-        schema=_SCHEMA,
+        schema=ROW_SCHEMA,
     )
 
 
 def _write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with pa.ipc.new_file(str(temporary), _SCHEMA) as writer:
+    with pa.ipc.new_file(str(temporary), ROW_SCHEMA) as writer:
         for batch in batches:
             if batch.num_rows:
                 writer.write_batch(batch)
     temporary.replace(path)
+
+
+@contextmanager
+def _one_writer(path: Path) -> Iterator[None]:
+    """Let one process of a machine copy, while the ranks beside it wait for the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,21 +1,18 @@
 """Input noise as numbers: what is drawn for an image, not yet done to it.
 
-RandAugment (Cubuk et al. 2020; Noisy Student, section 3.1) applies `num_ops` operations, drawn
-with replacement from a list, to every image. Here the list and the magnitudes are named by the
-recipe, because libraries disagree on what "magnitude 27" means, and because the paper's scale
-(translate by 10 pixels a unit) is absurd at 28 pixels. Geometric operations compose to one
-affine map and colour operations to three factors, so an image is resampled once, not `num_ops`
-times; colour follows geometry.
+Every number follows from (seed, draw) alone, where draws of a stream of images are counted from
+0 on: not from the batch, the rank or the thread that an image falls to.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from plstore.errors import InputError
+from plstore.loaders.randaugment import DRAWS_PER_LAYER, OpDraw, RandAugment, draw_ops
 
 Doubles = npt.NDArray[np.float64]
 
@@ -31,23 +28,29 @@ OPS: Final[dict[str, str]] = {
     "contrast": "share by which the distance to mid-gray is scaled",
     "saturation": "share by which the distance to gray is scaled; RGB only",
 }
-"""Operations and the unit of their magnitude. Each goes both ways from "no change"."""
+"""Operations of `ComposedAugment` and the unit of their magnitude, both ways from no change."""
 
-_DRAWS_PER_CROP: Final = 10  # attempts, as in the reference's random-resized crop
+_CROP_ATTEMPTS: Final = 10  # as in the reference's random-resized crop
+_CROP_DRAWS: Final = 2 * _CROP_ATTEMPTS + 2
+_COMPOSED_DRAWS: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandAugment:
-    """Operations for every image.
+class ComposedAugment:
+    """RandAugment from a list of one's own, composed to one warp and three factors.
+
+    For small images: the scale of the paper is absurd at 28 pixels, where a translation by 10
+    pixels a unit leaves nothing, and an image that is resampled once stays sharper. Colour
+    follows geometry.
 
     Attributes:
-        num_ops: Operations an image gets, 0 or more, drawn with replacement.
+        n: Operations an image gets, 0 or more, drawn with replacement.
         ops: Largest magnitude by operation, in the unit that `OPS` names.
         magnitude: "uniform" draws between no change and the largest, both ways; "fixed" always
             takes the largest, in either direction, as the reference does.
     """
 
-    num_ops: int = 2
+    n: int = 2
     ops: Mapping[str, float] = field(default_factory=dict)
     magnitude: str = "uniform"
 
@@ -69,7 +72,7 @@ class RandAugment:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Random-resized crop (Szegedy et al. 2015).
+    """Random-resized crop (Szegedy et al. 2015), in whole pixels of the image.
 
     Attributes:
         min_area: Smallest share of the image's area, 0 to 1.
@@ -89,14 +92,48 @@ class Noise:
     Attributes:
         crop: Random-resized crop.
         flip: Probability of a horizontal flip, 0 to 1.
-        randaugment: Further operations.
-        fill: Value, 0 to 255, of pixels from outside the image; None repeats its edge.
+        augment: Further operations.
+        fill: Value, 0 to 255, of pixels from outside the image; unless given, the dialect's of
+            `RandAugment`, and the repeated edge for `ComposedAugment`.
     """
 
     crop: Crop = field(default_factory=Crop)
     flip: float = 0.5
-    randaugment: RandAugment = field(default_factory=RandAugment)
+    augment: RandAugment | ComposedAugment = field(default_factory=RandAugment)
     fill: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all that it says, for a hash."""
+        values = asdict(self)
+        values["augment"]["ops"] = dict(getattr(self.augment, "ops", {}))
+        return values
+
+    @property
+    def num_uniforms(self) -> int:
+        """Uniform numbers that one image takes."""
+        layers = self.augment.n
+        per_layer = _COMPOSED_DRAWS
+        if isinstance(self.augment, RandAugment):
+            per_layer = DRAWS_PER_LAYER
+        return _CROP_DRAWS + 1 + layers * per_layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposedDraw:
+    """One warp and three factors an image.
+
+    Attributes:
+        matrices: float32 [images, 2, 3]: from pixels of the result to pixels of the image, as
+            (x, y) with (0.5, 0.5) the centre of the first, after resizing; flips are in it.
+        brightness: float32 [images], 1 for no change.
+        contrast: float32 [images], 1 for no change.
+        saturation: float32 [images], 1 for no change.
+    """
+
+    matrices: npt.NDArray[np.float32]
+    brightness: npt.NDArray[np.float32]
+    contrast: npt.NDArray[np.float32]
+    saturation: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,18 +141,14 @@ class NoiseDraw:
     """The noise of some images, as numbers.
 
     Attributes:
-        windows: float32 [images, 4]: top, left, bottom, right in source pixels.
-        matrices: float32 [images, 2, 3]: output pixel to input pixel (x, y), after resizing.
-        brightness: float32 [images], 1 for no change.
-        contrast: float32 [images], 1 for no change.
-        saturation: float32 [images], 1 for no change.
+        windows: int32 [images, 4]: top, left, bottom, right in source pixels.
+        flips: bool [images]: mirrored after resizing, where `augment` does not do it.
+        augment: What comes after.
     """
 
-    windows: npt.NDArray[np.float32]
-    matrices: npt.NDArray[np.float32]
-    brightness: npt.NDArray[np.float32]
-    contrast: npt.NDArray[np.float32]
-    saturation: npt.NDArray[np.float32]
+    windows: npt.NDArray[np.int32]
+    flips: npt.NDArray[np.bool_]
+    augment: OpDraw | ComposedDraw
 
 
 def draw_noise(
@@ -124,75 +157,86 @@ def draw_noise(
     widths: npt.NDArray[np.int32],
     heights: npt.NDArray[np.int32],
     size: int,
-    random: np.random.Generator,
+    uniforms: Doubles,
 ) -> NoiseDraw:
-    """Draw the noise of images of these widths and heights, made ``size x size`` pixels."""
-    count = len(widths)
-    windows = _crop_windows(noise.crop, widths, heights, random)
-    flips = random.random(count) < noise.flip
-    maps, factors = _randaugment(noise.randaugment, count, random)
+    """Turn uniform numbers into the noise of images of these sizes.
+
+    Args:
+        noise: What is drawn.
+        widths: int32 [images], pixels.
+        heights: int32 [images], pixels.
+        size: Pixels a side after resizing.
+        uniforms: float64 [images, at least noise.num_uniforms], 0 to 1.
+    """
+    windows = _crop_windows(noise.crop, widths, heights, uniforms[:, :_CROP_DRAWS])
+    flips = uniforms[:, _CROP_DRAWS] < noise.flip
+    rest = uniforms[:, _CROP_DRAWS + 1 : noise.num_uniforms]
+    layers = rest.reshape(len(widths), noise.augment.n, -1 if noise.augment.n else 0)
+    if isinstance(noise.augment, RandAugment):
+        return NoiseDraw(
+            windows=windows, flips=flips, augment=draw_ops(noise.augment, size, layers)
+        )
+    maps, factors = _composed(noise.augment, layers)
     maps[flips, :, 0] *= -1
-    return NoiseDraw(
-        windows=windows.astype(np.float32),
+    composed = ComposedDraw(
         matrices=_to_pixels(maps, size).astype(np.float32),
         brightness=factors[0].astype(np.float32),
         contrast=factors[1].astype(np.float32),
         saturation=factors[2].astype(np.float32),
     )
+    return NoiseDraw(windows=windows, flips=np.zeros_like(flips), augment=composed)
 
 
 def center_windows(
     widths: npt.NDArray[np.int32], heights: npt.NDArray[np.int32], crop_pct: float
-) -> npt.NDArray[np.float32]:
+) -> npt.NDArray[np.int32]:
     """Return the clean evaluation crop: a centred square, `crop_pct` of the shorter side.
 
     Returns:
-        float32 [images, 4]: top, left, bottom, right in source pixels.
+        int32 [images, 4]: top, left, bottom, right in source pixels.
     """
-    side = np.minimum(widths, heights) * crop_pct
-    left, top = (widths - side) / 2, (heights - side) / 2
-    return np.stack([top, left, top + side, left + side], axis=1).astype(np.float32)
+    side = np.maximum(np.rint(np.minimum(widths, heights) * crop_pct), 1).astype(np.int32)
+    left, top = (widths - side) // 2, (heights - side) // 2
+    return np.stack([top, left, top + side, left + side], axis=1).astype(np.int32)
 
 
 def _crop_windows(
     crop: Crop,
     widths: npt.NDArray[np.int32],
     heights: npt.NDArray[np.int32],
-    random: np.random.Generator,
-) -> Doubles:
+    uniforms: Doubles,
+) -> npt.NDArray[np.int32]:
     w, h = widths.astype(np.float64)[:, None], heights.astype(np.float64)[:, None]
-    shape = (len(widths), _DRAWS_PER_CROP)
-    area = random.uniform(crop.min_area, crop.max_area, shape) * w * h
-    bound = np.log(crop.max_aspect)
-    aspect = np.exp(random.uniform(-bound, bound, shape))
-    crop_w, crop_h = np.sqrt(area * aspect), np.sqrt(area / aspect)
-    fits = (crop_w <= w) & (crop_h <= h)
+    u = uniforms[:, : 2 * _CROP_ATTEMPTS].reshape(len(widths), 2, _CROP_ATTEMPTS)
+    area = (crop.min_area + u[:, 0] * (crop.max_area - crop.min_area)) * w * h
+    aspect = np.exp((2 * u[:, 1] - 1) * np.log(crop.max_aspect))
+    crop_w, crop_h = np.rint(np.sqrt(area * aspect)), np.rint(np.sqrt(area / aspect))
+    fits = (crop_w >= 1) & (crop_h >= 1) & (crop_w <= w) & (crop_h <= h)
     pick = fits.argmax(axis=1)[:, None]
     crop_w = np.take_along_axis(crop_w, pick, axis=1)
     crop_h = np.take_along_axis(crop_h, pick, axis=1)
     # None of the attempts fits: the largest centred window of an allowed aspect ratio.
     ratio = np.clip(w / h, 1 / crop.max_aspect, crop.max_aspect)
     some = fits.any(axis=1, keepdims=True)
-    crop_w = np.where(some, crop_w, np.minimum(w, h * ratio))
-    crop_h = np.where(some, crop_h, np.minimum(h, w / ratio))
-    where = random.random((len(widths), 2))
-    left = np.where(some, where[:, :1] * (w - crop_w), (w - crop_w) / 2)
-    top = np.where(some, where[:, 1:] * (h - crop_h), (h - crop_h) / 2)
-    return np.concatenate([top, left, top + crop_h, left + crop_w], axis=1)
+    crop_w = np.where(some, crop_w, np.maximum(np.rint(np.minimum(w, h * ratio)), 1))
+    crop_h = np.where(some, crop_h, np.maximum(np.rint(np.minimum(h, w / ratio)), 1))
+    where = uniforms[:, 2 * _CROP_ATTEMPTS :]
+    left = np.where(some, np.floor(where[:, :1] * (w - crop_w + 1)), (w - crop_w) // 2)
+    top = np.where(some, np.floor(where[:, 1:] * (h - crop_h + 1)), (h - crop_h) // 2)
+    return np.concatenate([top, left, top + crop_h, left + crop_w], axis=1).astype(np.int32)
 
 
-def _randaugment(
-    spec: RandAugment, count: int, random: np.random.Generator
-) -> tuple[Doubles, Doubles]:
+def _composed(spec: ComposedAugment, uniforms: Doubles) -> tuple[Doubles, Doubles]:
     """Return affine maps [count, 2, 3] in units of half the image, and factors [3, count]."""
+    count = len(uniforms)
     maps = np.tile(np.eye(3), (count, 1, 1))
     factors = np.ones((3, count))
     names = sorted(spec.ops)
-    for _ in range(spec.num_ops if names else 0):
-        chosen = random.integers(len(names), size=count)
-        strength = random.uniform(-1, 1, count)
+    for layer in range(spec.n if names else 0):
+        chosen = (uniforms[:, layer, 0] * len(names)).astype(np.intp)
+        strength = 2 * uniforms[:, layer, 1] - 1
         if spec.magnitude == "fixed":
-            strength = np.sign(strength)
+            strength = np.where(strength < 0, -1.0, 1.0)
         for index, name in enumerate(names):
             rows = np.flatnonzero(chosen == index)
             values = strength[rows] * spec.ops[name]

@@ -1,29 +1,53 @@
 """Which images, in which batch, with which noise: a function of (seed, step) alone.
 
-Labeled and pseudo-labeled images are two endless streams, each a permutation after another.
-A view's `copies` are honoured exactly in every pass. All ranks compute the same global batch.
+Labeled and pseudo-labeled images are two endless streams. A batch of all ranks takes the next
+draws of both; a rank takes its slice of each. What a draw looks like follows from its number in
+its stream: so a batch is the same for any number of ranks and threads and after any resume.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from plstore.errors import InputError
-from plstore.loaders.imageset import ImageSet
+from plstore.fingerprint import value_hash
 from plstore.loaders.noise import Noise, NoiseDraw, draw_noise
-from plstore.seeds import Purpose, generator
+from plstore.loaders.sources import Samples, Source
+from plstore.seeds import Purpose, uniforms
 
 Rows = npt.NDArray[np.int64]
+_VERSION: Final = 2  # of how steps become samples and numbers: a changed rule is another plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
-    """One batch, decided: labeled images first, then pseudo-labeled ones."""
+class Share:
+    """Which part of each batch a process takes.
 
-    rows: Rows
-    noise: NoiseDraw
+    Attributes:
+        rank: Of the process, from 0.
+        world_size: Processes.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: If the rank is not one of the world's.
+        """
+        if not 0 <= self.rank < self.world_size:
+            raise InputError(
+                f"rank is {self.rank} of {self.world_size}; wanted 0 to {self.world_size - 1}"
+            )
+
+    def of(self, batch: int) -> range:
+        """Return the slots of a batch of all ranks that are this rank's."""
+        mine = batch // self.world_size
+        return range(self.rank * mine, (self.rank + 1) * mine)
 
 
 class Plan:
@@ -31,98 +55,129 @@ class Plan:
 
     def __init__(
         self,
-        images: ImageSet,
+        source: Source,
         *,
         labeled_batch: int,
         pseudo_batch: int,
         noise: Noise,
         size: int,
         seed: int,
+        share: Share | None = None,
     ) -> None:
         """Deal out a view.
 
         Args:
-            images: The view's images.
-            labeled_batch: Labeled images a step, at least 1.
-            pseudo_batch: Pseudo-labeled images a step; 0 to train on labels alone.
+            source: The view's rows.
+            labeled_batch: Labeled images a step, of all ranks together, at least 1.
+            pseudo_batch: Pseudo-labeled images a step, of all ranks; 0 for labels alone.
             noise: Input noise.
             size: Pixels a side of the model's input.
             seed: Of the run.
+            share: This rank's part.
 
         Raises:
-            InputError: If a stream has no image to draw.
+            InputError: If a stream has no image to draw, or the ranks cannot share a batch.
         """
-        self.images = images
         self.labeled_batch = labeled_batch
         self.pseudo_batch = pseudo_batch
-        self._noise = noise
-        self._size = size
-        self._seed = seed
-        self._labeled = np.flatnonzero(~images.is_pseudo)
-        pseudo = np.flatnonzero(images.is_pseudo)
-        self._pseudo = np.repeat(pseudo, images.copies[pseudo])
-        for name, stream, wanted in (
-            ("labeled", self._labeled, labeled_batch),
-            ("pseudo-labeled", self._pseudo, pseudo_batch),
+        self.share = share or Share()
+        self.seed = seed
+        self.source, self.noise_spec, self._size = source, noise, size
+        for name, there, wanted in (
+            ("labeled", source.num_labeled, labeled_batch),
+            ("pseudo-labeled", source.num_pseudo, pseudo_batch),
         ):
-            if wanted and not len(stream):
+            if wanted and not there:
                 raise InputError(
                     f"the view has no {name} images and {wanted} a step are asked for; if its "
                     "selection kept none, train the teacher longer or lower the confidence "
                     "floor"
                 )
-
-    @property
-    def batch_size(self) -> int:
-        """Images a step."""
-        return self.labeled_batch + self.pseudo_batch
+            if wanted % self.share.world_size:
+                raise InputError(
+                    f"{wanted} {name} images a step cannot be shared by "
+                    f"{self.share.world_size} ranks; wanted a multiple"
+                )
+        if labeled_batch < 1:
+            raise InputError(f"labeled_batch is {labeled_batch}; wanted 1 or more")
+        self._streams = [
+            (pseudo, batch, source.stream(pseudo=pseudo, batch=batch, seed=seed))
+            for pseudo, batch in ((False, labeled_batch), (True, pseudo_batch))
+            if batch
+        ]
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which every labeled image is drawn once, rounded up (Noisy Student, 3.1)."""
-        return -(-len(self._labeled) // self.labeled_batch)
+        return -(-self.source.num_labeled // self.labeled_batch)
 
-    def draws(self, step: int) -> Draws:
-        """Return the global batch of a step, 0 or more."""
-        labeled = self._take(self._labeled, Purpose.LABELED_ORDER, step * self.labeled_batch)
-        rows = [labeled(self.labeled_batch)]
-        if self.pseudo_batch:
-            pseudo = self._take(self._pseudo, Purpose.PSEUDO_ORDER, step * self.pseudo_batch)
-            rows.append(pseudo(self.pseudo_batch))
-        chosen = np.concatenate(rows)
-        noise = draw_noise(
-            self._noise,
-            widths=self.images.widths[chosen],
-            heights=self.images.heights[chosen],
-            size=self._size,
-            random=generator(self._seed, Purpose.AUGMENTATION, step),
+    @property
+    def steps_per_pass(self) -> int:
+        """Steps in which every draw of either stream is made once, rounded up."""
+        return max(-(-s.draws_per_pass // batch) for _, batch, s in self._streams)
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step of this rank."""
+        return (self.labeled_batch + self.pseudo_batch) // self.share.world_size
+
+    @property
+    def num_labeled(self) -> int:
+        """Labeled images a step of this rank: the first ones."""
+        return self.labeled_batch // self.share.world_size
+
+    def hash(self, shuffle: str, window: int) -> str:
+        """Return the identity of the rule by which steps become batches, but for the seed."""
+        return value_hash(
+            {
+                "version": _VERSION,
+                "labeled_batch": self.labeled_batch,
+                "pseudo_batch": self.pseudo_batch,
+                "noise": self.noise_spec.as_dict(),
+                "size": self._size,
+                "shuffle": shuffle,
+                "window": window if shuffle == "windowed" else 0,
+            }
         )
-        return Draws(rows=chosen, noise=noise)
 
-    def _take(self, stream: Rows, purpose: Purpose, start: int) -> "_Take":
-        return _Take(stream, self._seed, purpose, start)
+    def rows(self, step: int, ahead: int = 0) -> Rows:
+        """Return this rank's rows of a step: labeled ones, then pseudo-labeled ones.
 
+        Args:
+            step: 0 or more.
+            ahead: The draws of so many batches later, in the same slots: what takes the place
+                of a damaged image.
+        """
+        taken = []
+        for _, batch, stream in self._streams:
+            slots = self.share.of(batch)
+            taken.append(stream.take((step + ahead) * batch + slots.start, len(slots)))
+        return np.concatenate(taken)
 
-@dataclass(frozen=True)
-class _Take:
-    """A stretch of an endless stream: permutation after permutation of its entries."""
+    def blocks(self, step: int) -> set[int]:
+        """Return the blocks that a step needs, and those that come next."""
+        near: set[int] = set()
+        for _, batch, stream in self._streams:
+            near |= stream.blocks_near(step * batch, batch)
+        return near
 
-    stream: Rows
-    seed: int
-    purpose: Purpose
-    start: int
-
-    def __call__(self, count: int) -> Rows:
-        positions = np.arange(self.start, self.start + count)
-        passes, places = np.divmod(positions, len(self.stream))
-        taken = np.empty(count, np.int64)
-        for number in np.unique(passes).tolist():
-            here = passes == number
-            order = _permutation(self.seed, self.purpose, number, len(self.stream))
-            taken[here] = self.stream[order[places[here]]]
-        return taken
-
-
-@lru_cache(maxsize=8)
-def _permutation(seed: int, purpose: Purpose, number: int, length: int) -> Rows:
-    return generator(seed, purpose, number).permutation(length)
+    def noise(self, step: int, samples: Samples) -> NoiseDraw:
+        """Return the noise of a step's samples: that of their slots, whatever is there."""
+        numbers = [
+            uniforms(
+                self.seed,
+                Purpose.AUGMENTATION,
+                int(pseudo),
+                first=step * batch + self.share.of(batch).start,
+                count=len(self.share.of(batch)),
+                width=self.noise_spec.num_uniforms,
+            )
+            for pseudo, batch, _ in self._streams
+        ]
+        return draw_noise(
+            self.noise_spec,
+            widths=samples.widths,
+            heights=samples.heights,
+            size=self._size,
+            uniforms=np.concatenate(numbers),
+        )

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from plstore import storage
 from plstore.errors import StoreError
+from plstore.fingerprint import content_hash
 from plstore.schema import ACCEPTED
 from plstore.seeds import Purpose, shuffle_keys
 from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
@@ -92,7 +93,7 @@ def attach_images(
             start = end
 
 
-_REFERENCED = ("sample_id", "verdict", *_PLACE_COLUMNS)
+_REFERENCED = ("sample_id", "verdict", "conversion", *_PLACE_COLUMNS)
 
 
 def _attached(
@@ -115,11 +116,13 @@ def _attached(
         part = rows.slice(start, len(taken))
         count = len(taken)
         packed = mode == "packed"
+        images_here = image_bytes(found) if packed else None
         columns = {name: found[name] for name in _PLACE_COLUMNS} | {
+            "image_hash": _image_hashes(found, images_here),
             "image_file": pa.repeat(pa.scalar(group.file), count),
             "image_row_group": pa.array(np.full(count, group.index, np.int32)),
             "image_row": pa.array(taken.astype(np.int32)),
-            "image": image_bytes(found) if packed else pa.nulls(count, pa.binary()),
+            "image": pa.nulls(count, pa.binary()) if images_here is None else images_here,
             "group": part["sample_id"]
             if packed
             else pa.array(np.full(count, group.number, np.int64)),
@@ -127,6 +130,18 @@ def _attached(
         for name, values in columns.items():
             part = part.append_column(name, values)
         yield part
+
+
+def _image_hashes(found: pa.RecordBatch, images: pa.BinaryArray | None) -> pa.StringArray:
+    """Return the hash of the bytes that training decodes; null if they are not at hand.
+
+    It is that of the file as it came, but where an image was converted.
+    """
+    hashes = found["content_hash"].to_pylist()
+    for row, conversion in enumerate(found["conversion"].to_pylist()):
+        if conversion is not None:
+            hashes[row] = None if images is None else content_hash(images[row].as_buffer())
+    return pa.array(hashes, pa.string())
 
 
 def _row_groups(table: "Table", version: int) -> Iterator[_RowGroup]:

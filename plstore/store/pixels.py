@@ -16,11 +16,15 @@ IMAGE_COLUMNS = ("sample_id", "image", "content_hash", "verdict", "conversion")
 """Columns of `images` that `image_bytes` needs."""
 
 
-def image_bytes(rows: pa.RecordBatch) -> pa.BinaryArray:
+def image_bytes(rows: pa.RecordBatch, *, tolerant: bool = False) -> pa.BinaryArray:
     """Return the encoded images of rows of `images`, null where one was refused.
 
     Images that were imported in place are read from their files, checked against the hash of
     import and converted as they were judged.
+
+    Args:
+        rows: With `IMAGE_COLUMNS`.
+        tolerant: Whether a file that is gone or was changed is null, not an error.
 
     Raises:
         StoreError: If such a file is gone or was changed.
@@ -31,8 +35,15 @@ def image_bytes(rows: pa.RecordBatch) -> pa.BinaryArray:
         return stored
     columns = rows.select(list(IMAGE_COLUMNS)).filter(absent).to_pylist()
     with ThreadPoolExecutor() as pool, large_images_are_verdicts():
-        found = list(pool.map(_read, columns))
+        found = list(pool.map(_read_if_there if tolerant else _read, columns))
     return pc.replace_with_mask(stored, absent, pa.array(found, pa.binary()))
+
+
+def _read_if_there(row: dict[str, Any]) -> bytes | None:
+    try:
+        return _read(row)
+    except StoreError:
+        return None
 
 
 def _read(row: dict[str, Any]) -> bytes:

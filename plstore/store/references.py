@@ -26,8 +26,15 @@ class ReferencedImages:
     were deleted, are found by their ids.
     """
 
-    def __init__(self, store: "Store", version: int) -> None:
-        """Name the snapshot of `images`; nothing is read until it is needed."""
+    def __init__(self, store: "Store", version: int, *, tolerant: bool = False) -> None:
+        """Name the snapshot of `images`; nothing is read until it is needed.
+
+        Args:
+            store: The store.
+            version: Of `images`.
+            tolerant: Whether an image that stays in place and cannot be read is null.
+        """
+        self._tolerant = tolerant
         self._table = store.table("images")
         self._version = version
         self._place: tuple[str, int] | None = None
@@ -70,7 +77,7 @@ class ReferencedImages:
         else:
             images, taken = self._by_id(ids)
         (found,) = images.take(pa.array(taken)).combine_chunks().to_batches()
-        return image_bytes(found)
+        return image_bytes(found, tolerant=self._tolerant)
 
     def _row_group(self, place: tuple[str, int]) -> pa.Table | None:
         """Return a row group, or None where its file was written anew."""

@@ -102,21 +102,27 @@ class View:
         """Images that were in the view when it was made and were deleted since."""
         return self.record.num_images - sum(shard.num_rows for shard in self.shards())
 
-    def batches(self) -> Iterable[pa.RecordBatch]:
+    def batches(self, *, tolerant: bool = False) -> Iterable[pa.RecordBatch]:
         """Yield the rows, images included, in their stored order: the same every time.
 
         A few at a time where the view only names the places of its images, because their bytes
         are far larger than its rows.
+
+        Args:
+            tolerant: Whether an image that stays in place and cannot be read is null.
         """
         dataset = self.store.table("view_rows").dataset_of(self.shards())
-        yield from self.with_images(dataset.scanner(use_threads=False).to_batches())
+        rows = dataset.scanner(use_threads=False).to_batches()
+        yield from self.with_images(rows, tolerant=tolerant)
 
-    def with_images(self, batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+    def with_images(
+        self, batches: Iterable[pa.RecordBatch], *, tolerant: bool = False
+    ) -> Iterable[pa.RecordBatch]:
         """Yield rows of this view with `image` filled in."""
         if self.record.mode == "packed":
             yield from batches
             return
-        images = ReferencedImages(self.store, self.record.pins["images"])
+        images = ReferencedImages(self.store, self.record.pins["images"], tolerant=tolerant)
         for rows in batches:
             for start in range(0, rows.num_rows, _REFERENCED_ROWS):
                 yield images.fill(rows.slice(start, _REFERENCED_ROWS))

@@ -14,39 +14,38 @@ from plstore.codec import decode
 from plstore.errors import InputError
 from plstore.loaders import (
     Batch,
+    ComposedAugment,
     Crop,
     ImageFormat,
+    ImageSet,
     Noise,
     Plan,
-    RandAugment,
     clean_batches,
     dali,
     load,
     open_split,
     open_view_images,
 )
-from plstore.loaders.batches import BackendSpec
 from plstore.loaders.dali import build_pipeline
+from plstore.loaders.noise import ComposedDraw
+from plstore.loaders.sources import TwinSource
+from plstore.loaders.work import BackendSpec
 from plstore.query import Balance, Selection, select
 from plstore.store import Store, View
 from tests.conftest import give_labels
 
 GRAY = ImageFormat(size=16, channels=1, mean=(0.5,), std=(0.25,))
 RGB = ImageFormat(size=16)
-STRONG = Noise(
-    randaugment=RandAugment(
-        num_ops=2,
-        ops={
-            "rotate": 20,
-            "shear_x": 0.2,
-            "translate_y": 0.2,
-            "zoom": 0.2,
-            "brightness": 0.3,
-            "contrast": 0.3,
-            "saturation": 0.3,
-        },
-    )
-)
+STRONG_OPS = {
+    "rotate": 20,
+    "shear_x": 0.2,
+    "translate_y": 0.2,
+    "zoom": 0.2,
+    "brightness": 0.3,
+    "contrast": 0.3,
+    "saturation": 0.3,
+}
+STRONG = Noise(augment=ComposedAugment(n=2, ops=STRONG_OPS))
 
 
 @pytest.fixture
@@ -68,6 +67,11 @@ def batches(view: View, count: int, **changes: Any) -> list[Batch]:  # noqa: ANN
     return list(islice(load(view, **{**values, **changes}), count))
 
 
+def plan_of(images: ImageSet, **changes: Any) -> Plan:  # noqa: ANN401
+    values: dict[str, Any] = {"noise": STRONG, "size": 16, "seed": 3}
+    return Plan(TwinSource(images), **{**values, **changes})
+
+
 def equal(a: Batch, b: Batch) -> bool:
     return (
         torch.equal(a.images, b.images)
@@ -76,7 +80,7 @@ def equal(a: Batch, b: Batch) -> bool:
     )
 
 
-@pytest.mark.parametrize("backend", ["dali", "portable"])
+@pytest.mark.parametrize("backend", ["dali", "threads", "torch"])
 @pytest.mark.parametrize("image_format", [RGB, GRAY])
 def test_a_resumed_loader_gives_the_same_bits(
     view: View, backend: str, image_format: ImageFormat
@@ -114,7 +118,7 @@ def test_an_identity_plan_shows_the_stored_pixels(store: Store) -> None:
         with Image.open(io.BytesIO(stored[sample_id])) as file:
             rgb = file.convert("RGB")
         side_px = min(rgb.size)
-        left, top = (rgb.width - side_px) / 2, (rgb.height - side_px) / 2
+        left, top = (rgb.width - side_px) // 2, (rgb.height - side_px) // 2
         box = (left, top, left + side_px, top + side_px)
         expected = rgb.resize((20, 20), Image.Resampling.BILINEAR, box=box)
         difference = np.abs(
@@ -132,16 +136,16 @@ def test_clean_batches_show_every_image_once_in_order(store: Store) -> None:
     assert len(found) == 60
 
 
-@pytest.mark.parametrize("op", sorted(set(STRONG.randaugment.ops)))
+@pytest.mark.parametrize("op", sorted(STRONG_OPS))
 def test_both_backends_do_the_same_to_the_pixels(view: View, op: str) -> None:
     noise = Noise(
         crop=Crop(min_area=0.5),
-        randaugment=RandAugment(num_ops=1, ops={op: STRONG.randaugment.ops[op]}),
+        augment=ComposedAugment(n=1, ops={op: STRONG_OPS[op]}),
         fill=128,
     )
     dali = batches(view, 2, noise=noise, backend="dali")
-    portable = batches(view, 2, noise=noise, backend="portable")
-    for a, b in zip(dali, portable, strict=True):
+    others = [batches(view, 2, noise=noise, backend=name) for name in ("threads", "torch")]
+    for a, b in [pair for other in others for pair in zip(dali, other, strict=True)]:
         difference = (a.images.int() - b.images.int()).abs().float()
         assert torch.equal(a.sample_ids, b.sample_ids)
         assert torch.equal(a.targets, b.targets)
@@ -151,17 +155,21 @@ def test_both_backends_do_the_same_to_the_pixels(view: View, op: str) -> None:
 def test_copies_are_honoured_exactly_in_every_pass(view: View) -> None:
     images = open_view_images(view)
     draws = int(images.copies[images.is_pseudo].sum())
-    plan = Plan(images, labeled_batch=4, pseudo_batch=draws, noise=STRONG, size=16, seed=3)
+    plan = Plan(
+        TwinSource(images), labeled_batch=4, pseudo_batch=draws, noise=STRONG, size=16, seed=3
+    )
     for step in range(3):
-        rows = Counter(plan.draws(step).rows[4:].tolist())
+        rows = Counter(plan.rows(step)[4:].tolist())
         assert rows == {r: int(images.copies[r]) for r in np.flatnonzero(images.is_pseudo)}
-    assert plan.draws(0).rows.tolist() != plan.draws(1).rows.tolist()
+    assert plan.rows(0).tolist() != plan.rows(1).tolist()
 
 
 def test_an_epoch_draws_every_labeled_image_once(view: View) -> None:
     images = open_view_images(view)
-    plan = Plan(images, labeled_batch=4, pseudo_batch=0, noise=STRONG, size=16, seed=3)
-    rows = [r for step in range(plan.steps_per_epoch) for r in plan.draws(step).rows.tolist()]
+    plan = Plan(
+        TwinSource(images), labeled_batch=4, pseudo_batch=0, noise=STRONG, size=16, seed=3
+    )
+    rows = [r for step in range(plan.steps_per_epoch) for r in plan.rows(step).tolist()]
 
     assert plan.steps_per_epoch == 3
     assert sorted(rows) == np.flatnonzero(~images.is_pseudo).tolist()
@@ -171,15 +179,14 @@ def test_no_noise_means_no_change(view: View) -> None:
     still = Noise(
         crop=Crop(min_area=1, max_area=1, max_aspect=1),
         flip=0,
-        randaugment=RandAugment(num_ops=0),
+        augment=ComposedAugment(n=0),
     )
     images = open_view_images(view)
-    noise = (
-        Plan(images, labeled_batch=8, pseudo_batch=0, noise=still, size=16, seed=0)
-        .draws(0)
-        .noise
-    )
+    source = TwinSource(images)
+    plan = Plan(source, labeled_batch=8, pseudo_batch=0, noise=still, size=16, seed=0)
+    noise = plan.noise(0, source.fetch(plan.rows(0))).augment
 
+    assert isinstance(noise, ComposedDraw)
     assert np.allclose(noise.matrices, np.tile(np.eye(2, 3), (8, 1, 1)), atol=1e-5)
     assert (noise.brightness == 1).all()
     assert (noise.contrast == 1).all()
@@ -189,10 +196,12 @@ def test_no_noise_means_no_change(view: View) -> None:
 def test_crops_stay_in_the_image_and_in_their_bounds(view: View) -> None:
     images = open_view_images(view)
     noise = Noise(crop=Crop(min_area=0.3, max_area=0.6, max_aspect=1.25))
-    plan = Plan(images, labeled_batch=12, pseudo_batch=60, noise=noise, size=16, seed=0)
-    draws = plan.draws(0)
-    top, left, bottom, right = draws.noise.windows.T
-    w, h = images.widths[draws.rows], images.heights[draws.rows]
+    plan = Plan(
+        TwinSource(images), labeled_batch=12, pseudo_batch=60, noise=noise, size=16, seed=0
+    )
+    samples = TwinSource(images).fetch(plan.rows(0))
+    top, left, bottom, right = plan.noise(0, samples).windows.T
+    w, h = samples.widths, samples.heights
     area = (bottom - top) * (right - left) / (w * h)
     aspect = (right - left) / (bottom - top)
 
@@ -200,9 +209,10 @@ def test_crops_stay_in_the_image_and_in_their_bounds(view: View) -> None:
     assert (left >= -1e-4).all()
     assert (bottom <= h + 1e-3).all()
     assert (right <= w + 1e-3).all()
-    assert area.min() >= 0.3 - 1e-4
-    assert area.max() <= 0.6 + 1e-4
-    assert 0.8 - 1e-3 <= aspect.min() <= aspect.max() <= 1.25 + 1e-3
+    pixel = 0.5 / (bottom - top).min()  # windows are whole pixels
+    assert area.min() >= 0.3 - 2 * pixel
+    assert area.max() <= 0.6 + 2 * pixel
+    assert 0.8 - 4 * pixel <= aspect.min() <= aspect.max() <= 1.25 + 4 * pixel
 
 
 def test_targets_are_the_decoded_labels(view: View) -> None:
@@ -220,8 +230,7 @@ def test_the_gpu_graph_is_legal() -> None:
     spec = BackendSpec(
         work=never,
         format=RGB,
-        fill=None,
-        noisy=True,
+        noise=Noise(),
         max_batch=4,
         device="cuda:0",
         num_threads=1,
@@ -253,7 +262,7 @@ def test_uint8_is_normalised_by_channel() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"backend": "ffcv"}, "wanted 'auto', 'dali' or 'portable'"),
+        ({"backend": "ffcv"}, "wanted 'auto', 'dali', 'threads', 'torch'"),
     ],
 )
 def test_an_unknown_backend_is_refused(view: View, changes: dict[str, str], words: str) -> None:
@@ -263,7 +272,7 @@ def test_an_unknown_backend_is_refused(view: View, changes: dict[str, str], word
 
 def test_unknown_ops_are_refused() -> None:
     with pytest.raises(InputError, match="RandAugment ops spin are unknown"):
-        RandAugment(ops={"spin": 1})
+        ComposedAugment(ops={"spin": 1})
 
 
 def test_the_cache_can_be_deleted(view: View) -> None:

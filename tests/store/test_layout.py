@@ -165,7 +165,7 @@ def test_a_loader_takes_both_modes(many: Store) -> None:
             image_format=ImageFormat(size=16),
             noise=Noise(),
             seed=0,
-            backend="portable",
+            backend="torch",
         )
         batches.append(next(iter(steps)))
 

@@ -1,0 +1,350 @@
+"""The loader: batches of a view for training, and clean batches of images for labeling."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plstore.errors import InputError, StoreError
+from plstore.loaders.imageset import ImageSet, view_hash
+from plstore.loaders.noise import Noise, center_windows
+from plstore.loaders.plan import Plan, Share
+from plstore.loaders.sources import Samples, Shuffle, TwinSource, open_source
+from plstore.loaders.work import (
+    Backend,
+    BackendSpec,
+    Batch,
+    ImageFormat,
+    Pixels,
+    Work,
+    pick_backend,
+)
+from plstore.store import View
+
+MAX_BATCH: Final = 256
+_DECODED_BYTES: Final = 256 << 20
+_REPLACEMENTS: Final = 100
+DEFAULT_WINDOW: Final = 4096
+
+
+class Loader:
+    """The noised batches of a view, without end. Made by `load`.
+
+    The batch of a step follows from the view, the plan, the seed and the step alone, so its
+    whole state is four values, and a run can go on from any step with any number of ranks.
+
+    Attributes:
+        view: What it reads.
+        backend: "dali", "threads" or "torch".
+        plan: Which images, with which noise.
+        step: Of the batch that comes next.
+        replaced: By sample id of a damaged image, how often others took its place.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        plan: Plan,
+        *,
+        plan_hash: str,
+        image_format: ImageFormat,
+        device: str,
+        backend: Backend,
+        num_threads: int | None,
+        first_step: int,
+    ) -> None:
+        """See `load`."""
+        self.view, self.plan, self.source = view, plan, plan.source
+        self.format, self.device = image_format, device
+        self.backend = pick_backend(backend, device)
+        self.num_threads = num_threads or threads_of_a_rank()
+        self.step = first_step
+        self.replaced: dict[int, int] = {}
+        self._identity = {
+            "view": view_hash(view),
+            "plan": plan_hash,
+            "seed": plan.seed,
+        }
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches from `step` on."""
+        works: dict[int, Work] = {}
+
+        def work(step: int) -> Work:
+            works[step] = self.work(step)
+            return works[step]
+
+        spec = self.spec(work)
+        for step, pixels in enumerate(run_backend(self.backend, spec), start=self.step):
+            images, targets, sample_ids = pixels
+            replaced = works.pop(step).replaced
+            for sample_id in replaced:
+                self.replaced[sample_id] = self.replaced.get(sample_id, 0) + 1
+            self.step = step + 1
+            yield Batch(
+                images=images,
+                targets=targets,
+                sample_ids=sample_ids,
+                num_labeled=self.plan.num_labeled,
+                step=step,
+                replaced=replaced,
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every labeled image is drawn once: the same on every rank."""
+        return self.plan.steps_per_epoch
+
+    def spec(self, work: "Any", *, noisy: bool = True) -> BackendSpec:  # noqa: ANN401  a callable
+        """Return what a backend is built from."""
+        pixels = self.source.num_pixels()
+        few = pixels is not None and pixels * self.format.channels <= _DECODED_BYTES
+        return BackendSpec(
+            work=work,
+            format=self.format,
+            noise=self.plan.noise_spec if noisy else None,
+            max_batch=self.plan.batch_size,
+            device=self.device,
+            first_step=self.step,
+            num_threads=self.num_threads,
+            keep_decoded=few,
+        )
+
+    def work(self, step: int) -> Work:
+        """Return what there is to do for a step, its images read and checked."""
+        samples, replaced = self.samples(step)
+        noise = self.plan.noise(step, samples)
+        return Work(
+            rows=samples.rows,
+            encoded=samples.encoded,
+            targets=samples.targets,
+            sample_ids=samples.sample_ids,
+            num_pixels=samples.widths.astype(np.int64) * samples.heights,
+            windows=noise.windows,
+            noise=noise,
+            replaced=replaced,
+        )
+
+    def samples(self, step: int) -> tuple[Samples, tuple[int, ...]]:
+        """Return the intact samples of a step, and the ids of those that were replaced.
+
+        A damaged image is replaced by the draw of the same slot in the next batch.
+
+        Raises:
+            StoreError: If a hundred draws in a row are damaged.
+        """
+        self.source.keep(self.plan.blocks(step))
+        samples = self.source.fetch(self.plan.rows(step))
+        replaced: list[int] = []
+        for ahead in range(1, _REPLACEMENTS + 1):
+            damaged = np.flatnonzero(~samples.intact)
+            if not len(damaged):
+                return samples, tuple(replaced)
+            replaced += samples.sample_ids[damaged].tolist()
+            rows = self.plan.rows(step, ahead)[damaged]
+            samples.put(damaged, self.source.fetch(rows))
+        raise StoreError(
+            f"{_REPLACEMENTS} images in a row of {self.view.key} are damaged, such as "
+            f"{replaced[-1]}; 'plstore verify' tells what is wrong with {self.view.store.root}"
+        )
+
+    def epoch(self) -> "Epoch":
+        """Return the batches from `step` to the end of its epoch, as a sized iterable."""
+        return Epoch(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state: identity of view and plan, seed, and the step to come."""
+        return {**self._identity, "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state, of any number of ranks; for batches that are not yet begun.
+
+        Raises:
+            InputError: If it is the state of another view, plan or seed.
+        """
+        for name, mine in self._identity.items():
+            if state.get(name) != mine:
+                raise InputError(
+                    f"the state is of {name} {state.get(name)!r}, this loader of {mine!r}: "
+                    "other batches would come. Make the loader as it was made, or begin anew"
+                )
+        self.step = int(state["step"])
+
+
+@dataclass
+class Epoch:
+    """What is left of an epoch, as (images, targets), normalised: for timm's `train.py`.
+
+    Attributes:
+        loader: Whose batches.
+        mixup_enabled: Nothing mixes images here; timm asks.
+        sampler: None: the plan shards; timm asks.
+    """
+
+    loader: Loader
+    mixup_enabled: bool = False
+    sampler: None = field(default=None)
+
+    def __len__(self) -> int:
+        """Return the batches that are left."""
+        per_epoch = self.loader.steps_per_epoch
+        return per_epoch - self.loader.step % per_epoch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield float32 [batch, channels, size, size] and float32 [batch, classes]."""
+        left = len(self)
+        for batch in self.loader:
+            yield self.loader.format.normalise(batch.images), batch.targets
+            left -= 1
+            if not left:
+                return
+
+
+def load(  # noqa: PLR0913  one keyword per choice of the user
+    view: View,
+    *,
+    labeled_batch: int,
+    pseudo_batch: int,
+    image_format: ImageFormat,
+    noise: Noise | None = None,
+    seed: int,
+    first_step: int = 0,
+    shuffle: Shuffle = "global",
+    window: int = DEFAULT_WINDOW,
+    rank: int | None = None,
+    world_size: int | None = None,
+    device: str = "cpu",
+    backend: Backend = "auto",
+    num_threads: int | None = None,
+) -> Loader:
+    """Return the loader of a view.
+
+    Args:
+        view: What to train on.
+        labeled_batch: Labeled images a step, of all ranks together.
+        pseudo_batch: Pseudo-labeled images a step, of all ranks: labeled_batch times the ratio
+            (Noisy Student, table 14: 1 to 28); may be 0.
+        image_format: Pixels that the model wants.
+        noise: Input noise; the paper's unless given: random-resized crop, flip, and the
+            official code's RandAugment with N = 2, M = 27.
+        seed: Of the run.
+        first_step: Step of the first batch.
+        shuffle: "global" permutes all draws of a pass and needs the view's Arrow twin, a copy
+            in the store's cache that is made once. "windowed" reads the store's row groups in
+            sequence and permutes within windows; nothing is copied.
+        window: Draws of such a window. Memory holds the encoded images of two windows of each
+            stream, and each rank reads all of them.
+        rank: Of this process; that of torch.distributed, where it runs, unless given.
+        world_size: Processes; as `rank`.
+        device: Where batches are made and left: "cpu" or a CUDA device.
+        backend: "dali", "threads", "torch", or "auto" for the fastest that is installed.
+        num_threads: That decode; cores by ranks of this machine unless given.
+
+    Raises:
+        InputError: If an argument is not as it must be, or a stream has no images.
+        MissingExtraError: If the backend is not installed.
+    """
+    noise = noise or Noise()
+    source = open_source(view, shuffle, window)
+    plan = Plan(
+        source,
+        labeled_batch=labeled_batch,
+        pseudo_batch=pseudo_batch,
+        noise=noise,
+        size=image_format.size,
+        seed=seed,
+        share=_share(rank, world_size),
+    )
+    return Loader(
+        view,
+        plan,
+        plan_hash=plan.hash(shuffle, window),
+        image_format=image_format,
+        device=device,
+        backend=backend,
+        num_threads=num_threads,
+        first_step=first_step,
+    )
+
+
+def clean_batches(
+    images: ImageSet,
+    image_format: ImageFormat,
+    *,
+    device: str = "cpu",
+    backend: Backend = "auto",
+    batch_size: int = MAX_BATCH,
+) -> Iterator[Batch]:
+    """Yield every image once, in order, clean: as teachers and evaluations see it.
+
+    Raises:
+        StoreError: If an image is not what the store says.
+    """
+    windows = center_windows(images.widths, images.heights, image_format.crop_pct)
+    source = TwinSource(images)
+
+    def work(step: int) -> Work:
+        rows = np.arange(step * batch_size, min((step + 1) * batch_size, len(images)))
+        if not len(rows):
+            raise StopIteration
+        samples = source.fetch(rows)
+        if not samples.intact.all():
+            wrong = samples.sample_ids[~samples.intact][0]
+            raise StoreError(
+                f"image {wrong} is not what the store says it is; 'plstore verify' tells what "
+                "is wrong. A copy in the cache may be damaged: delete the cache and run again"
+            )
+        return Work(
+            rows=rows,
+            encoded=samples.encoded,
+            targets=samples.targets,
+            sample_ids=samples.sample_ids,
+            num_pixels=samples.widths.astype(np.int64) * samples.heights,
+            windows=windows[rows],
+            noise=None,
+        )
+
+    spec = BackendSpec(
+        work=work, format=image_format, noise=None, max_batch=batch_size, device=device
+    )
+    for step, pixels in enumerate(run_backend(pick_backend(backend, device), spec)):
+        found, targets, sample_ids = pixels
+        yield Batch(
+            images=found,
+            targets=targets,
+            sample_ids=sample_ids,
+            num_labeled=len(found),
+            step=step,
+        )
+
+
+def run_backend(backend: str, spec: BackendSpec) -> Iterator[Pixels]:
+    """Return the batches of a spec."""
+    if backend == "dali":
+        from plstore.loaders.dali import run
+    elif backend == "threads":
+        from plstore.loaders.threads import run
+    else:
+        from plstore.loaders.pillow import run
+    return run(spec)
+
+
+def threads_of_a_rank() -> int:
+    """Return the cores of this machine for each of its ranks, at least 1."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local), 1)
+
+
+def _share(rank: int | None, world_size: int | None) -> Share:
+    if (rank is None) != (world_size is None):
+        raise InputError("rank and world_size go together; one was given without the other")
+    if rank is not None and world_size is not None:
+        return Share(rank=rank, world_size=world_size)
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        return Share(rank=distributed.get_rank(), world_size=distributed.get_world_size())
+    return Share()

@@ -1,0 +1,190 @@
+"""What a backend is told to do, and what it gives: the seam between plan and pixels."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from plstore.errors import InputError, MissingExtraError
+from plstore.loaders.noise import Noise, NoiseDraw
+from plstore.loaders.randaugment import DIALECTS, Dialect, RandAugment
+
+BackendName = Literal["dali", "threads", "torch"]
+Backend = Literal["auto", "dali", "threads", "torch"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+_NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "dali": ("nvidia.dali",),
+    "threads": ("simplejpeg", "cv2"),
+    "torch": ("timm",),
+}
+_EXTRAS: Final = {
+    "dali": ("nvidia-dali-cuda130", "dali"),
+    "threads": ("simplejpeg and opencv-python-headless", "train"),
+    "torch": ("timm", "train"),
+}
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFormat:
+    """How pixels reach a model: its data config, pinned.
+
+    Images are turned as their EXIF says when they are imported, resized with antialiasing by
+    every backend, and normalised on the device.
+
+    Attributes:
+        size: Pixels a side.
+        channels: 1 (grayscale) or 3 (RGB).
+        mean: Mean by channel, 0 to 1.
+        std: Standard deviation by channel, 0 to 1.
+        interpolation: Of the resize, always antialiased.
+        crop_pct: Share of the shorter side that the clean crop keeps.
+    """
+
+    size: int
+    channels: int = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bilinear"
+    crop_pct: float = 1.0
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Return float32 [batch, channels, size, size] of uint8, on the images' device."""
+        shape = (1, self.channels, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).mul(255).view(shape)
+        std = torch.tensor(self.std, device=images.device).mul(255).view(shape)
+        return images.to(torch.float32).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch of one rank.
+
+    Attributes:
+        images: uint8 [batch, channels, size, size], channels last in memory.
+        targets: float32 [batch, classes]: one-hot or soft; zeros where there is no label.
+        sample_ids: int64 [batch], on the CPU.
+        num_labeled: The first this many are labeled, the rest pseudo-labeled.
+        step: Number of the batch.
+        replaced: Sample ids of damaged images whose place others took.
+    """
+
+    images: Tensor
+    targets: Tensor
+    sample_ids: Tensor
+    num_labeled: int
+    step: int
+    replaced: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a backend is told to do for one batch.
+
+    Image, label and id are one row of one source and go through one door together.
+
+    Attributes:
+        rows: int64 [batch], numbers of the rows: equal numbers, equal images.
+        encoded: Encoded images.
+        targets: float32 [batch, classes].
+        sample_ids: int64 [batch].
+        num_pixels: int64 [batch], of the encoded images.
+        windows: int32 [batch, 4]: top, left, bottom, right in source pixels.
+        noise: The noise after resizing, None for clean images.
+        replaced: As in `Batch`.
+    """
+
+    rows: npt.NDArray[np.int64]
+    encoded: list[npt.NDArray[np.uint8]]
+    targets: npt.NDArray[np.float32]
+    sample_ids: npt.NDArray[np.int64]
+    num_pixels: npt.NDArray[np.int64]
+    windows: npt.NDArray[np.int32]
+    noise: NoiseDraw | None
+    replaced: tuple[int, ...] = ()
+
+
+Pixels = tuple[Tensor, Tensor, Tensor]
+"""Of one batch: images, targets, sample ids, as in `Batch`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSpec:
+    """What a backend builds its pipeline from.
+
+    Attributes:
+        work: The batch of a step; raises StopIteration after the last.
+        format: Pixels of the result.
+        noise: Which operations there may be; None for clean batches.
+        max_batch: Most images of any batch.
+        device: "cpu", or a CUDA device such as "cuda:0".
+        first_step: Step of the first batch.
+        num_threads: That decode and work on pixels.
+        keep_decoded: Whether all images, decoded, are few enough to be kept in memory.
+    """
+
+    work: Callable[[int], Work]
+    format: ImageFormat
+    noise: Noise | None
+    max_batch: int
+    device: str
+    first_step: int = 0
+    num_threads: int = field(default_factory=torch.get_num_threads)
+    keep_decoded: bool = False
+
+    @property
+    def dialect(self) -> Dialect | None:
+        """Of the operations; None where they are composed, or where there are none."""
+        if self.noise is None or not isinstance(self.noise.augment, RandAugment):
+            return None
+        return DIALECTS[self.noise.augment.dialect]
+
+    @property
+    def fill(self) -> tuple[int, ...] | None:
+        """Values outside the image, by channel; None where its edge is repeated."""
+        given = None if self.noise is None else self.noise.fill
+        if self.dialect is not None and given is None:
+            given = self.dialect.fill
+            if given is None:  # the mean colour of the data config
+                return tuple(min(255, round(255 * value)) for value in self.format.mean)
+        return None if given is None else (given,) * self.format.channels
+
+
+def pick_backend(backend: Backend = "auto", device: str = "cpu") -> BackendName:
+    """Return the backend to use.
+
+    "auto" is DALI on a CUDA device, where it is installed; else threads, where their libraries
+    are; else DALI; else torch. On the CPU threads are faster than DALI.
+
+    Raises:
+        MissingExtraError: If one is asked for that is not installed.
+        InputError: If there is no such backend.
+    """
+    installed = [name for name, needs in _NEEDS.items() if all(map(_is_there, needs))]
+    if backend == "auto":
+        order: tuple[BackendName, ...] = ("threads", "dali", "torch")
+        if device.startswith("cuda"):
+            order = ("dali", "threads", "torch")
+        picked: BackendName = next((name for name in order if name in installed), "torch")
+        _LOG.info("the loader's backend is %s, on %s", picked, device)
+        return picked
+    if backend not in _NEEDS:
+        raise InputError(
+            f"backend is {backend!r}; wanted 'auto', {', '.join(map(repr, _NEEDS))}"
+        )
+    if backend not in installed:
+        package, extra = _EXTRAS[backend]
+        raise MissingExtraError(package, extra, f"the loader backend {backend!r}")
+    return backend
+
+
+def _is_there(module: str) -> bool:
+    package = module.partition(".")[0]
+    return find_spec(package) is not None and find_spec(module) is not None
