@@ -5,12 +5,14 @@ random number of their noise; a backend only executes it. So a batch is the same
 resume and for any number of ranks, and the loader has no state but the step.
 """
 
+from plstore.loaders.backends import pick_backend
 from plstore.loaders.imageset import ImageSet, image_table, open_split, open_view_images
 from plstore.loaders.loader import Loader, clean_batches, load
 from plstore.loaders.noise import ComposedAugment, Crop, Noise
 from plstore.loaders.plan import Plan, Share
 from plstore.loaders.randaugment import RandAugment
-from plstore.loaders.work import Batch, ImageFormat, pick_backend
+from plstore.loaders.verification import Verification
+from plstore.loaders.work import Batch, ImageFormat
 
 __all__ = [
     "Batch",
@@ -23,6 +25,7 @@ __all__ = [
     "Plan",
     "RandAugment",
     "Share",
+    "Verification",
     "clean_batches",
     "image_table",
     "load",

@@ -1,7 +1,7 @@
 """The loader: batches of a view for training, and clean batches of images for labeling."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,25 +10,19 @@ import torch
 from torch import Tensor
 
 from plstore.errors import InputError, StoreError
+from plstore.loaders.backends import pick_backend, run_backend, work_of
 from plstore.loaders.imageset import ImageSet, view_hash
 from plstore.loaders.noise import Noise, center_windows
 from plstore.loaders.plan import Plan, Share
 from plstore.loaders.sources import Samples, Shuffle, TwinSource, open_source
-from plstore.loaders.work import (
-    Backend,
-    BackendSpec,
-    Batch,
-    ImageFormat,
-    Pixels,
-    Work,
-    pick_backend,
-)
+from plstore.loaders.verification import Verification, verify_loader
+from plstore.loaders.work import Backend, BackendSpec, Batch, ImageFormat, Work
 from plstore.store import View
 
 MAX_BATCH: Final = 256
-_DECODED_BYTES: Final = 256 << 20
 _REPLACEMENTS: Final = 100
 DEFAULT_WINDOW: Final = 4096
+DEFAULT_CACHE_BYTES: Final = 256 << 20
 
 
 class Loader:
@@ -45,7 +39,7 @@ class Loader:
         replaced: By sample id of a damaged image, how often others took its place.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one keyword per part
         self,
         view: View,
         plan: Plan,
@@ -55,6 +49,7 @@ class Loader:
         device: str,
         backend: Backend,
         num_threads: int | None,
+        cache_bytes: int,
         first_step: int,
     ) -> None:
         """See `load`."""
@@ -63,6 +58,7 @@ class Loader:
         self.backend = pick_backend(backend, device)
         self.num_threads = num_threads or threads_of_a_rank()
         self.step = first_step
+        self._cache_bytes = cache_bytes
         self.replaced: dict[int, int] = {}
         self._identity = {
             "view": view_hash(view),
@@ -78,7 +74,7 @@ class Loader:
             works[step] = self.work(step)
             return works[step]
 
-        spec = self.spec(work)
+        spec = self.spec(work, first_step=self.step)
         for step, pixels in enumerate(run_backend(self.backend, spec), start=self.step):
             images, targets, sample_ids = pixels
             replaced = works.pop(step).replaced
@@ -99,17 +95,19 @@ class Loader:
         """Steps in which every labeled image is drawn once: the same on every rank."""
         return self.plan.steps_per_epoch
 
-    def spec(self, work: "Any", *, noisy: bool = True) -> BackendSpec:  # noqa: ANN401  a callable
+    def spec(
+        self, work: Callable[[int], Work], *, first_step: int, noisy: bool = True
+    ) -> BackendSpec:
         """Return what a backend is built from."""
         pixels = self.source.num_pixels()
-        few = pixels is not None and pixels * self.format.channels <= _DECODED_BYTES
+        few = pixels is not None and pixels * self.format.channels <= self._cache_bytes
         return BackendSpec(
             work=work,
             format=self.format,
             noise=self.plan.noise_spec if noisy else None,
             max_batch=self.plan.batch_size,
             device=self.device,
-            first_step=self.step,
+            first_step=first_step,
             num_threads=self.num_threads,
             keep_decoded=few,
         )
@@ -118,16 +116,7 @@ class Loader:
         """Return what there is to do for a step, its images read and checked."""
         samples, replaced = self.samples(step)
         noise = self.plan.noise(step, samples)
-        return Work(
-            rows=samples.rows,
-            encoded=samples.encoded,
-            targets=samples.targets,
-            sample_ids=samples.sample_ids,
-            num_pixels=samples.widths.astype(np.int64) * samples.heights,
-            windows=noise.windows,
-            noise=noise,
-            replaced=replaced,
-        )
+        return work_of(samples, noise.windows, noise, replaced)
 
     def samples(self, step: int) -> tuple[Samples, tuple[int, ...]]:
         """Return the intact samples of a step, and the ids of those that were replaced.
@@ -151,6 +140,17 @@ class Loader:
             f"{_REPLACEMENTS} images in a row of {self.view.key} are damaged, such as "
             f"{replaced[-1]}; 'plstore verify' tells what is wrong with {self.view.store.root}"
         )
+
+    def verify(self, steps: int | None = None) -> Verification:
+        """Prove that image, label and id of every sample belong together.
+
+        Clean images, made by this loader's own way, are compared with those that Pillow makes
+        of the table `images`, labels with those of the view's rows.
+
+        Args:
+            steps: From step 0 on; as many as make one pass over either stream unless given.
+        """
+        return verify_loader(self, steps)
 
     def epoch(self) -> "Epoch":
         """Return the batches from `step` to the end of its epoch, as a sized iterable."""
@@ -220,6 +220,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
     device: str = "cpu",
     backend: Backend = "auto",
     num_threads: int | None = None,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
 ) -> Loader:
     """Return the loader of a view.
 
@@ -243,6 +244,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         device: Where batches are made and left: "cpu" or a CUDA device.
         backend: "dali", "threads", "torch", or "auto" for the fastest that is installed.
         num_threads: That decode; cores by ranks of this machine unless given.
+        cache_bytes: `threads` keeps the decoded images of a view that is smaller than this.
 
     Raises:
         InputError: If an argument is not as it must be, or a stream has no images.
@@ -267,6 +269,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         device=device,
         backend=backend,
         num_threads=num_threads,
+        cache_bytes=cache_bytes,
         first_step=first_step,
     )
 
@@ -298,15 +301,7 @@ def clean_batches(
                 f"image {wrong} is not what the store says it is; 'plstore verify' tells what "
                 "is wrong. A copy in the cache may be damaged: delete the cache and run again"
             )
-        return Work(
-            rows=rows,
-            encoded=samples.encoded,
-            targets=samples.targets,
-            sample_ids=samples.sample_ids,
-            num_pixels=samples.widths.astype(np.int64) * samples.heights,
-            windows=windows[rows],
-            noise=None,
-        )
+        return work_of(samples, windows[rows])
 
     spec = BackendSpec(
         work=work, format=image_format, noise=None, max_batch=batch_size, device=device
@@ -320,17 +315,6 @@ def clean_batches(
             num_labeled=len(found),
             step=step,
         )
-
-
-def run_backend(backend: str, spec: BackendSpec) -> Iterator[Pixels]:
-    """Return the batches of a spec."""
-    if backend == "dali":
-        from plstore.loaders.dali import run
-    elif backend == "threads":
-        from plstore.loaders.threads import run
-    else:
-        from plstore.loaders.pillow import run
-    return run(spec)
 
 
 def threads_of_a_rank() -> int:

@@ -111,11 +111,12 @@ class Noise:
     @property
     def num_uniforms(self) -> int:
         """Uniform numbers that one image takes."""
-        layers = self.augment.n
-        per_layer = _COMPOSED_DRAWS
-        if isinstance(self.augment, RandAugment):
-            per_layer = DRAWS_PER_LAYER
-        return _CROP_DRAWS + 1 + layers * per_layer
+        return _CROP_DRAWS + 1 + self.augment.n * self.uniforms_per_layer
+
+    @property
+    def uniforms_per_layer(self) -> int:
+        """Uniform numbers that one operation takes."""
+        return DRAWS_PER_LAYER if isinstance(self.augment, RandAugment) else _COMPOSED_DRAWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +172,7 @@ def draw_noise(
     windows = _crop_windows(noise.crop, widths, heights, uniforms[:, :_CROP_DRAWS])
     flips = uniforms[:, _CROP_DRAWS] < noise.flip
     rest = uniforms[:, _CROP_DRAWS + 1 : noise.num_uniforms]
-    layers = rest.reshape(len(widths), noise.augment.n, -1 if noise.augment.n else 0)
+    layers = rest.reshape(len(widths), noise.augment.n, noise.uniforms_per_layer)
     if isinstance(noise.augment, RandAugment):
         return NoiseDraw(
             windows=windows, flips=flips, augment=draw_ops(noise.augment, size, layers)

@@ -28,7 +28,7 @@ class Op(IntEnum):
     EQUALIZE = 2
     INVERT = 3
     ROTATE = 4  # degrees
-    POSTERIZE = 5  # bits kept
+    POSTERIZE = 5  # bits kept, at least 1
     SOLARIZE = 6  # values from this one on are inverted
     SOLARIZE_ADD = 7  # added to values below 128
     COLOR = 8  # factor; 0 is gray, 1 no change
@@ -202,6 +202,8 @@ def _is_signed(spec: RandAugment, op: Op) -> bool:
 
 def _value(spec: RandAugment, op: Op, levels: Doubles, signs: Doubles, size: int) -> Doubles:
     values = DIALECTS[spec.dialect].magnitudes(spec, op, levels, size)
+    if op is Op.POSTERIZE:
+        return np.maximum(values, 1)  # a black image teaches nothing, and Pillow refuses it
     if op in _ENHANCE and _is_signed(spec, op):
         lowest = 0.1 if spec.dialect == "timm" else 0.0
         return np.maximum(1 + signs * values, lowest)

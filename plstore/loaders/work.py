@@ -1,35 +1,20 @@
 """What a backend is told to do, and what it gives: the seam between plan and pixels."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from plstore.errors import InputError, MissingExtraError
 from plstore.loaders.noise import Noise, NoiseDraw
 from plstore.loaders.randaugment import DIALECTS, Dialect, RandAugment
 
 BackendName = Literal["dali", "threads", "torch"]
 Backend = Literal["auto", "dali", "threads", "torch"]
 Interpolation = Literal["bilinear", "bicubic"]
-
-_NEEDS: Final[dict[str, tuple[str, ...]]] = {
-    "dali": ("nvidia.dali",),
-    "threads": ("simplejpeg", "cv2"),
-    "torch": ("timm",),
-}
-_EXTRAS: Final = {
-    "dali": ("nvidia-dali-cuda130", "dali"),
-    "threads": ("simplejpeg and opencv-python-headless", "train"),
-    "torch": ("timm", "train"),
-}
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,36 +140,3 @@ class BackendSpec:
             if given is None:  # the mean colour of the data config
                 return tuple(min(255, round(255 * value)) for value in self.format.mean)
         return None if given is None else (given,) * self.format.channels
-
-
-def pick_backend(backend: Backend = "auto", device: str = "cpu") -> BackendName:
-    """Return the backend to use.
-
-    "auto" is DALI on a CUDA device, where it is installed; else threads, where their libraries
-    are; else DALI; else torch. On the CPU threads are faster than DALI.
-
-    Raises:
-        MissingExtraError: If one is asked for that is not installed.
-        InputError: If there is no such backend.
-    """
-    installed = [name for name, needs in _NEEDS.items() if all(map(_is_there, needs))]
-    if backend == "auto":
-        order: tuple[BackendName, ...] = ("threads", "dali", "torch")
-        if device.startswith("cuda"):
-            order = ("dali", "threads", "torch")
-        picked: BackendName = next((name for name in order if name in installed), "torch")
-        _LOG.info("the loader's backend is %s, on %s", picked, device)
-        return picked
-    if backend not in _NEEDS:
-        raise InputError(
-            f"backend is {backend!r}; wanted 'auto', {', '.join(map(repr, _NEEDS))}"
-        )
-    if backend not in installed:
-        package, extra = _EXTRAS[backend]
-        raise MissingExtraError(package, extra, f"the loader backend {backend!r}")
-    return backend
-
-
-def _is_there(module: str) -> bool:
-    package = module.partition(".")[0]
-    return find_spec(package) is not None and find_spec(module) is not None

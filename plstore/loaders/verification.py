@@ -1,0 +1,170 @@
+"""Proof that what a loader gives belongs together: image, label and id of every sample.
+
+What the loader gives is compared with what the store says by another way: images are read from
+the table `images` in its own order and rendered by Pillow, labels are decoded from the view's
+rows by sample id.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from plstore.codec import decode
+from plstore.loaders.backends import run_backend, work_of
+from plstore.loaders.noise import center_windows
+from plstore.loaders.work import BackendSpec, Work
+from plstore.schema import ACCEPTED
+from plstore.store import IMAGE_COLUMNS, View, image_bytes
+
+if TYPE_CHECKING:
+    from plstore.loaders.loader import Loader
+
+_CELLS: Final = 8  # an image is known by the means of 8 x 8 cells
+_TOLERANCE: Final = 6.0  # levels of 255, between backends; two photos differ by far more
+_BATCH_ROWS: Final = 128
+_LABELS: Final = ("sample_id", "kind", "class_id", "label")
+
+
+@dataclass
+class Verification:
+    """What was found.
+
+    Attributes:
+        samples: Samples that were compared.
+        images: Different images among them.
+        errors: A line for each sample that is not what the store says.
+        replaced: Samples that took the place of a damaged image.
+    """
+
+    samples: int = 0
+    images: int = 0
+    errors: list[str] = field(default_factory=list)
+    replaced: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether every sample was right."""
+        return not self.errors
+
+
+def verify_loader(loader: "Loader", steps: int | None = None) -> Verification:
+    """Compare the clean images, labels and ids of a loader with the store.
+
+    Args:
+        loader: At any step; it is not moved.
+        steps: From step 0 on; as many as make one pass over either stream unless given.
+    """
+    steps = loader.plan.steps_per_pass if steps is None else steps
+    rows = _rows(loader.view)
+    expected = _cells(loader, rows["sample_id"].to_numpy())
+    found = Verification()
+    seen: set[int] = set()
+    for work, images, targets, ids in _clean(loader, steps):
+        found.samples += len(ids)
+        found.replaced += len(work.replaced)
+        places = np.searchsorted(rows["sample_id"].to_numpy(), ids)
+        labels = _targets(rows, places, targets.shape[1])
+        wrong = (targets.cpu().numpy() != labels).any(axis=1)
+        cells = _means(images.cpu()).numpy()
+        far = np.abs(cells - expected[places]).max(axis=1) > _TOLERANCE
+        for slot in np.flatnonzero(wrong | far).tolist():
+            what = "label" if wrong[slot] else "image"
+            found.errors.append(f"sample_id {ids[slot]}: its {what} is another's")
+        seen.update(ids.tolist())
+    found.images = len(seen)
+    return found
+
+
+_Found = tuple[Work, Tensor, Tensor, npt.NDArray[np.int64]]
+
+
+def _clean(loader: "Loader", steps: int) -> Iterator[_Found]:
+    """Yield what the loader's own way gives without noise."""
+    works: dict[int, Work] = {}
+
+    def work(step: int) -> Work:
+        if step == steps:
+            raise StopIteration
+        samples, replaced = loader.samples(step)
+        windows = center_windows(samples.widths, samples.heights, loader.format.crop_pct)
+        works[step] = work_of(samples, windows, None, replaced)
+        return works[step]
+
+    spec = loader.spec(work, noisy=False, first_step=0)
+    for step, (images, targets, ids) in enumerate(run_backend(loader.backend, spec)):
+        yield works.pop(step), images, targets, ids.cpu().numpy()
+
+
+def _rows(view: View) -> pa.Table:
+    dataset = view.store.table("view_rows").dataset_of(view.shards())
+    return dataset.to_table(columns=list(_LABELS)).sort_by("sample_id").combine_chunks()
+
+
+def _targets(
+    rows: pa.Table, places: npt.NDArray[np.int64], num_classes: int
+) -> npt.NDArray[np.float32]:
+    taken = rows.take(pa.array(places)).combine_chunks()
+    targets = np.zeros((len(places), num_classes), np.float32)
+    pseudo = pc.equal(taken["kind"], "pseudo").to_numpy()
+    if pseudo.any():
+        soft = taken["label"].filter(pa.array(pseudo)).combine_chunks()
+        targets[pseudo] = decode(soft, num_classes)
+    hard = np.flatnonzero(~pseudo)
+    targets[hard, taken["class_id"].fill_null(-1).to_numpy()[hard]] = 1
+    return targets
+
+
+def _cells(loader: "Loader", ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Return the means of the cells of images, float32 [ids, cells], by another way."""
+    spec = loader.spec(_never, noisy=False, first_step=0)
+    cells = np.zeros((len(ids), spec.format.channels * _CELLS**2), np.float32)
+    table = loader.view.store.table("images")
+    scanner = table.dataset(loader.view.record.pins["images"]).scanner(
+        columns=[*IMAGE_COLUMNS, "width", "height"],
+        filter=pc.field("verdict") == ACCEPTED,
+        batch_size=_BATCH_ROWS,
+    )
+    for batch in scanner.to_batches():
+        places = np.minimum(np.searchsorted(ids, batch["sample_id"].to_numpy()), len(ids) - 1)
+        here = np.flatnonzero(ids[places] == batch["sample_id"].to_numpy())
+        if len(here):
+            cells[places[here]] = _rendered(batch.take(pa.array(here)), spec)
+    return cells
+
+
+def _rendered(batch: pa.RecordBatch, spec: BackendSpec) -> npt.NDArray[np.float32]:
+    widths, heights = batch["width"].to_numpy(), batch["height"].to_numpy()
+    encoded = image_bytes(batch, tolerant=True).to_pylist()
+    work = Work(
+        rows=np.arange(len(encoded)),
+        encoded=[np.frombuffer(data or b"", np.uint8) for data in encoded],
+        targets=np.zeros((len(encoded), 1), np.float32),
+        sample_ids=batch["sample_id"].to_numpy(),
+        num_pixels=widths.astype(np.int64) * heights,
+        windows=center_windows(widths, heights, spec.format.crop_pct),
+        noise=None,
+    )
+    from plstore.loaders.pillow import paint  # it brings timm, which few need
+
+    there = [slot for slot, data in enumerate(encoded) if data]
+    size = spec.format.size
+    pixels = np.zeros((len(encoded), size, size, spec.format.channels), np.uint8)
+    for slot in there:
+        pixels[slot] = paint(work, slot, spec)
+    return _means(torch.from_numpy(pixels).permute(0, 3, 1, 2)).numpy()
+
+
+def _means(images: Tensor) -> Tensor:
+    means = torch.nn.functional.adaptive_avg_pool2d(images.float(), _CELLS)
+    return means.flatten(1)
+
+
+def _never(step: int) -> Work:
+    raise AssertionError(f"step {step} of a spec that is only read")
