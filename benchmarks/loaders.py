@@ -5,9 +5,9 @@
 
 The same JPEGs of ImageNet's size with soft labels of 1,000 classes, batches of 64 at 224
 pixels, two threads or worker processes. Each contender runs in a process of its own, warmed
-up, one after another in every round; ratios are taken within a round, and their median is given. CPU
-seconds are those of the process and of all it started; peak memory is the sum over them. Before
-anything is timed, the alignment of image, label and id is checked.
+up, one after another in every round; ratios are taken within a round, and their median is
+given. CPU seconds are those of the process and of all it started; peak memory is the sum over
+them. Before anything is timed, the alignment of image, label and id is checked.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.record import Measurement, publish
-from benchmarks.watch import Descendants, peak_kilobytes
+from benchmarks.watch import peak_kilobytes
 
 _CASES: Final = ("plain", "randaugment")
 _WARM_UP_BATCHES: Final = 12
@@ -44,36 +44,35 @@ def run_child(folder: Path, name: str, case: str, seconds: float) -> None:
     from benchmarks.loader_contenders import BATCH, CONTENDERS
 
     torch.set_num_threads(2)
-    with Descendants() as family:
-        batches = CONTENDERS[name](folder, case)  # type: ignore[arg-type]  # one of the cases
-        for _ in range(_WARM_UP_BATCHES):
-            next(batches)
-        time.sleep(0.3)  # the watcher's turn
-        images, cpu, start = 0, _cpu_seconds(), time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            next(batches)
-            images += BATCH
-        wall, cpu = time.perf_counter() - start, _cpu_seconds() - cpu
-        time.sleep(0.3)
-        peaks = sum(family.peak_kb.values()) + peak_kilobytes(os.getpid())
-    print(json.dumps({"images": images, "cpu": cpu, "wall": wall, "peak_kb": peaks}))
+    batches = CONTENDERS[name](folder, case)  # type: ignore[arg-type]  # one of the cases
+    for _ in range(_WARM_UP_BATCHES):
+        next(batches)
+    images, cpu, start = 0, _family()[0], time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        next(batches)
+        images += BATCH
+    wall = time.perf_counter() - start
+    now, peak_kb = _family()
+    result = {"images": images, "cpu": now - cpu, "wall": wall, "peak_kb": peak_kb}
+    print(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # worker processes and pools of some contenders do not end
 
 
-def _cpu_seconds() -> float:
-    """Return the CPU seconds of this process and of all its living descendants."""
+def _family() -> tuple[float, int]:
+    """Return CPU seconds and peak kilobytes of this process and its living descendants."""
     ticks = os.sysconf("SC_CLK_TCK")
-    family, total = {os.getpid()}, 0.0
+    family, seconds, peak_kb = {os.getpid()}, 0.0, 0
     for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
             fields = (path / "stat").read_text().rpartition(")")[2].split()
+            if int(path.name) in family or int(fields[1]) in family:
+                family.add(int(path.name))
+                seconds += sum(int(value) for value in fields[11:13]) / ticks
+                peak_kb += peak_kilobytes(int(path.name))
         except OSError:  # it has just ended
             continue
-        if int(path.name) in family or int(fields[1]) in family:
-            family.add(int(path.name))
-            total += sum(int(value) for value in fields[11:15]) / ticks
-    return total
+    return seconds, peak_kb
 
 
 def measure(

@@ -1,6 +1,7 @@
 """Real stores of real images, small."""
 
 import io
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,3 +87,13 @@ def make_store(tmp_path: Path) -> Callable[..., Store]:
 @pytest.fixture
 def store(make_store: Callable[..., Store]) -> Store:
     return make_store()
+
+
+@pytest.fixture
+def unused_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return int(free.getsockname()[1])
+
+    return find

@@ -167,23 +167,28 @@ def _map(image: Image, values: npt.NDArray[Any]) -> Image:
     return cast("Image", cv2.LUT(image, table).reshape(image.shape))
 
 
-def _map_channels(image: Image, table: Callable[[npt.NDArray[np.int64]], Image]) -> Image:
-    """Return an image with the values of each channel mapped by a table of its histogram."""
+def _equalize(image: Image) -> Image:
+    """Return an image whose channels have flat histograms, as Pillow makes them."""
     channels = image.shape[2]
     tables = np.empty((1, _NUM_VALUES, channels), np.uint8)
     for channel in range(channels):
         counts = cv2.calcHist([image], [channel], None, [_NUM_VALUES], [0, _NUM_VALUES])
-        tables[0, :, channel] = table(counts.ravel().astype(np.int64))
+        tables[0, :, channel] = _equalized(counts.ravel().astype(np.int64))
     return cast("Image", cv2.LUT(image, tables).reshape(image.shape))
 
 
-def _stretched(counts: npt.NDArray[np.int64]) -> Image:
-    there = np.flatnonzero(counts)
-    low, high = int(there[0]), int(there[-1])
-    if high <= low:
-        return _VALUES.astype(np.uint8)
-    scale = 255.0 / (high - low)
-    return np.clip((_VALUES * scale - low * scale).astype(np.int64), 0, 255).astype(np.uint8)
+def _auto_contrast(image: Image) -> Image:
+    """Return an image whose channels reach from 0 to 255 each."""
+    height, width, channels = image.shape
+    columns = image.reshape(height, width * channels)
+    tables = np.empty((1, _NUM_VALUES, channels), np.uint8)
+    lows = columns.min(axis=0).reshape(width, channels).min(axis=0)
+    highs = columns.max(axis=0).reshape(width, channels).max(axis=0)
+    for channel, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
+        scale = 255.0 / (high - low) if high > low else 1.0
+        stretched = _VALUES * scale - (low * scale if high > low else 0.0)
+        tables[0, :, channel] = np.clip(stretched, 0, 255).astype(np.uint8)
+    return cast("Image", cv2.LUT(image, tables).reshape(image.shape))
 
 
 def _equalized(counts: npt.NDArray[np.int64]) -> Image:
@@ -219,8 +224,8 @@ def _solarize_add(image: Image, added: float) -> Image:
 
 _WARPS: Final = {Op.ROTATE, Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y}
 _SIMPLE: Final[dict[int, Callable[[Image, float], Image]]] = {
-    Op.AUTO_CONTRAST: lambda image, _: _map_channels(image, _stretched),
-    Op.EQUALIZE: lambda image, _: _map_channels(image, _equalized),
+    Op.AUTO_CONTRAST: lambda image, _: _auto_contrast(image),
+    Op.EQUALIZE: lambda image, _: _equalize(image),
     Op.INVERT: lambda image, _: 255 - image,
     Op.POSTERIZE: _posterize,
     Op.SOLARIZE: _solarize,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -152,9 +152,9 @@ class Loader:
         """
         return verify_loader(self, steps)
 
-    def epoch(self) -> "Epoch":
-        """Return the batches from `step` to the end of its epoch, as a sized iterable."""
-        return Epoch(self)
+    def epochs(self) -> "Epochs":
+        """Return the batches from `step` on, epoch by epoch, as timm's `train.py` wants."""
+        return Epochs(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state: identity of view and plan, seed, and the step to come."""
@@ -175,33 +175,34 @@ class Loader:
         self.step = int(state["step"])
 
 
-@dataclass
-class Epoch:
-    """What is left of an epoch, as (images, targets), normalised: for timm's `train.py`.
+class Epochs:
+    """Batches as (images, targets), normalised, an epoch at a time: for timm's `train.py`.
+
+    Iterating it goes to the end of the epoch of the loader's step; iterating it again, on
+    through the next.
 
     Attributes:
-        loader: Whose batches.
         mixup_enabled: Nothing mixes images here; timm asks.
-        sampler: None: the plan shards; timm asks.
+        sampler: None, the plan shards; timm asks.
     """
 
-    loader: Loader
-    mixup_enabled: bool = False
-    sampler: None = field(default=None)
+    def __init__(self, loader: Loader) -> None:
+        """Begin at the loader's step."""
+        self._loader = loader
+        self._batches: Iterator[Batch] | None = None
+        self.mixup_enabled = False
+        self.sampler = None
 
     def __len__(self) -> int:
-        """Return the batches that are left."""
-        per_epoch = self.loader.steps_per_epoch
-        return per_epoch - self.loader.step % per_epoch
+        """Return the batches of a whole epoch."""
+        return self._loader.steps_per_epoch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield float32 [batch, channels, size, size] and float32 [batch, classes]."""
-        left = len(self)
-        for batch in self.loader:
-            yield self.loader.format.normalise(batch.images), batch.targets
-            left -= 1
-            if not left:
-                return
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        for batch in islice(self._batches, len(self) - self._loader.step % len(self)):
+            yield self._loader.format.normalise(batch.images), batch.targets
 
 
 def load(  # noqa: PLR0913  one keyword per choice of the user
