@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from benchmarks.loader_data import NUM_CLASSES
+from benchmarks.loader_data import NUM_CLASSES, NUM_TARS
 
 Case = Literal["plain", "randaugment"]
 Shuffle = Literal["global", "windowed"]
@@ -67,12 +67,12 @@ class _Files(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self._transform(image), self._labels[index]
 
 
-def _endless(loader: Any) -> Batches:  # noqa: ANN401  of several libraries
+def _endless(loader: Any) -> Iterator[Any]:  # noqa: ANN401  of several libraries
     while True:
         yield from loader
 
 
-def _torch_loader(dataset: Any) -> Batches:  # noqa: ANN401  of several libraries
+def _torch_loader(dataset: Any) -> Iterator[Any]:  # noqa: ANN401  of several libraries
     iterable = isinstance(dataset, IterableDataset)
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -104,26 +104,16 @@ def _datasets(folder: Path, case: Case) -> Batches:
 
     found = datasets.load_from_disk(str(folder / "datasets")).with_transform(convert)
 
-    def pairs() -> Batches:
-        for batch in DataLoader(
-            found,
-            batch_size=BATCH,
-            shuffle=True,
-            num_workers=WORKERS,
-            drop_last=True,
-            persistent_workers=True,
-        ):
-            yield batch["image"], batch["target"]
-
-    while True:
-        yield from pairs()
+    for batch in _torch_loader(found):
+        yield batch["image"], batch["target"]
 
 
 def _webdataset(folder: Path, case: Case) -> Batches:
     import webdataset
 
+    tars = [str(folder / f"images-{part}.tar") for part in range(NUM_TARS)]
     found = (
-        webdataset.WebDataset(str(folder / "images.tar"), shardshuffle=False, empty_check=False)
+        webdataset.WebDataset(tars, shardshuffle=NUM_TARS, empty_check=False)
         .repeat()
         .shuffle(500)
         .decode("pil")
@@ -158,7 +148,7 @@ def _plstore(
     def batches(folder: Path, case: Case) -> Batches:
         import plstore
         from plstore.loaders import ImageFormat, Noise, RandAugment, load
-        from plstore.store.views import open_view
+        from plstore.store import open_view
 
         augment = RandAugment(
             n=2 if case == "randaugment" else 0,

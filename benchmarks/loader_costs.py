@@ -42,7 +42,7 @@ def measure_costs(folder: Path, *, quick: bool) -> Iterator[Measurement]:
 def _loader(folder: Path, backend: str, **changes: Any) -> "Loader":  # noqa: ANN401  arguments of load
     import plstore
     from plstore.loaders import ImageFormat, Noise, load
-    from plstore.store.views import open_view
+    from plstore.store import open_view
 
     values: dict[str, Any] = {
         "labeled_batch": 16,
@@ -171,8 +171,14 @@ def _small_view(folder: Path) -> Any:  # noqa: ANN401  a View
     import plstore
     from plstore.codec import Codec
     from plstore.query import Balance, Selection, select
-    from plstore.store import LabelBatch, LabelSet, commit_labels, import_images, write_labels
-    from plstore.store.views import open_view
+    from plstore.store import (
+        LabelBatch,
+        LabelSet,
+        commit_labels,
+        import_images,
+        open_view,
+        write_labels,
+    )
     from trainers.recipe import load_recipe
     from trainers.sources import open_source
 

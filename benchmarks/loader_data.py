@@ -35,6 +35,7 @@ from plstore.store import (
 )
 
 NUM_CLASSES: Final = 1000
+NUM_TARS: Final = 4  # a worker process reads tars of its own
 _LABELED_EVERY: Final = 10
 _SIDES: Final = (500, 375)
 _QUALITY: Final = 95
@@ -55,7 +56,7 @@ def make_data(folder: Path, count: int) -> None:
         sizes.append(len(data))
     np.save(folder / "labels.npy", labels)
     _make_store(folder / "store", files, labels)
-    _make_tar(folder / "images.tar", files, labels)
+    _make_tars(folder, files, labels)
     _make_datasets(folder / "datasets", files, labels)
     _make_litdata(folder, count)
     about = {"images": count, "mean_bytes": round(sum(sizes) / len(sizes))}
@@ -133,15 +134,19 @@ def _label(store: Store, labels: npt.NDArray[np.float32]) -> None:
     commit_labels(store, shards, lineage={"step": "label"}, transaction="labels")
 
 
-def _make_tar(path: Path, files: Path, labels: npt.NDArray[np.float32]) -> None:
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
-        for number, file in enumerate(sorted(files.iterdir())):
-            target = io.BytesIO()
-            np.save(target, labels[number])
-            for name, data in (("jpg", file.read_bytes()), ("npy", target.getvalue())):
-                entry = tarfile.TarInfo(f"{number:05d}.{name}")
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
+def _make_tars(folder: Path, files: Path, labels: npt.NDArray[np.float32]) -> None:
+    paths = sorted(files.iterdir())
+    for part in range(NUM_TARS):
+        path = folder / f"images-{part}.tar"
+        with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+            for number in range(part, len(paths), NUM_TARS):
+                target = io.BytesIO()
+                np.save(target, labels[number])
+                members = {"jpg": paths[number].read_bytes(), "npy": target.getvalue()}
+                for name, data in members.items():
+                    entry = tarfile.TarInfo(f"{number:05d}.{name}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
 
 
 def _make_datasets(path: Path, files: Path, labels: npt.NDArray[np.float32]) -> None:

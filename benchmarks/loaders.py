@@ -41,7 +41,7 @@ def run_child(folder: Path, name: str, case: str, seconds: float) -> None:
     """Measure one contender; print one JSON line."""
     import torch
 
-    from benchmarks.loader_contenders import BATCH, CONTENDERS
+    from benchmarks.loader_contenders import CONTENDERS
 
     torch.set_num_threads(2)
     batches = CONTENDERS[name](folder, case)  # type: ignore[arg-type]  # one of the cases
@@ -49,8 +49,7 @@ def run_child(folder: Path, name: str, case: str, seconds: float) -> None:
         next(batches)
     images, cpu, start = 0, _family()[0], time.perf_counter()
     while time.perf_counter() - start < seconds:
-        next(batches)
-        images += BATCH
+        images += len(next(batches)[0])
     wall = time.perf_counter() - start
     now, peak_kb = _family()
     result = {"images": images, "cpu": now - cpu, "wall": wall, "peak_kb": peak_kb}
@@ -60,7 +59,10 @@ def run_child(folder: Path, name: str, case: str, seconds: float) -> None:
 
 
 def _family() -> tuple[float, int]:
-    """Return CPU seconds and peak kilobytes of this process and its living descendants."""
+    """Return CPU seconds and peak kilobytes of this process and of all it started.
+
+    The seconds of those that have ended are in their parent's; their memory is not.
+    """
     ticks = os.sysconf("SC_CLK_TCK")
     family, seconds, peak_kb = {os.getpid()}, 0.0, 0
     for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
@@ -68,7 +70,7 @@ def _family() -> tuple[float, int]:
             fields = (path / "stat").read_text().rpartition(")")[2].split()
             if int(path.name) in family or int(fields[1]) in family:
                 family.add(int(path.name))
-                seconds += sum(int(value) for value in fields[11:13]) / ticks
+                seconds += sum(int(value) for value in fields[11:15]) / ticks
                 peak_kb += peak_kilobytes(int(path.name))
         except OSError:  # it has just ended
             continue

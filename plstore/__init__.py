@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from plstore.errors import PlstoreError
     from plstore.loaders import load
     from plstore.query import Balance, Rule, Selection, connect, select
-    from plstore.store import Store, create, open  # noqa: A004  plstore.open is the door
+    from plstore.store import Store, create, open, open_view  # noqa: A004  plstore.open is the door
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Balance",
@@ -29,6 +29,7 @@ __all__ = [
     "create",
     "load",
     "open",
+    "open_view",
     "select",
 ]
 
@@ -42,6 +43,7 @@ _HOMES = {
     "create": "plstore.store",
     "load": "plstore.loaders",
     "open": "plstore.store",
+    "open_view": "plstore.store",
     "select": "plstore.query",
 }
 

@@ -209,6 +209,11 @@ class Run:
                 shown = done
 
             trained = train(training, checkpoint, on_step)
+        if trained.num_replaced:
+            self.display.say(
+                f"  {trained.num_replaced} draws of damaged images were replaced by others; "
+                "'plstore verify' names the images"
+            )
         return self._keep(step, training, trained)
 
     def _partial(self, step: Step) -> Path:
@@ -241,7 +246,7 @@ class Run:
             "checkpoint": checkpoint,
             "checkpoint_hash": digest,
             "preprocessing": canonical_json(vars(trained.format)),
-            "metrics": canonical_json({"train/loss": trained.metrics[-2][2]} if runs else {}),
+            "metrics": canonical_json(trained.summary),
             "view": training.view.record.view,
             "view_version": training.view.record.version,
             "recipe": self.recipe.model_dump_json(),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from plstore.errors import RecipeError
 from plstore.fingerprint import value_hash
 from plstore.loaders.noise import OPS, ComposedAugment, Crop, Noise
+from plstore.loaders.randaugment import RandAugment
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -126,6 +127,12 @@ class Train(_Section):
     """Of the weights that become the teacher; min(this, (1 + t) / (10 + t)) at step t."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; they change the last bits, so a recipe that fixes them repeats exactly."""
+    backend: Literal["auto", "dali", "threads", "torch"] = "auto"
+    """Of the loader; pixels differ in the last bits. `auto`: DALI on a GPU, threads on a CPU."""
+    shuffle: Literal["global", "windowed"] = "global"
+    """Of all draws, from a copy of the view in the cache; or within windows, without a copy."""
+    window: Annotated[int, Field(ge=1)] = 4096
+    """Draws of such a window."""
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Train":
@@ -154,8 +161,12 @@ class NoiseSection(_Section):
     """Value of pixels from outside the image; its edge is repeated unless given."""
     num_ops: Annotated[int, Field(ge=0, le=8)] = 2
     """RandAugment operations an image gets."""
+    dialect: Literal["composed", "noisystudent", "timm", "torchvision", "dali"] = "composed"
+    """What a magnitude means: `composed` takes `ops`, the others `m`."""
+    m: Annotated[float, Field(ge=0)] = 9.0
+    """Magnitude on the dialect's scale; the paper has 27 of `noisystudent` for its largest."""
     magnitude: Literal["uniform", "fixed"] = "uniform"
-    """Up to the largest magnitude, or always the largest."""
+    """`composed`: up to the largest magnitude, or always the largest."""
     ops: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=lambda: {
             "identity": 0.0,
@@ -169,15 +180,22 @@ class NoiseSection(_Section):
             "saturation": 0.4,
         }
     )
-    """Operations with their largest magnitude."""
+    """`composed`: operations with their largest magnitude."""
 
     @model_validator(mode="after")
-    def _knows_its_ops(self) -> "NoiseSection":
+    def _is_one_dialect(self) -> "NoiseSection":
         unknown = sorted(set(self.ops) - set(OPS))
         if unknown:
             raise ValueError(
                 f"ops {', '.join(unknown)} unknown; wanted some of {', '.join(OPS)}"
             )
+        others = {"ops", "magnitude"} if self.dialect != "composed" else {"m"}
+        unused = sorted(others & self.model_fields_set)
+        if unused:
+            raise ValueError(
+                f"the dialect {self.dialect!r} has no {', '.join(unused)}; leave it out"
+            )
+        self.as_noise()
         return self
 
     def as_noise(self) -> Noise:
@@ -185,9 +203,14 @@ class NoiseSection(_Section):
         return Noise(
             crop=Crop(min_area=self.crop_min_area, max_aspect=self.crop_max_aspect),
             flip=self.flip,
-            augment=ComposedAugment(n=self.num_ops, ops=self.ops, magnitude=self.magnitude),
+            augment=self._augment(),
             fill=self.fill,
         )
+
+    def _augment(self) -> RandAugment | ComposedAugment:
+        if self.dialect == "composed":
+            return ComposedAugment(n=self.num_ops, ops=self.ops, magnitude=self.magnitude)
+        return RandAugment(n=self.num_ops, m=self.m, dialect=self.dialect)
 
 
 class Label(_Section):

@@ -29,6 +29,8 @@ from trainers.recipe import Recipe
 
 _CHECKPOINT_SECONDS = 20.0
 _METRIC_STEPS = 50
+LOSS = "train/loss"
+REPLACED = "input/replaced_images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,24 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What came of it: the averaged model and the metrics, as (step, name, value)."""
+    """What came of it: the averaged model, metrics as (step, name, value), what fed it."""
 
     network: nn.Module
     format: ImageFormat
     metrics: list[tuple[int, str, float]]
+    backend: str
+
+    @property
+    def num_replaced(self) -> int:
+        """Draws of damaged images in whose place others were drawn."""
+        return int(sum(value for _, name, value in self.metrics if name == REPLACED))
+
+    @property
+    def summary(self) -> dict[str, float | str]:
+        """What the table `teachers` keeps: the last loss, the input's backend and damage."""
+        losses = [value for _, name, value in self.metrics if name == LOSS]
+        last = {LOSS: losses[-1]} if losses else {}
+        return {**last, REPLACED: self.num_replaced, "input/backend": self.backend}
 
 
 def pick_device(device: str) -> str:
@@ -107,12 +122,17 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
         noise=training.recipe.noise.as_noise(),
         seed=training.seed,
         first_step=state.step,
+        shuffle=recipe.shuffle,
+        window=recipe.window,
         device=device,
+        backend=recipe.backend,
     )
     batches = iter(loader)
     saved = monotonic()
     while state.step < recipe.steps:
         batch = next(batches)
+        if batch.replaced:
+            state.metrics.append((state.step, REPLACED, float(len(batch.replaced))))
         torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_NOISE, state.step))
         images = format_.normalise(batch.images)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
@@ -129,7 +149,9 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
             state.save(partial)
             saved = monotonic()
     averaged = state.ema.module.eval()
-    return Trained(network=averaged, format=format_, metrics=state.metrics)
+    return Trained(
+        network=averaged, format=format_, metrics=state.metrics, backend=loader.backend
+    )
 
 
 class _State:
@@ -172,7 +194,7 @@ class _State:
         if self.step % _METRIC_STEPS == 0:
             rate = float(self.optimizer.param_groups[0]["lr"])
             self.metrics += [
-                (self.step, "train/loss", self.last_loss),
+                (self.step, LOSS, self.last_loss),
                 (self.step, "train/learning_rate", rate),
             ]
 

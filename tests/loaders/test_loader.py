@@ -486,7 +486,7 @@ import os, sys
 import torch
 from accelerate import Accelerator
 from plstore.loaders import ImageFormat, Noise, RandAugment, load
-from plstore.store.views import open_view
+from plstore.store import open_view
 import plstore
 
 accelerator = Accelerator(cpu=True)
