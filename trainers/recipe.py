@@ -128,7 +128,7 @@ class Train(_Section):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads; they change the last bits, so a recipe that fixes them repeats exactly."""
     backend: Literal["auto", "dali", "threads", "torch"] = "auto"
-    """Of the loader; pixels differ in the last bits. `auto`: DALI on a GPU, threads on a CPU."""
+    """Of the loader; pixels differ in their last bits. `auto`: DALI on a GPU, else threads."""
     shuffle: Literal["global", "windowed"] = "global"
     """Of all draws, from a copy of the view in the cache; or within windows, without a copy."""
     window: Annotated[int, Field(ge=1)] = 4096
