@@ -17,9 +17,20 @@ from PIL import Image
 
 import plstore
 from plstore.errors import MissingExtraError, StoreError
+from plstore.loaders import ImageFormat, Noise, RandAugment, load
 from plstore.query import diff
 from plstore.storage import create_once, location
-from plstore.store import Store, add_tag, collect, compact, erase, import_images, tags, verify
+from plstore.store import (
+    Store,
+    ViewMode,
+    add_tag,
+    collect,
+    compact,
+    erase,
+    import_images,
+    tags,
+    verify,
+)
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 BUCKET = "pseudo-labels"
@@ -195,3 +206,25 @@ def test_import_train_label_select_and_sql_on_a_bucket(url: str, tmp_path: Path)
     assert count == [{"n": 10}]
     assert shell("verify", *store) == []
     assert (location(url).parent / "result.json").is_file()
+
+
+@pytest.mark.parametrize("mode", ["packed", "reference"])
+def test_a_loader_reads_a_bucket_in_windows_or_through_its_copy(
+    remote: Store, mode: ViewMode
+) -> None:
+    balance = plstore.Balance(min_confidence=0.0, images_per_class=9, seed=0)
+    selection = plstore.Selection(view="v", teachers=["t0@1"], balance=balance, mode=mode)
+    view = plstore.select(remote, selection)
+    for shuffle in ("global", "windowed"):
+        loader = load(
+            view,
+            labeled_batch=4,
+            pseudo_batch=8,
+            image_format=ImageFormat(size=16),
+            noise=Noise(augment=RandAugment(n=0)),
+            seed=0,
+            shuffle=shuffle,
+        )
+        found = loader.verify()
+        assert found.ok, (shuffle, found.errors)
+        assert found.images == view.record.num_images
