@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from plstore.errors import RecipeError
+from plstore.loaders import RandAugment
 from trainers.recipe import load_recipe, recipes_folder
 
 
@@ -18,7 +19,7 @@ def test_all_errors_come_at_once_each_with_field_value_and_remedy() -> None:
     message = str(caught.value)
 
     assert "4 wrong" in message
-    assert "train.stepz: unknown key; known are ema_decay" in message
+    assert "train.stepz: unknown key; known are backend, ema_decay" in message
     assert "model.channels: found 7; input should be 1 or 3" in message
     assert "seed: found 'abc'; input should be a valid integer" in message
     assert "select.min_confidence: found 2; input should be less than 1" in message
@@ -28,7 +29,9 @@ def test_all_errors_come_at_once_each_with_field_value_and_remedy() -> None:
     ("override", "words"),
     [
         ("noise.ops.spin=1", "ops spin unknown; wanted some of identity, rotate"),
-        ("train.warmup_steps=9999", "warmup_steps 9999 is not below steps 1400"),
+        ("train.warmup_steps=9999", "warmup_steps 9999 is not below steps 900"),
+        ("noise.m=9", "m is the magnitude of another dialect"),
+        ("noise.dialect=google", "input should be 'composed', 'noisystudent'"),
         ("data.source=idx", "source 'idx' needs path"),
         ("data.source=folders", "source 'folders' needs labeled and unlabeled"),
         ("model.mean=[0.5, 0.5]", "mean has 2 values for 1 channels"),
@@ -42,6 +45,15 @@ def test_what_does_not_fit_together_is_refused(override: str, words: str) -> Non
         load_recipe("fashion_mnist", [override])
 
     assert words in str(caught.value)
+
+
+def test_a_dialect_takes_the_place_of_the_recipes_own_list() -> None:
+    recipe = load_recipe("fashion_mnist", ["noise.dialect=noisystudent", "noise.m=27"])
+    augment = recipe.noise.as_noise().augment
+
+    assert augment == RandAugment(n=2, m=27, dialect="noisystudent")
+    with pytest.raises(RecipeError, match="a whole number from 0 to 30"):
+        load_recipe("fashion_mnist", ["noise.dialect=dali", "noise.m=2.5"])
 
 
 def test_overrides_are_read_as_toml_and_quotes_may_be_left_off() -> None:
