@@ -198,7 +198,7 @@ def _files_in_threads(folder: Path, case: Case) -> Batches:
     for path in paths:
         with Image.open(path) as file:
             sizes.append(file.size)
-    nothing = ImageSet(image_table((b"", *size) for size in sizes), NUM_CLASSES)
+    nothing = ImageSet(image_table((b"", *size, "") for size in sizes), NUM_CLASSES)
     from plstore.loaders import ImageFormat, Noise, Plan, RandAugment
     from plstore.loaders.backends import run_backend, work_of
     from plstore.loaders.work import BackendSpec, Work
@@ -269,10 +269,11 @@ CONTENDERS: Final[dict[str, Callable[[Path, Case], Batches]]] = {
 }
 """Contenders by name."""
 
-_PACKAGES: Final = {"dali": "nvidia", "datasets": "datasets", "webdataset": "webdataset"}
+_PACKAGES: Final = {"datasets", "webdataset", "litdata"}
 
 
 def installed(name: str) -> bool:
     """Whether what a contender needs is there."""
-    package = _PACKAGES.get(name, name if name == "litdata" else "torch")
-    return find_spec(package) is not None
+    if name == "dali":
+        return find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
+    return name not in _PACKAGES or find_spec(name) is not None

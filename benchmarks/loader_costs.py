@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.record import Measurement
 
 if TYPE_CHECKING:
-    from plstore.loaders import Loader
+    from plstore.loaders import Batch, Loader
     from plstore.loaders.work import BackendName
 
 _SMALL_STEPS = 60
@@ -83,29 +83,41 @@ def _wait_share(folder: Path, backends: Sequence[str], steps: int) -> Iterator[M
     from plstore.loaders import ImageFormat
 
     torch.set_num_threads(2)
-    format_ = ImageFormat(size=128)
+    case, format_ = "wait-resnet18-128px", ImageFormat(size=128)
     for backend in backends:
-        loader = _loader(folder, backend, image_format=format_)
         network = timm.create_model("resnet18", num_classes=1000)
         network = network.to(memory_format=torch.channels_last).train()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-        batches = iter(loader)
-        waited, begun = 0.0, 0.0
-        for step in range(steps + 1):
-            start = time.perf_counter()
-            batch = next(batches)
-            if step:
-                waited += time.perf_counter() - start
-            else:
-                begun = time.perf_counter()
-            loss = torch.nn.functional.cross_entropy(
-                network(format_.normalise(batch.images)), batch.targets
-            )
+
+        def train(
+            batch: "Batch",
+            network: torch.nn.Module = network,
+            optimizer: torch.optim.Optimizer = optimizer,
+        ) -> None:
+            logits = network(format_.normalise(batch.images))
+            loss = torch.nn.functional.cross_entropy(logits, batch.targets)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch's is
             optimizer.step()
-        share = waited / (time.perf_counter() - begun)
-        yield _value("wait-resnet18-128px", backend, "input_wait_share", share, "")
+
+        batches = iter(_loader(folder, backend, image_format=format_))
+        batch = next(batches)
+        train(batch)
+        waited, begun = 0.0, time.perf_counter()
+        for _ in range(steps):
+            start = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - start
+            train(batch)
+        fed = time.perf_counter() - begun
+        del batches  # its threads end
+        begun = time.perf_counter()
+        for _ in range(steps):
+            train(batch)
+        alone = time.perf_counter() - begun
+        yield _value(case, backend, "input_wait_share", waited / fed, "")
+        yield _value(case, backend, "step_ms", 1e3 * fed / steps, "ms")
+        yield _value(case, backend, "step_without_input_ms", 1e3 * alone / steps, "ms")
 
 
 def _small_images(folder: Path, *, steps: int) -> Iterator[Measurement]:

@@ -7,6 +7,7 @@ classes.
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -47,8 +48,10 @@ def make_data(folder: Path, count: int) -> None:
     done = folder / "done.json"
     if done.is_file() and json.loads(done.read_text())["images"] == count:
         return
+    for name in ("files", "store", "datasets", "litdata"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     files = folder / "files"
-    files.mkdir(parents=True, exist_ok=True)
+    files.mkdir(parents=True)
     labels = soft_labels(count)
     sizes = []
     for number, data in enumerate(_jpegs(count)):

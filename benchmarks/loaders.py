@@ -53,9 +53,31 @@ def run_child(folder: Path, name: str, case: str, seconds: float) -> None:
     wall = time.perf_counter() - start
     now, peak_kb = _family()
     result = {"images": images, "cpu": now - cpu, "wall": wall, "peak_kb": peak_kb}
+    result["pss_kb"] = sum(_proportional_kilobytes(pid) for pid in _pids())
     print(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # worker processes and pools of some contenders do not end
+
+
+def _pids() -> Iterator[int]:
+    """Yield this process and its living descendants."""
+    family = {os.getpid()}
+    for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        if int(path.name) in family or parent in family:
+            family.add(int(path.name))
+            yield int(path.name)
+
+
+def _proportional_kilobytes(pid: int) -> int:
+    """Return the memory of a process, pages that it shares divided by those who share them."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
 
 
 def _family() -> tuple[float, int]:
@@ -64,16 +86,11 @@ def _family() -> tuple[float, int]:
     The seconds of those that have ended are in their parent's; their memory is not.
     """
     ticks = os.sysconf("SC_CLK_TCK")
-    family, seconds, peak_kb = {os.getpid()}, 0.0, 0
-    for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-            if int(path.name) in family or int(fields[1]) in family:
-                family.add(int(path.name))
-                seconds += sum(int(value) for value in fields[11:15]) / ticks
-                peak_kb += peak_kilobytes(int(path.name))
-        except OSError:  # it has just ended
-            continue
+    seconds, peak_kb = 0.0, 0
+    for pid in _pids():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        seconds += sum(int(value) for value in fields[11:15]) / ticks
+        peak_kb += peak_kilobytes(pid)
     return seconds, peak_kb
 
 
@@ -98,6 +115,8 @@ def measure(
         yield _value(case, name, "images_per_s", median(walls), "1/s")
         peak = max(r["peak_kb"] for r in results) / 1000
         yield _value(case, name, "peak_rss_mb", peak, "MB")
+        shared = max(r["pss_kb"] for r in results) / 1000
+        yield _value(case, name, "proportional_mb", shared, "MB")
         for metric, other in (
             ("ratio_to_pil", "pil"),
             ("share_of_decode_ceiling", "decode-ceiling"),

@@ -307,10 +307,15 @@ def _batches(
         yield LabelBatch(sample_ids=wanted, probabilities=np.concatenate(found))
 
 
-def _images(rows: pa.Table) -> Iterator[tuple[bytes, int, int]]:
+def _images(rows: pa.Table) -> Iterator[tuple[bytes, int, int, str]]:
+    columns = ("width", "height", "content_hash", "conversion")
     for batch in rows.to_batches():
-        sizes = (batch["width"].to_pylist(), batch["height"].to_pylist())
-        yield from zip(image_bytes(batch).to_pylist(), *sizes, strict=True)
+        values = [batch[name].to_pylist() for name in columns]
+        for data, width, height, digest, conversion in zip(
+            image_bytes(batch).to_pylist(), *values, strict=True
+        ):
+            as_it_came = conversion is None  # the hash is of the file as it came
+            yield data, width, height, digest if as_it_came else content_hash(data)
 
 
 def _portions(

@@ -17,7 +17,7 @@ from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json, value_hash
-from plstore.loaders import open_split
+from plstore.loaders import open_split, pick_backend
 from plstore.query import Balance, Selection, run_query, select, select_labeled
 from plstore.report.progress import Display
 from plstore.schema import Split
@@ -200,7 +200,9 @@ class Run:
             device=self.device,
         )
         checkpoint = self._partial(step)
-        with self.display.task(f"train {_title(step)}", settings.steps) as advance:
+        backend = pick_backend(settings.backend, self.device)
+        title = f"train {_title(step)}, fed by {backend}"
+        with self.display.task(title, settings.steps) as advance:
             shown = 0
 
             def on_step(done: int, loss: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from plstore.errors import InputError
 from plstore.exchange.folders import files_below
+from plstore.fingerprint import content_hash
 from plstore.loaders.imageset import ImageSet, image_table
 from plstore.report.page import write_report
 from plstore.report.progress import Display
@@ -148,7 +149,11 @@ def _predict_block(
         }
         for path, verdict in zip(paths, verdicts, strict=True)
     ]
-    good = [(v.data, v.width, v.height) for v in verdicts if v.data is not None]
+    good = [
+        (v.data, v.width, v.height, content_hash(v.data))
+        for v in verdicts
+        if v.data is not None
+    ]
     if not good:
         return rows
     accepted = iter([row for row in rows if row["verdict"] == ACCEPTED])

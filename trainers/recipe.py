@@ -158,7 +158,8 @@ class NoiseSection(_Section):
     crop_max_aspect: Annotated[float, Field(ge=1, le=4)] = 4 / 3
     """Random-resized crop: aspect ratios from 1 / this to this."""
     fill: Annotated[int, Field(ge=0, le=255)] | None = None
-    """Value of pixels from outside the image; its edge is repeated unless given."""
+    """Value of pixels from outside the image; unless given, the dialect's, and for `composed`
+    the repeated edge."""
     num_ops: Annotated[int, Field(ge=0, le=8)] = 2
     """RandAugment operations an image gets."""
     dialect: Literal["composed", "noisystudent", "timm", "torchvision", "dali"] = "composed"

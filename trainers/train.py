@@ -126,7 +126,13 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
         window=recipe.window,
         device=device,
         backend=recipe.backend,
+        num_threads=recipe.threads,
     )
+    if state.input is not None and state.input != loader.state_dict():
+        raise PlstoreError(
+            f"the images of {training.view.key} changed since {partial} was written: were some "
+            "deleted? Delete that file to train this model from its start"
+        )
     batches = iter(loader)
     saved = monotonic()
     while state.step < recipe.steps:
@@ -146,7 +152,7 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
         state.update(loss)
         on_step(state.step, state.last_loss)
         if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < recipe.steps:
-            state.save(partial)
+            state.save(partial, loader.state_dict())
             saved = monotonic()
     averaged = state.ema.module.eval()
     return Trained(
@@ -177,6 +183,7 @@ class _State:
         self.step = 0
         self.last_loss = float("nan")
         self.metrics: list[tuple[int, str, float]] = []
+        self.input: dict[str, Any] | None = None
 
     def update(self, loss: torch.Tensor) -> None:
         self.last_loss = float(loss.detach())
@@ -198,7 +205,7 @@ class _State:
                 (self.step, "train/learning_rate", rate),
             ]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, loader_state: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         state: dict[str, Any] = {
@@ -207,6 +214,7 @@ class _State:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "metrics": self.metrics,
+            "input": loader_state,
         }
         torch.save(state, temporary)
         temporary.replace(path)
@@ -220,4 +228,5 @@ class _State:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.metrics = state["metrics"]
+        self.input = state["input"]
         self.schedule.step_update(self.step)

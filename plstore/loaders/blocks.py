@@ -1,4 +1,4 @@
-"""Blocks: rows of a view whose images stand together in one Parquet row group."""
+"""Blocks: rows of a view whose images stand together in one Parquet row group, read at once."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plstore import storage
-from plstore.store import Shard, View
+from plstore.store import Shard, View, split_by_size
 
 _PLACES: Final = ("image_file", "image_row_group")
 _CACHED_GROUPS: Final = 8
@@ -138,8 +138,9 @@ def find_blocks(files: ViewFiles) -> BlockTable:
     """Return the blocks of a view: its row groups or, by reference, those of its images."""
     starts, groups, kinds = [], [], []
     columns = ["kind", *(_PLACES if files.by_reference else ())]
+    sizes = ["width", "height"] if files.by_reference else []
     for group, first in enumerate(files.starts[:-1].tolist()):
-        rows = files.read(group, columns)
+        rows = files.read(group, columns + sizes)
         changes = np.zeros(rows.num_rows, np.bool_)
         changes[0] = True
         for name in columns:
@@ -147,6 +148,8 @@ def find_blocks(files: ViewFiles) -> BlockTable:
             codes = values.dictionary_encode().indices if name != _PLACES[1] else values
             changes[1:] |= np.diff(codes.to_numpy()) != 0
         begins = np.flatnonzero(changes)
+        if files.by_reference:
+            begins = _split(begins, rows)
         kind = rows["kind"].take(pa.array(begins)).to_pylist()
         starts += (first + begins).tolist()
         groups += [group] * len(begins)
@@ -154,3 +157,16 @@ def find_blocks(files: ViewFiles) -> BlockTable:
     return BlockTable(
         files, np.array(starts, np.int64), np.array(groups, np.int64), np.array(kinds, np.bool_)
     )
+
+
+def _split(begins: npt.NDArray[np.intp], rows: pa.Table) -> npt.NDArray[np.intp]:
+    """Cut runs of rows whose images are too large to be read at once.
+
+    A row group of images that stay in place holds thousands of paths, however large the files.
+    """
+    widths, heights = rows["width"].to_numpy(), rows["height"].to_numpy()
+    ends = [*begins[1:].tolist(), rows.num_rows]
+    cut: list[int] = []
+    for begin, end in zip(begins.tolist(), ends, strict=True):
+        cut += [begin + start for start in split_by_size(widths[begin:end], heights[begin:end])]
+    return np.array(cut, np.intp)

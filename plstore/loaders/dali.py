@@ -36,9 +36,7 @@ _DECODED_BYTES = 256 << 20
 def run(spec: BackendSpec) -> Iterator[Pixels]:
     """Yield images, targets and sample ids by step."""
     gpu = spec.device.startswith("cuda")
-    pipeline = build_pipeline(
-        spec, device_id=torch.device(spec.device).index or 0 if gpu else None
-    )
+    pipeline = build_pipeline(spec, device_id=_device_id(spec.device) if gpu else None)
     iterator = DALIGenericIterator(
         [pipeline],
         ["images", "targets", "sample_ids"],
@@ -53,6 +51,12 @@ def run(spec: BackendSpec) -> Iterator[Pixels]:
         if int(output["sample_ids"][-1, 0]):
             yield _joined(parts)
             parts = []
+
+
+def _device_id(device: str) -> int:
+    """Return the number of a CUDA device; "cuda" is the process's current one."""
+    index: int | None = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index
 
 
 def chunk_starts(work: Work, channels: int) -> list[int]:

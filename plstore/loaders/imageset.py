@@ -61,7 +61,7 @@ class ImageSet:
 
     def __init__(self, table: pa.Table, num_classes: int) -> None:
         """Address the rows of a table of `ROW_SCHEMA`."""
-        self._table = table
+        table = pa.Table.from_batches(table.to_batches(), table.schema)  # chunks of all columns
         self.num_classes = num_classes
         self.sample_ids = table["sample_id"].to_numpy()
         self.is_pseudo = pc.equal(table["kind"], "pseudo").to_numpy()
@@ -140,19 +140,34 @@ def view_hash(view: View) -> str:
 def open_view_images(view: View) -> ImageSet:
     """Return the images of a view, in the view's order, from its Arrow twin.
 
-    Images that stay in place and cannot be read now are empty there, and the twin is made again
-    the next time.
+    Images that stay in place and whose files are gone or changed are empty there; the twin is
+    made again when one of them is back.
     """
     record = view.record
     name = f"view-{record.view}-{record.version}-{view_hash(view)}.arrow"
     path = view.store.cache_folder(name)
-    with _one_writer(path):
-        if not path.is_file():
-            _write(path, (rows_of_view(batch) for batch in view.batches(tolerant=True)))
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        if table["image"].null_count:
-            path.unlink()  # it stays mapped
-    return ImageSet(table, len(view.store.class_names))
+    if not path.is_file() or _came_back(view, path):
+        with _one_writer(path):
+            if not path.is_file() or _came_back(view, path):
+                _write(path, (rows_of_view(batch) for batch in view.batches(tolerant=True)))
+    return ImageSet.map(path, len(view.store.class_names))
+
+
+def _came_back(view: View, path: Path) -> bool:
+    """Whether an image that a twin lacks can be read now."""
+    twin = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    if not twin["image"].null_count:
+        return False
+    lost = twin.filter(pc.is_null(twin["image"]))["sample_id"]
+    rows = view.store.table("images").read(
+        version=view.record.pins["images"],
+        columns=list(IMAGE_COLUMNS),
+        where=pc.field("sample_id").isin(lost.combine_chunks()),
+    )
+    return any(
+        image_bytes(batch, tolerant=True).null_count < batch.num_rows
+        for batch in rows.to_batches(max_chunksize=_BATCH_ROWS)
+    )
 
 
 def open_split(store: Store, split: str, *, version: int | None = None) -> ImageSet:
@@ -183,8 +198,8 @@ def open_split(store: Store, split: str, *, version: int | None = None) -> Image
     return images
 
 
-def image_table(images: Iterable[tuple[bytes, int, int]]) -> pa.Table:
-    """Return images that are in no store, as (bytes, width, height), for `ImageSet`."""
+def image_table(images: Iterable[tuple[bytes, int, int, str]]) -> pa.Table:
+    """Return images, as (bytes, width, height, expected hash of the bytes), for `ImageSet`."""
     rows = [
         {
             "sample_id": index,
@@ -192,10 +207,10 @@ def image_table(images: Iterable[tuple[bytes, int, int]]) -> pa.Table:
             "copies": 1,
             "width": width,
             "height": height,
-            "image_hash": content_hash(data),
+            "image_hash": digest,
             "image": data,
         }
-        for index, (data, width, height) in enumerate(images)
+        for index, (data, width, height, digest) in enumerate(images)
     ]
     return pa.Table.from_pylist(rows, schema=ROW_SCHEMA)
 
@@ -235,11 +250,14 @@ def _from_images(batch: pa.RecordBatch, corrected: Mapping[int, int]) -> pa.Reco
 def _write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with pa.ipc.new_file(str(temporary), ROW_SCHEMA) as writer:
-        for batch in batches:
-            if batch.num_rows:
-                writer.write_batch(batch)
-    temporary.replace(path)
+    try:
+        with pa.ipc.new_file(str(temporary), ROW_SCHEMA) as writer:
+            for batch in batches:
+                if batch.num_rows:
+                    writer.write_batch(batch)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

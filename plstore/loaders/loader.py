@@ -1,6 +1,5 @@
 """The loader: batches of a view for training, and clean batches of images for labeling."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
@@ -16,7 +15,14 @@ from plstore.loaders.noise import Noise, center_windows
 from plstore.loaders.plan import Plan, Share
 from plstore.loaders.sources import Samples, Shuffle, TwinSource, open_source
 from plstore.loaders.verification import Verification, verify_loader
-from plstore.loaders.work import Backend, BackendSpec, Batch, ImageFormat, Work
+from plstore.loaders.work import (
+    Backend,
+    BackendSpec,
+    Batch,
+    ImageFormat,
+    Work,
+    threads_of_a_rank,
+)
 from plstore.store import View
 
 MAX_BATCH: Final = 256
@@ -145,7 +151,8 @@ class Loader:
         """Prove that image, label and id of every sample belong together.
 
         Clean images, made by this loader's own way, are compared with those that Pillow makes
-        of the table `images`, labels with those of the view's rows.
+        of the table `images`, labels with those of the view's rows. A sample of which the
+        store has no readable image is an error too.
 
         Args:
             steps: From step 0 on; as many as make one pass over either stream unless given.
@@ -251,6 +258,8 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         InputError: If an argument is not as it must be, or a stream has no images.
         MissingExtraError: If the backend is not installed.
     """
+    if first_step < 0:
+        raise InputError(f"first_step is {first_step}; wanted 0 or more")
     noise = noise or Noise()
     source = open_source(view, shuffle, window)
     plan = Plan(
@@ -265,7 +274,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
     return Loader(
         view,
         plan,
-        plan_hash=plan.hash(shuffle, window),
+        plan_hash=plan.hash(shuffle, window, image_format),
         image_format=image_format,
         device=device,
         backend=backend,
@@ -316,12 +325,6 @@ def clean_batches(
             num_labeled=len(found),
             step=step,
         )
-
-
-def threads_of_a_rank() -> int:
-    """Return the cores of this machine for each of its ranks, at least 1."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local), 1)
 
 
 def _share(rank: int | None, world_size: int | None) -> Share:

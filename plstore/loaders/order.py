@@ -2,12 +2,13 @@
 
 A pass draws every image as often as its `copies` say. The copies of an image are spread evenly
 over the pass (or over a window of it), and what still meets in one batch is moved apart, so
-that two copies share a batch only where there are more copies than batches. The order is a
-function of (seed, position): nothing is remembered.
+that two copies of a pass share a batch only where there are more copies than batches. A global
+permutation of three batches or more also keeps images apart where one pass follows another. The
+order is a function of (seed, position): nothing is remembered.
 """
 
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from plstore.loaders.blocks import Blocks
 from plstore.seeds import Purpose, generator
 
 Rows = npt.NDArray[np.int64]
-_CACHED_PASSES: Final = 4
+_CACHED_PASSES: Final = 2
 _CACHED_WINDOWS: Final = 4
 _ATTEMPTS: Final = 64
 _SAFE_DISTANCE: Final = 64  # batches between two copies, beyond which chance cannot join them
@@ -35,7 +36,11 @@ class Stream(Protocol):
 
 
 class GlobalStream:
-    """A permutation of all draws for each pass. Needs rows that can be read in any order."""
+    """A permutation of all draws for each pass. Needs rows that can be read in any order.
+
+    Memory: up to four permutations of 4 bytes a draw (8 above 2 billion images), 16 times that
+    while one is made.
+    """
 
     def __init__(
         self,
@@ -171,6 +176,9 @@ class WindowedStream:
     def _make_window(self, number: int, index: int) -> Rows:
         order, _, starts = self._plan(number)
         rows, copies = self._blocks.rows_of(order[self._entries(number, index)])
+        if len(np.unique(rows)) < len(rows):  # two readings of a block in one window
+            rows, inverse = np.unique(rows, return_inverse=True)
+            copies = np.bincount(inverse, weights=copies).astype(np.int32)
         random = generator(self._seed, self._purpose, number, index, 1)
         at = number * self.draws_per_pass + int(starts[index])
         places = spread(copies, random)
@@ -189,10 +197,11 @@ def spread(copies: npt.NDArray[np.int32], random: np.random.Generator) -> Rows:
     """
     if len(copies) == 0 or copies.max() <= 1:
         return random.permutation(np.flatnonzero(copies))
-    images = np.repeat(np.arange(len(copies)), copies)
+    kind = np.int32 if len(copies) <= np.iinfo(np.int32).max else np.int64
+    images = np.repeat(np.arange(len(copies), dtype=kind), copies)
     nth = np.arange(len(images)) - np.repeat(np.cumsum(copies) - copies, copies)
     keys = (random.random(len(copies))[images] + nth / copies[images]) % 1
-    return images[np.argsort(keys, kind="stable")]
+    return cast("Rows", images[np.argsort(keys, kind="stable")])
 
 
 def part_copies(

@@ -5,7 +5,7 @@ draws of both; a rank takes its slice of each. What a draw looks like follows fr
 its stream: so a batch is the same for any number of ranks and threads and after any resume.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.loaders.noise import Noise, NoiseDraw, draw_noise
 from plstore.loaders.sources import Samples, Source
+from plstore.loaders.work import ImageFormat
 from plstore.seeds import Purpose, uniforms
 
 Rows = npt.NDArray[np.int64]
@@ -78,6 +79,11 @@ class Plan:
         Raises:
             InputError: If a stream has no image to draw, or the ranks cannot share a batch.
         """
+        if labeled_batch < 1 or pseudo_batch < 0 or seed < 0:
+            raise InputError(
+                f"labeled_batch is {labeled_batch}, pseudo_batch {pseudo_batch}, seed {seed}; "
+                "wanted 1 or more, 0 or more, 0 or more"
+            )
         self.labeled_batch = labeled_batch
         self.pseudo_batch = pseudo_batch
         self.share = share or Share()
@@ -98,8 +104,6 @@ class Plan:
                     f"{wanted} {name} images a step cannot be shared by "
                     f"{self.share.world_size} ranks; wanted a multiple"
                 )
-        if labeled_batch < 1:
-            raise InputError(f"labeled_batch is {labeled_batch}; wanted 1 or more")
         self._streams = [
             (pseudo, batch, source.stream(pseudo=pseudo, batch=batch, seed=seed))
             for pseudo, batch in ((False, labeled_batch), (True, pseudo_batch))
@@ -126,7 +130,7 @@ class Plan:
         """Labeled images a step of this rank: the first ones."""
         return self.labeled_batch // self.share.world_size
 
-    def hash(self, shuffle: str, window: int) -> str:
+    def hash(self, shuffle: str, window: int, image_format: ImageFormat) -> str:
         """Return the identity of the rule by which steps become batches, but for the seed."""
         return value_hash(
             {
@@ -134,7 +138,7 @@ class Plan:
                 "labeled_batch": self.labeled_batch,
                 "pseudo_batch": self.pseudo_batch,
                 "noise": self.noise_spec.as_dict(),
-                "size": self._size,
+                "format": asdict(image_format),
                 "shuffle": shuffle,
                 "window": window if shuffle == "windowed" else 0,
             }

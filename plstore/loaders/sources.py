@@ -1,6 +1,6 @@
 """Where a loader reads a view: from its Arrow twin, or row groups of the store in sequence."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -171,7 +171,7 @@ class WindowSource:
         )
         for number in np.unique(numbers).tolist():
             slots = np.flatnonzero(numbers == number)
-            images = self._begin(number).result()
+            images = self._finished(number)
             local = rows[slots] - self._blocks.starts[number]
             samples.put(slots, _samples(images, local, rows[slots]))
         return samples
@@ -187,6 +187,17 @@ class WindowSource:
     def num_pixels(self) -> int | None:
         """Return None: nothing is read ahead of its window."""
         return None
+
+    def _finished(self, number: int) -> ImageSet:
+        """Return a block, read again once if its reading was called off or failed."""
+        reading = self._begin(number)
+        try:
+            return reading.result()
+        except (CancelledError, OSError):
+            with self._lock:
+                if self._held.get(number) is reading:
+                    del self._held[number]
+            return self._begin(number).result()
 
     def _begin(self, number: int) -> "Future[ImageSet]":
         with self._lock:

@@ -48,7 +48,7 @@ def run(spec: BackendSpec) -> Iterator[Pixels]:
                 return
             yield batch.finished(spec.device)
     finally:
-        planner.shutdown(wait=False, cancel_futures=True)
+        planner.shutdown(wait=True, cancel_futures=True)  # it reads from what others will
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,5 +1,6 @@
 """What a backend is told to do, and what it gives: the seam between plan and pixels."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,12 +10,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from plstore.errors import InputError
 from plstore.loaders.noise import Noise, NoiseDraw
 from plstore.loaders.randaugment import DIALECTS, Dialect, RandAugment
 
 BackendName = Literal["dali", "threads", "torch"]
 Backend = Literal["auto", "dali", "threads", "torch"]
 Interpolation = Literal["bilinear", "bicubic"]
+
+
+def threads_of_a_rank() -> int:
+    """Return the cores that this process may use, shared by the ranks of this machine."""
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(len(os.sched_getaffinity(0)) // local, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,23 @@ class ImageFormat:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     crop_pct: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check that there is a mean and a deviation for each channel.
+
+        Raises:
+            InputError: If there is not.
+        """
+        if self.channels not in {1, 3} or self.size < 1:
+            raise InputError(
+                f"images have {self.channels} channels and {self.size} pixels a side; wanted 1 "
+                "or 3 channels, and a pixel or more"
+            )
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise InputError(
+                f"mean has {len(self.mean)} values and std {len(self.std)} for {self.channels} "
+                "channels; wanted one each"
+            )
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return float32 [batch, channels, size, size] of uint8, on the images' device."""
@@ -121,7 +146,7 @@ class BackendSpec:
     max_batch: int
     device: str
     first_step: int = 0
-    num_threads: int = field(default_factory=torch.get_num_threads)
+    num_threads: int = field(default_factory=threads_of_a_rank)
     keep_decoded: bool = False
 
     @property

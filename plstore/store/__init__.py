@@ -66,6 +66,7 @@ from plstore.store.views import (
     find_view,
     next_version,
     open_view,
+    split_by_size,
     write_view,
 )
 
@@ -142,6 +143,7 @@ __all__ = [
     "register_labels",
     "resolve",
     "shuffled",
+    "split_by_size",
     "tags",
     "unpin",
     "verify",

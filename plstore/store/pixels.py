@@ -40,10 +40,13 @@ def image_bytes(rows: pa.RecordBatch, *, tolerant: bool = False) -> pa.BinaryArr
 
 
 def _read_if_there(row: dict[str, Any]) -> bytes | None:
+    """Return an image, or None where its file is gone or was changed; raise what else fails."""
     try:
         return _read(row)
-    except StoreError:
-        return None
+    except StoreError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def _read(row: dict[str, Any]) -> bytes:

@@ -20,7 +20,8 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -73,13 +74,34 @@ class Verdict:
 
 @contextmanager
 def large_images_are_verdicts() -> Iterator[None]:
-    """Lift Pillow's own limit: `judge` reads an image's size first and has a limit itself."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    """Lift Pillow's own limit: `judge` reads an image's size first and has a limit itself.
+
+    The limit is the process's, so of several threads the last one to leave puts it back.
+    """
+    with _limit.lock:
+        if not _limit.inside:
+            _limit.before = Image.MAX_IMAGE_PIXELS
+            Image.MAX_IMAGE_PIXELS = None
+        _limit.inside += 1
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        with _limit.lock:
+            _limit.inside -= 1
+            if not _limit.inside:
+                Image.MAX_IMAGE_PIXELS = _limit.before
+
+
+@dataclass
+class _Limit:
+    """Who is inside `large_images_are_verdicts`, and what Pillow's limit was before."""
+
+    lock: Lock = field(default_factory=Lock)
+    inside: int = 0
+    before: int | None = None
+
+
+_limit = _Limit()
 
 
 def judge(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:

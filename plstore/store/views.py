@@ -1,5 +1,6 @@
 """Views: materialised selections that a student trains on, pinned to what they were made of."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
@@ -26,7 +29,8 @@ _NAME = re.compile(r"[a-z0-9_-]+")
 _SHARD_ROWS = 131_072
 _SHARD_BYTES = 256 << 20
 _PIECE_ROWS = 1024
-_REFERENCED_ROWS = 1024
+_READ_BYTES = 64 << 20
+_READ_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +128,23 @@ class View:
             return
         images = ReferencedImages(self.store, self.record.pins["images"], tolerant=tolerant)
         for rows in batches:
-            for start in range(0, rows.num_rows, _REFERENCED_ROWS):
-                yield images.fill(rows.slice(start, _REFERENCED_ROWS))
+            starts = split_by_size(rows["width"].to_numpy(), rows["height"].to_numpy())
+            for start, end in itertools.pairwise([*starts, rows.num_rows]):
+                yield images.fill(rows.slice(start, end - start))
+
+
+def split_by_size(widths: npt.NDArray[np.int32], heights: npt.NDArray[np.int32]) -> list[int]:
+    """Return where to cut rows so that the files of a part take about 64 MiB at most.
+
+    A file is taken for a byte a pixel: JPEGs take a third to a tenth of it.
+    """
+    starts, held = [0], 0
+    for row, pixels in enumerate((widths.astype(np.int64) * heights).tolist()):
+        if row > starts[-1] and (held + pixels > _READ_BYTES or row - starts[-1] == _READ_ROWS):
+            starts.append(row)
+            held = 0
+        held += pixels
+    return starts
 
 
 def check_view_name(name: str) -> str:

@@ -38,7 +38,7 @@ from plstore.loaders.dali import build_pipeline
 from plstore.loaders.sources import WindowSource
 from plstore.loaders.work import BackendSpec
 from plstore.query import Balance, Selection, select
-from plstore.store import ImageRecord, Store, View, import_images, parquet
+from plstore.store import ImageRecord, Store, View, import_images, parquet, views
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 RGB = ImageFormat(size=32)
@@ -143,6 +143,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(view: View, shuffle: str) ->
         ({"seed": 1}, "seed"),
         ({"noise": Noise(augment=RandAugment(m=8))}, "plan"),
         ({"pseudo_batch": 16}, "plan"),
+        ({"image_format": ImageFormat(size=32, interpolation="bicubic")}, "plan"),
         ({"shuffle": "windowed"}, "plan"),
     ],
 )
@@ -158,6 +159,25 @@ def test_a_state_of_another_view_is_refused(store: Store, view: View) -> None:
     other = make_view(store, quota=9)
     with pytest.raises(InputError, match="the state is of view"):
         loader_of(other).load_state_dict(loader_of(view).state_dict())
+
+
+@pytest.mark.parametrize(("batch", "window"), [(16, 64), (16, 200), (7, 30)])
+def test_copies_stay_apart_in_windows_too(store: Store, batch: int, window: int) -> None:
+    view = make_view(store, "packed", quota=40)
+    loader = loader_of(
+        view, shuffle="windowed", pseudo_batch=batch, labeled_batch=1, window=window
+    )
+    stream = loader.source.stream(pseudo=True, batch=batch, seed=3)
+    draws = stream.draws_per_pass
+    whole = stream.take(0, 2 * draws)
+    copies = Counter(whole[:draws].tolist())
+    assert copies == Counter(whole[draws:].tolist())
+    for number in range(2):
+        inner = range(-(-number * draws // batch) * batch, (number + 1) * draws, batch)
+        for start in inner:
+            rows = whole[start : min(start + batch, (number + 1) * draws)].tolist()
+            repeated = [row for row, count in Counter(rows).items() if count > 1]
+            assert all(copies[row] >= window // batch for row in repeated), repeated
 
 
 @pytest.mark.parametrize("mode", ["packed", "reference"])
@@ -187,14 +207,31 @@ def test_windows_are_read_ahead_and_forgotten(
     loader = loader_of(view, shuffle="windowed", window=128, pseudo_batch=16)
     source = loader.source
     assert isinstance(source, WindowSource)
-    num_blocks = len(source._blocks.starts)
+    sizes = source._ends - source._blocks.starts
     most = 0
     for step in range(60):
         loader.work(step)
-        most = max(most, len(source._held))
+        most = max(most, int(sizes[list(source._held)].sum()))
 
-    assert num_blocks > 10
-    assert most < num_blocks
+    bound = 2 * (2 * 128 + 2 * int(sizes.max()))  # two windows of each stream
+    assert len(sizes) > 10
+    assert most <= bound < sizes.sum()
+
+
+def test_photos_in_place_are_read_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_READ_BYTES", 20 * 24 * 22)
+    view = make_view(in_place_store(tmp_path))
+    loader = loader_of(view, shuffle="windowed")
+    source = loader.source
+    assert isinstance(source, WindowSource)
+    sizes = source._ends - source._blocks.starts
+
+    assert sizes.max() <= 26
+    assert sizes.sum() == view.record.num_images
+    assert all(batch.num_rows <= 26 for batch in view.batches())
+    assert loader.verify().ok
 
 
 @pytest.mark.parametrize("ratio", [1, 14, 28])
@@ -223,6 +260,28 @@ def test_ranks_that_cannot_share_a_batch_are_refused(view: View) -> None:
         loader_of(view, rank=2, world_size=2)
     with pytest.raises(InputError, match="go together"):
         loader_of(view, rank=1)
+
+
+def test_impossible_numbers_are_refused(view: View) -> None:
+    with pytest.raises(InputError, match="pseudo_batch -4"):
+        loader_of(view, pseudo_batch=-4)
+    with pytest.raises(InputError, match="first_step is -1"):
+        loader_of(view, first_step=-1)
+    with pytest.raises(InputError, match="mean has 3 values and std 3 for 1"):
+        ImageFormat(size=32, channels=1)
+
+
+def in_place_store(folder: Path) -> Store:
+    records = []
+    for record in make_records():
+        path = folder / "pets" / record.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(record.data)
+        values = {**vars(record), "place": str(path)}
+        records.append(ImageRecord(**values))
+    store = plstore.create(folder / "store")
+    import_images(store, records, dataset="pets", class_names=CLASS_NAMES, in_place=True)
+    return store
 
 
 def damage_twin(view: View, sample_ids: set[int]) -> None:
@@ -269,15 +328,7 @@ def test_a_view_of_nothing_but_damage_is_refused(view: View) -> None:
 def test_a_file_in_place_that_is_gone_is_replaced_until_it_is_back(
     tmp_path: Path, shuffle: str
 ) -> None:
-    records = []
-    for record in make_records():
-        path = tmp_path / "pets" / record.key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(record.data)
-        values = {**vars(record), "place": str(path)}
-        records.append(ImageRecord(**values))
-    store = plstore.create(tmp_path / "store")
-    import_images(store, records, dataset="pets", class_names=CLASS_NAMES, in_place=True)
+    store = in_place_store(tmp_path)
     view = make_view(store)
     rows = store.table("images").read(columns=["sample_id", "image"]).to_pylist()
     place = {row["sample_id"]: Path(row["image"]["path"]) for row in rows}
