@@ -1,5 +1,6 @@
 """What else `loaders` asks: alignment, the cost of a plan, waiting for input, small images."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -11,6 +12,7 @@ from benchmarks.record import Measurement
 if TYPE_CHECKING:
     from plstore.loaders import Batch, Loader
     from plstore.loaders.work import BackendName
+    from trainers.recipe import Recipe
 
 _SMALL_STEPS = 60
 _BACKENDS: "tuple[BackendName, ...]" = ("threads", "dali", "torch")
@@ -25,7 +27,7 @@ def measure_alignment(folder: Path, *, samples: int) -> Iterator[Measurement]:
     shares = {"threads": 0.8, "dali": 0.2}
     for backend, share in shares.items():
         loader = _loader(folder, backend)
-        found = loader.verify(max(round(samples * share / loader.plan.batch_size), 1))
+        found = loader.verify(math.ceil(samples * share / loader.plan.batch_size))
         if found.errors:
             raise SystemExit(f"{backend}: {len(found.errors)} wrong: {found.errors[:3]}")
         yield _value("alignment", backend, "samples", found.samples, "")
@@ -36,7 +38,7 @@ def measure_costs(folder: Path, *, quick: bool) -> Iterator[Measurement]:
     """Yield what a plan costs, how long training waits, and the share of small-image noise."""
     yield from _plan_cost(folder, steps=5 if quick else 100)
     yield from _wait_share(folder, ("threads",) if quick else _BACKENDS, 1 if quick else 12)
-    yield from _small_images(folder, steps=5 if quick else _SMALL_STEPS)
+    yield from _small_images(folder, quick=quick)
 
 
 def _loader(folder: Path, backend: str, **changes: Any) -> "Loader":  # noqa: ANN401  arguments of load
@@ -120,7 +122,7 @@ def _wait_share(folder: Path, backends: Sequence[str], steps: int) -> Iterator[M
         yield _value(case, backend, "step_without_input_ms", 1e3 * alone / steps, "ms")
 
 
-def _small_images(folder: Path, *, steps: int) -> Iterator[Measurement]:
+def _small_images(folder: Path, *, quick: bool) -> Iterator[Measurement]:
     """Yield the CPU time of input and of training of the demo's recipe, by step."""
     import torch
 
@@ -130,11 +132,12 @@ def _small_images(folder: Path, *, steps: int) -> Iterator[Measurement]:
     from trainers.recipe import load_recipe
 
     torch.set_num_threads(2)
-    recipe = load_recipe("fashion_mnist")
+    steps = 5 if quick else _SMALL_STEPS
+    recipe = load_recipe("fashion_mnist", ["data.limit_unlabeled=500"] if quick else ())
     network = build_model(recipe.model, recipe.model.teacher, 10).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     format_ = image_format(recipe.model, network)
-    view = _small_view(folder / "small")
+    view = _small_view(folder / ("small-quick" if quick else "small"), recipe)
     labeled, pseudo = recipe.train.labeled_batch, recipe.train.pseudo_batch
     images = torch.zeros(labeled + pseudo, 1, 28, 28)
     images = images.to(memory_format=torch.channels_last)
@@ -166,7 +169,7 @@ def _small_images(folder: Path, *, steps: int) -> Iterator[Measurement]:
             num_threads=2,
         )
         batches = iter(loader)
-        for _ in islice(batches, 60):
+        for _ in islice(batches, 2 if quick else 60):
             pass
         start = time.process_time()
         for _ in islice(batches, steps):
@@ -176,7 +179,7 @@ def _small_images(folder: Path, *, steps: int) -> Iterator[Measurement]:
         yield _value("small-28px", backend, "share_of_training_step", cost / training, "")
 
 
-def _small_view(folder: Path) -> Any:  # noqa: ANN401  a View
+def _small_view(folder: Path, recipe: "Recipe") -> Any:  # noqa: ANN401  a View
     """Return a view of the bundled sample, labeled by chance: its cost is what counts."""
     import numpy as np
 
@@ -191,12 +194,10 @@ def _small_view(folder: Path) -> Any:  # noqa: ANN401  a View
         open_view,
         write_labels,
     )
-    from trainers.recipe import load_recipe
     from trainers.sources import open_source
 
     if (folder / "store").is_dir():
         return open_view(plstore.open(folder / "store"), "small")
-    recipe = load_recipe("fashion_mnist")
     source = open_source(recipe.data, seed=0)
     store = plstore.create(folder / "store")
     import_images(

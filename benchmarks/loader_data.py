@@ -43,10 +43,11 @@ _QUALITY: Final = 95
 _GRAIN: Final = 8  # levels, so that crops have as many bits a pixel as ImageNet's photos
 
 
-def make_data(folder: Path, count: int) -> None:
-    """Make everything, unless it is there."""
+def make_data(folder: Path, count: int, *, peers: bool = True) -> None:
+    """Make everything, unless it is there; what only peers read, where that is wanted."""
     done = folder / "done.json"
-    if done.is_file() and json.loads(done.read_text())["images"] == count:
+    wanted = {"images": count, "peers": peers}
+    if done.is_file() and wanted.items() <= json.loads(done.read_text()).items():
         return
     for name in ("files", "store", "datasets", "litdata"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -59,10 +60,11 @@ def make_data(folder: Path, count: int) -> None:
         sizes.append(len(data))
     np.save(folder / "labels.npy", labels)
     _make_store(folder / "store", files, labels)
-    _make_tars(folder, files, labels)
-    _make_datasets(folder / "datasets", files, labels)
-    _make_litdata(folder, count)
-    about = {"images": count, "mean_bytes": round(sum(sizes) / len(sizes))}
+    if peers:
+        _make_tars(folder, files, labels)
+        _make_datasets(folder / "datasets", files, labels)
+        _make_litdata(folder, count)
+    about = {**wanted, "mean_bytes": round(sum(sizes) / len(sizes))}
     done.write_text(json.dumps(about))
 
 

@@ -181,7 +181,9 @@ def _measure_all(folder: Path, arguments: argparse.Namespace) -> Iterator[Measur
     from benchmarks.loader_data import make_data
 
     quick = arguments.quick
-    make_data(folder, 128 if quick else arguments.images)
+    make_data(
+        folder, 96 if quick else arguments.images, peers=not quick or bool(arguments.contenders)
+    )
     yield from measure_alignment(folder, samples=256 if quick else 100_000)
     wanted = arguments.contenders
     if quick and wanted is None:

@@ -229,30 +229,25 @@ def test_dali_does_the_same(backend: str, op: Op, m: int, sign: float) -> None:
 
 def by_dali(image: Pixels, op: Op, m: int, sign: float) -> Pixels:
     """Return what DALI's own augmentation makes of an image."""
-    import nvidia.dali.auto_aug.augmentations as own
     from nvidia.dali import Pipeline, fn
     from nvidia.dali.auto_aug.core import signed_bin
     from nvidia.dali.auto_aug.rand_augment import get_rand_augment_suite
 
     suite = {a.name: a for a in get_rand_augment_suite(use_shape=True)}
-    assert own is not None
     pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None)
-    with pipeline:
-        data = fn.external_source(source=lambda: [image], layout="HWC")
-        chosen = suite[op.name.lower()]
-        if op is Op.IDENTITY:
-            pipeline.set_outputs(data)
-        else:
-            with warnings.catch_warnings():  # it calls operators by their former names
-                warnings.simplefilter("ignore", DeprecationWarning)
-                out = chosen(
+    with warnings.catch_warnings():  # it calls operators by their former names
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with pipeline:
+            data = fn.external_source(source=lambda: [image], layout="HWC")
+            if op is not Op.IDENTITY:
+                data = suite[op.name.lower()](
                     data,
                     magnitude_bin=signed_bin(m, random_sign=int(sign < 0)),
                     num_magnitude_bins=31,
                     shape=list(image.shape),
                 )
-            pipeline.set_outputs(out)
-    return np.asarray(pipeline.run()[0].at(0))
+            pipeline.set_outputs(data)
+        return np.asarray(pipeline.run()[0].at(0))
 
 
 def test_a_magnitude_means_what_the_dialect_says() -> None:

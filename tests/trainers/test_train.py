@@ -5,7 +5,7 @@ import torch
 
 from plstore.errors import PlstoreError
 from plstore.query import Balance, Selection, select
-from plstore.store import Store
+from plstore.store import Store, erase
 from tests.conftest import give_labels
 from trainers import train as train_module
 from trainers.losses import combined_cross_entropy
@@ -86,6 +86,42 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     assert started[0] == stop_at - 1
     assert same(whole, resumed)
     assert whole.metrics == resumed.metrics
+
+
+def test_a_training_does_not_go_on_with_other_images(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "_CHECKPOINT_SECONDS", 0.0)
+
+    def stop(done: int, _: float) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    begun = training(store)
+    with pytest.raises(KeyboardInterrupt):
+        train(begun, tmp_path / "part", stop)
+    (batch, *_) = begun.view.batches()
+    erase(store, [batch["sample_id"][0].as_py()], reason="asked for")
+    with pytest.raises(PlstoreError, match=r"changed since .*part was written"):
+        train(begun, tmp_path / "part", lambda *_: None)
+
+
+def test_damaged_images_are_counted_among_the_metrics(store: Store, tmp_path: Path) -> None:
+    whole = train(training(store), tmp_path / "whole", lambda *_: None)
+    (path,) = Path(store.cache_folder()).glob("view-*.arrow")
+    data = bytearray(path.read_bytes())
+    for batch in training(store).view.batches():
+        for row in batch.to_pylist()[:6]:
+            data[data.index(row["image"]) + 40] ^= 0xFF
+    path.unlink()  # it may be mapped
+    path.write_bytes(data)
+    trained = train(training(store), tmp_path / "damaged", lambda *_: None)
+
+    assert whole.num_replaced == 0
+    assert trained.num_replaced > 0
+    assert trained.summary["input/replaced_images"] == trained.num_replaced
+    assert trained.summary["input/backend"] == "threads"
+    assert not same(whole, trained)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_harmed(
