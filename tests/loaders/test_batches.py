@@ -28,10 +28,8 @@ from plstore.loaders import (
     open_split,
     open_view_images,
 )
-from plstore.loaders.dali import build_pipeline
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.sources import TwinSource
-from plstore.loaders.work import BackendSpec
 from plstore.query import Balance, Selection, select
 from plstore.store import Store, View
 from tests.conftest import give_labels
@@ -225,24 +223,6 @@ def test_targets_are_the_decoded_labels(view: View) -> None:
     stored = pa.Table.from_batches(view.batches())["label"].combine_chunks()
 
     assert np.array_equal(images.targets(rows), decode(stored.take(pa.array(rows)), 3))
-
-
-def test_the_gpu_graph_is_legal() -> None:
-    def never(step: int) -> Any:  # noqa: ANN401
-        raise AssertionError(f"step {step} was asked for")
-
-    spec = BackendSpec(
-        work=never,
-        format=RGB,
-        noise=Noise(),
-        max_batch=4,
-        device="cuda:0",
-        num_threads=1,
-    )
-    graph = build_pipeline(spec, device_id=None, on_gpu=True).serialize()
-
-    assert b"mixed" in graph
-    assert b"gpu" in graph
 
 
 def test_large_images_are_decoded_a_few_at_a_time_to_the_same_bits(
