@@ -1,8 +1,8 @@
 """The same images with the same soft labels in every form that a contender of `loaders` reads.
 
 JPEGs of about ImageNet's size (162,000 pixels and 87 kB, where ImageNet has 180,000 and 110)
-are random crops of the photos of `benchmarks.teachers`, each another one; a tenth is labeled, the
-rest has soft labels of 1,000 classes.
+are random crops of the photos of `benchmarks.teachers`, each another one; a tenth is labeled,
+the rest has soft labels of 1,000 classes.
 """
 
 import io
