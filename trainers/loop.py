@@ -17,7 +17,7 @@ from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json, value_hash
-from plstore.loaders import open_split, pick_backend
+from plstore.loaders import import_backend, open_split, pick_backend
 from plstore.query import Balance, Selection, run_query, select, select_labeled
 from plstore.report.progress import Display
 from plstore.schema import Split
@@ -92,6 +92,7 @@ class Run:
         if self.recipe.train.threads is not None:
             torch.set_num_threads(self.recipe.train.threads)
         check_models(self.recipe, len(self.source.class_names))
+        import_backend(pick_backend(self.recipe.train.backend, self.device))
         ledger = Ledger(self.store)
         kinds: Mapping[str, Callable[[Step, list[Outputs]], Outputs]] = {
             "import": self._import,

@@ -5,7 +5,7 @@ random number of their noise; a backend only executes it. So a batch is the same
 resume and for any number of ranks, and the loader has no state but the step.
 """
 
-from plstore.loaders.backends import pick_backend
+from plstore.loaders.backends import import_backend, pick_backend
 from plstore.loaders.imageset import ImageSet, image_table, open_split, open_view_images
 from plstore.loaders.loader import Loader, clean_batches, load
 from plstore.loaders.noise import ComposedAugment, Crop, Noise
@@ -28,6 +28,7 @@ __all__ = [
     "Verification",
     "clean_batches",
     "image_table",
+    "import_backend",
     "load",
     "open_split",
     "open_view_images",

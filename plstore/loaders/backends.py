@@ -1,7 +1,7 @@
 """Which backend executes a plan, and how it is started."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Final
 
@@ -45,15 +45,23 @@ def work_of(
     )
 
 
-def run_backend(backend: str, spec: BackendSpec) -> Iterator[Pixels]:
+def run_backend(backend: BackendName, spec: BackendSpec) -> Iterator[Pixels]:
     """Return the batches of a spec."""
+    return import_backend(backend)(spec)
+
+
+def import_backend(backend: BackendName) -> Callable[[BackendSpec], Iterator[Pixels]]:
+    """Import a backend's libraries; return what runs it.
+
+    Long work does this first: a library that is broken is found then, and not in the middle.
+    """
     if backend == "dali":
         from plstore.loaders.dali import run
     elif backend == "threads":
         from plstore.loaders.threads import run
     else:
         from plstore.loaders.pillow import run
-    return run(spec)
+    return run
 
 
 def pick_backend(backend: Backend = "auto", device: str = "cpu") -> BackendName:

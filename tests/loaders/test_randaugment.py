@@ -23,7 +23,7 @@ from plstore.loaders.randaugment import (
     RandAugment,
     draw_ops,
 )
-from plstore.loaders.work import BackendSpec, ImageFormat, Work
+from plstore.loaders.work import BackendName, BackendSpec, ImageFormat, Work
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -50,7 +50,7 @@ def uniforms(spec: RandAugment, op: Op, sign: float, centre: tuple[float, float]
 
 
 def operated(
-    backend: str,
+    backend: BackendName,
     image: Pixels,
     spec: RandAugment,
     op: Op,
@@ -108,7 +108,7 @@ NOISYSTUDENT = [key.split("/") for key in REFERENCE.files if "/source/" not in k
 @pytest.mark.parametrize("backend", ["threads", "torch", "dali"])
 @pytest.mark.parametrize(("name", "op", "level", "sign"), NOISYSTUDENT)
 def test_the_official_code_does_the_same(
-    backend: str, name: str, op: str, level: str, sign: str
+    backend: BackendName, name: str, op: str, level: str, sign: str
 ) -> None:
     source = REFERENCE[f"{name}/source/{level}/{sign}"]
     expected = REFERENCE[f"{name}/{op}/{level}/{sign}"]
@@ -145,7 +145,7 @@ INCREASING = {Op.POSTERIZE, Op.SOLARIZE, Op.COLOR, Op.CONTRAST, Op.BRIGHTNESS, O
 @pytest.mark.parametrize(("m", "sign"), [(6.0, 1.0), (27.0, -1.0)])
 @pytest.mark.parametrize("op", list(TIMM))
 def test_timm_does_the_same(
-    backend: str, op: Op, m: float, sign: float, *, increasing: bool
+    backend: BackendName, op: Op, m: float, sign: float, *, increasing: bool
 ) -> None:
     spec = RandAugment(n=1, m=m, dialect="timm", max_magnitude=27, increasing=increasing)
     image = photo("astronaut")
@@ -193,7 +193,7 @@ TORCHVISION = {
 @pytest.mark.parametrize("backend", ["threads", "torch", "dali"])
 @pytest.mark.parametrize(("m", "sign"), [(9, 1.0), (27, -1.0)])
 @pytest.mark.parametrize("op", list(TORCHVISION))
-def test_torchvision_does_the_same(backend: str, op: Op, m: int, sign: float) -> None:
+def test_torchvision_does_the_same(backend: BackendName, op: Op, m: int, sign: float) -> None:
     spec = RandAugment(n=1, m=m, dialect="torchvision")
     image, name = photo("chelsea"), TORCHVISION[op]
     space = TorchvisionRandAugment()._augmentation_space(31, image.shape[:2])
@@ -215,7 +215,7 @@ def test_torchvision_does_the_same(backend: str, op: Op, m: int, sign: float) ->
 @pytest.mark.parametrize("backend", ["threads", "torch", "dali"])
 @pytest.mark.parametrize(("m", "sign"), [(9, 1.0), (27, -1.0)])
 @pytest.mark.parametrize("op", list(DIALECTS["dali"].ops))
-def test_dali_does_the_same(backend: str, op: Op, m: int, sign: float) -> None:
+def test_dali_does_the_same(backend: BackendName, op: Op, m: int, sign: float) -> None:
     spec = RandAugment(n=1, m=m, dialect="dali")
     image = photo("coffee")
     mirrored = op in {Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y}
