@@ -180,6 +180,21 @@ def test_copies_stay_apart_in_windows_too(store: Store, batch: int, window: int)
             assert all(copies[row] >= window // batch for row in repeated), repeated
 
 
+def test_two_readings_of_a_block_in_one_window_are_one(store: Store) -> None:
+    give_labels(store)
+    balance = Balance(min_confidence=0.8, images_per_class=14, seed=0)
+    selection = Selection(view="few", teachers=["t0@1"], balance=balance, mode="packed")
+    loader = loader_of(select(store, selection), shuffle="windowed", window=30)
+    for seed in range(6):
+        stream = loader.source.stream(pseudo=True, batch=6, seed=seed)
+        draws = stream.draws_per_pass
+        whole = stream.take(0, draws)
+        copies = Counter(whole.tolist())
+        assert 3 < max(copies.values()) < draws // 6  # more than a window holds apart
+        batches = [whole[n : n + 6] for n in range(0, draws - 5, 6)]
+        assert all(len(np.unique(batch)) == 6 for batch in batches)
+
+
 @pytest.mark.parametrize("mode", ["packed", "reference"])
 def test_both_shuffles_honour_copies_and_read_both_modes(store: Store, mode: str) -> None:
     view = make_view(store, mode)

@@ -57,6 +57,11 @@ def test_without_care_copies_would_meet() -> None:
     copies = np.random.default_rng(0).integers(1, 8, 200)
     rows = np.random.default_rng(1).permutation(np.repeat(np.arange(200), copies))
     assert meetings(rows, 25) > 20
+    parted = part_copies(
+        rows, copies.astype(np.int32), batch=25, at=0, random=np.random.default_rng(2)
+    )
+    assert meetings(parted, 25) == 0
+    assert sorted(parted) == sorted(rows)
 
 
 def test_more_copies_than_batches_meet_as_little_as_they_must() -> None:
