@@ -11,7 +11,9 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.abc import MetaPathFinder
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
+_LOCK_SECONDS = 120.0
+_LOCK_POLL_SECONDS = 0.02
 _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3")}
 
 
@@ -135,6 +139,74 @@ def _cannot_write(path: Path, error: Exception) -> StoreError:
         f"cannot write {path}: {reason}. Nothing was committed and nothing stored is lost; "
         "make room or allow writing there, then run the same command again"
     )
+
+
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that others may share; see `exclusive_lock`."""
+    with _locked(path, exclusive=False):
+        yield
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that no one else holds or shares: of this machine, or by a network's NFS.
+
+    The system gives it up when its process ends, however that happens. In an object store, and
+    where the file system has no locks, there is none.
+
+    Args:
+        path: A file in an existing store; made where it is not there.
+
+    Raises:
+        StoreError: If others hold it for longer than two minutes.
+    """
+    with _locked(path, exclusive=True):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, *, exclusive: bool) -> Iterator[None]:
+    file = None if is_remote(path) else _open_lock(path)
+    try:
+        if file is not None:
+            _wait_for_lock(path, file, exclusive=exclusive)
+        yield
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _open_lock(path: Path) -> int | None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:  # a store that cannot be written: the write itself says why
+        return None
+
+
+def _wait_for_lock(path: Path, file: int, *, exclusive: bool) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                raise StoreError(
+                    f"{path} has been held by another process for {_LOCK_SECONDS:.0f} s: a "
+                    "commit or a collection that was stopped and not ended? End it, then run "
+                    "the same command again; nothing was written"
+                ) from error
+            time.sleep(_LOCK_POLL_SECONDS)
+        except OSError:  # a file system without locks: the grace of a collection must do
+            return
+        else:
+            return
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

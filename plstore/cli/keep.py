@@ -61,6 +61,38 @@ def tag(
     print_rows(rows, format_, columns=["tag", "number", "made", "message"])
 
 
+def pins(
+    store: StoreOption,
+    drop: Annotated[
+        str | None, typer.Option(help="Give this one up: its run will not go on.")
+    ] = None,
+    format_: FormatOption = "table",
+) -> None:
+    """List the snapshots that unfinished runs still need, and plstore gc keeps; or drop one.
+
+    Examples:
+      plstore pins --store pets/store
+      plstore pins --drop 1f0e2d3c4b5a6978
+    """
+    from plstore.store import drop_pin
+    from plstore.store import open as open_store
+    from plstore.store import pins as list_pins
+
+    opened = open_store(store)
+    if drop is not None:
+        drop_pin(opened, drop)
+    rows = [
+        {
+            "pin": pin.name,
+            "made": pin.created_at and pin.created_at.strftime("%Y-%m-%d %H:%M:%S"),
+            "of": pin.why or None,
+            "tables": ", ".join(f"{name} {n}" for name, n in sorted(pin.versions.items())),
+        }
+        for pin in list_pins(opened)
+    ]
+    print_rows(rows, format_, columns=["pin", "made", "of", "tables"])
+
+
 def gc(
     store: StoreOption,
     delete: Annotated[bool, typer.Option("--delete", help="Do it; else only list.")] = False,

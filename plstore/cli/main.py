@@ -30,7 +30,7 @@ for verb in (
     *(train.run, train.predict),
     *(label.label, label.calibrate, label.fuse, choose.select),
     *(ask.sql, ask.audit, ask.diff, ask.log, ask.info, ask.files),
-    *(keep.tag, keep.verify, keep.gc, keep.compact),
+    *(keep.tag, keep.pins, keep.verify, keep.gc, keep.compact),
     *(keep.exclude, keep.correct, keep.delete, keep.duplicates, keep.export),
 ):
     app.command(verb.__name__)(with_examples(verb))
@@ -62,6 +62,18 @@ def main() -> None:
         app()
     except PlstoreError as error:
         print(f"plstore: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except (TimeoutError, ConnectionError) as error:  # of a store or images in a network
+        print(
+            f"plstore: no answer in time ({str(error) or type(error).__name__}); what was committed "
+            "stays, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
+    except OSError as error:  # of a disk: a file that went away, no room, no permission
+        print(
+            f"plstore: {error}; run the same command again once that is mended", file=sys.stderr
+        )
         sys.exit(BAD_INPUT)
 
 

@@ -18,7 +18,10 @@ DEFAULT_GRACE = timedelta(days=1)
 """Younger files are left alone: a writer may be about to commit them, a reader reading them."""
 
 _LOG = "_delta_log/"
+_WORK = "_plstore"
+_CHECKPOINTS = "checkpoints"
 _LONGEST_WRITE = timedelta(hours=1)
+_FILES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -75,26 +78,47 @@ def collect(
     grace: timedelta = DEFAULT_GRACE,
     on_files: Callable[[int], None] = lambda _: None,
 ) -> list[Collectable]:
-    """Delete what `collectable` returns, and return it."""
+    """Delete what `collectable` returns, less what a writer came back for; return it.
+
+    Files of tables are looked at once more while no one commits: a writer makes its files young
+    before it commits them, and one that is in the snapshot by then stays.
+    """
     young = datetime.now(UTC) - grace
-    deleted = []
+    by_table: dict[str, list[Collectable]] = {}
     for item in collectable(store, grace=grace):
-        if _is_still_unneeded(store, item, young):
-            storage.delete_file(store.root.joinpath(*item.path.split("/")))
-            deleted.append(item)
-        on_files(1)
+        by_table.setdefault(item.path.partition("/")[0], []).append(item)
+    deleted = []
+    for name, items in by_table.items():
+        for start in range(0, len(items), _FILES_AT_ONCE):
+            part = items[start : start + _FILES_AT_ONCE]
+            deleted += _delete(store, name, part, young)
+            on_files(len(part))
     return deleted
 
 
-def _is_still_unneeded(store: "Store", item: Collectable, young: datetime) -> bool:
-    """Look again just before a file is deleted: a writer may have come back for it."""
-    table, _, path = item.path.partition("/")
-    if item.reason == "never_committed":
-        modified = storage.modified(store.root.joinpath(*item.path.split("/")))
-        if modified is None or modified >= young:
-            return False
-        return path not in {shard.path for shard in store.table(table).shards()}
-    return True
+def _delete(
+    store: "Store", name: str, items: list[Collectable], young: datetime
+) -> list[Collectable]:
+    """Delete those of some files that are still unneeded."""
+    places = {item.path: store.root.joinpath(*item.path.split("/")) for item in items}
+    if name in {_WORK, _CHECKPOINTS}:
+        named = _named_checkpoints(store)
+        gone = [
+            i for i in items if i.path.rpartition("/")[0] not in named or _is_hidden(i.path)
+        ]
+        for item in gone:
+            storage.delete_file(places[item.path])
+        return gone
+    deleted = []
+    with storage.exclusive_lock(store.table(name).lock_file):
+        kept = _kept(store.table(name), pinned(store), young)
+        for item in items:
+            modified = storage.modified(places[item.path])
+            came_back = item.reason != "erased" and (modified is None or modified >= young)
+            if item.path.partition("/")[2] not in kept and not came_back:
+                storage.delete_file(places[item.path])
+                deleted.append(item)
+    return deleted
 
 
 def _limit(path: str, young: datetime) -> datetime:
@@ -116,16 +140,24 @@ def _kept(table: "Table", pins: list[Mapping[str, int]], young: datetime) -> set
         live = (live - removed) | added
         if version in wanted:
             kept |= live
+    return _after_erasures(table, kept, live)
+
+
+def _after_erasures(table: "Table", kept: set[str], newest: set[str]) -> set[str]:
+    """Return kept files as deletions left them: old versions are read with the new files.
+
+    A deletion that was stopped has rewritten files that the newest snapshot still names: both
+    stay, the old one until the deletion is completed.
+    """
     erased = table.erasures.by_path()
-    newest = live
-    for path in kept - newest:
+    found = kept & newest
+    for path in kept:
         now: str | None = path
         while now is not None and now in erased:
             new = erased[now]
             now = None if new is None else str(new["path"])
-        kept.discard(path)
-        kept |= set() if now is None else {now}
-    return kept
+        found |= set() if now is None else {now}
+    return found
 
 
 def _reason(path: str, ever_committed: set[str]) -> str:
@@ -135,15 +167,28 @@ def _reason(path: str, ever_committed: set[str]) -> str:
 
 
 def _stale_work(store: "Store", young: datetime) -> list[Collectable]:
-    """Return temporary files of killed writers, beside what is kept below the store."""
+    """Return what killed writers left beside the tables: temporary files, models of no one."""
     found = []
-    for folder in ("_plstore", "checkpoints"):
+    named = _named_checkpoints(store)
+    for folder in (_WORK, _CHECKPOINTS):
         for entry in storage.files_below(store.root / folder):
-            parts = entry.path.split("/")
-            hidden = any(part.startswith(".") for part in parts)
-            if hidden and entry.modified < young:
-                found.append(_collectable(f"{folder}/{entry.path}", "temporary", entry))
+            path = f"{folder}/{entry.path}"
+            hidden = _is_hidden(path)
+            unnamed = folder == _CHECKPOINTS and path.rpartition("/")[0] not in named
+            if (hidden or unnamed) and entry.modified < young:
+                reason = "temporary" if hidden else "never_committed"
+                found.append(_collectable(path, reason, entry))
     return found
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def _named_checkpoints(store: "Store") -> set[str]:
+    """Return the folders of models that rows of `teachers` name, below the store."""
+    rows = store.table("teachers").read(columns=["checkpoint"])["checkpoint"].to_pylist()
+    return {row for row in rows if row}
 
 
 def _collectable(path: str, reason: str, entry: storage.FileEntry) -> Collectable:

@@ -47,11 +47,12 @@ def compact(
 
 
 def _compact_table(table: "Table") -> Compaction:
-    shards = table.shards()
+    version, shards = table.newest()
     groups = [group for group in _groups(table, shards) if len(group) > 1]
     after = len(shards)
     for group in groups:
-        identity = value_hash({"files": [shard.path for shard in group]})
+        what = {"version": version, "files": [shard.path for shard in group]}
+        identity = value_hash(what)  # the same files may be there, merged and be back again
         rows = table.dataset_of(group).to_table(columns=table.spec.file_schema.names)
         if "sample_id" in rows.column_names:
             rows = rows.sort_by("sample_id")

@@ -76,7 +76,7 @@ def make_ensemble(
     """
     check_teacher_id(teacher_id)
     table = store.table("soft_labels")
-    version = table.version()
+    version, newest = table.newest()
     lineage = fusion_lineage(members, method, codec)
     identity = value_hash({"fusion": lineage, "teacher": teacher_id, "iteration": iteration})
     _check_free(store, teacher_id, identity)
@@ -96,15 +96,19 @@ def make_ensemble(
         shards += fused.shards
         images[split], incomplete[split] = fused.num_images, fused.num_incomplete
     read = {"soft_labels_version": version, **lineage}
-    there = table.shards(partition={"teacher_id": teacher_id, "iteration": iteration})
-    paths = {"new": [s.path for s in shards], "there": [s.path for s in there]}
+    own = {"teacher_id": teacher_id, "iteration": str(iteration)}.items()
+    there = [shard for shard in newest if own <= shard.partition.items()]
+    new, old = [s.path for s in shards], [s.path for s in there]
+    # The version too: members' labels may come back that were fused before.
+    made = value_hash({"version": version, "new": new, "there": old})
     committed = version
-    if set(paths["new"]) != set(paths["there"]):  # else they are there already
+    if set(new) != set(old):  # else they are there already
         committed = commit_labels(
             store,
             shards,
             lineage={"step": "fuse", **read},
-            transaction=f"fuse-{identity}-{value_hash(paths)}",
+            transaction=f"fuse-{identity}-{made}",
+            instead_of=there,
         )
     row = {
         "teacher_id": teacher_id,

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from plstore import storage
-from plstore.errors import InputError
+from plstore.errors import CommitConflictError, InputError, StoreError
 from plstore.fingerprint import value_hash
+from plstore.store.conditions import TABLES_OF_IMAGES, may_hold
 from plstore.store.log import after_erasure
 from plstore.store.parquet import statistics
 from plstore.store.shard import Shard
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from plstore.store.store import Store
     from plstore.store.table import Table
 
-_TABLES = ("images", "truth", "soft_labels", "exclusions", "corrections", "view_rows")
-"""Every table that has rows of images; `images` first, so that no reader finds them anew."""
+_MOST_CONFLICTS = 20
 
 _Ids = npt.NDArray[np.int64]
 
@@ -81,9 +81,8 @@ def erase(
     num_images = _record(store, ids, reason, who or getpass.getuser())
     views = _views_holding(store, ids)
     rows_by_table, num_files = {}, 0
-    for name in _TABLES:
-        rows, files = _erase_from(store, name, ids, on_files)
-        rows_by_table[name] = rows
+    for name in TABLES_OF_IMAGES:
+        rows_by_table[name], files = _erase_until_gone(store, name, ids, on_files)
         num_files += files
     shutil.rmtree(store.cache_folder(), ignore_errors=True)  # it holds copies of images
     return Erasure(
@@ -123,7 +122,7 @@ def _record(store: "Store", ids: _Ids, reason: str, who: str) -> int:
 
 def _views_holding(store: "Store", ids: _Ids) -> tuple[str, ...]:
     table = store.table("view_rows")
-    near = [shard for shard in table.shards() if _may_hold(shard, ids)]
+    near = [shard for shard in table.shards() if may_hold(shard, ids)]
     if not near:
         return ()
     where = pc.field("sample_id").isin(pa.array(ids))
@@ -131,9 +130,26 @@ def _views_holding(store: "Store", ids: _Ids) -> tuple[str, ...]:
     return tuple(sorted({f"{row['view']}@{row['version']}" for row in rows.to_pylist()}))
 
 
-def _may_hold(shard: Shard, ids: _Ids) -> bool:
-    first = np.searchsorted(ids, shard.first_id)
-    return bool(first < len(ids) and ids[first] <= shard.last_id)
+def _erase_until_gone(
+    store: "Store", name: str, ids: _Ids, on_files: Callable[[int], None]
+) -> tuple[int, int]:
+    """Rewrite a table's files until none is left that holds such an image.
+
+    Files that were committed during one pass are met by the next: `deletions` has the images by
+    then, so writers commit no more of them.
+    """
+    num_rows = num_files = conflicts = 0
+    while True:
+        try:
+            rows, files = _erase_from(store, name, ids, on_files)
+        except CommitConflictError:  # a compaction or another deletion was first
+            conflicts += 1
+            if conflicts == _MOST_CONFLICTS:
+                raise
+            continue
+        if not rows and not files:
+            return num_rows, num_files
+        num_rows, num_files = num_rows + rows, num_files + files
 
 
 def _erase_from(
@@ -141,27 +157,17 @@ def _erase_from(
 ) -> tuple[int, int]:
     """Rewrite a table's files; return the rows that left its newest snapshot, and the files."""
     table = store.table(name)
-    live = {shard.path: shard for shard in table.shards()}
-    old = {
-        shard.path: shard
-        for versions in pinned(store)
-        if name in versions
-        for shard in table.shards(versions[name])
-    }
+    version, newest = table.newest()
+    live = {shard.path: shard for shard in newest}
+    known = {**_pinned_shards(store, name), **live}
     removed: list[Shard] = []
     added: list[Shard] = []
     num_rows = num_files = 0
-    known = {**old, **live}
-    erased = table.erasures.by_path()
     for shard in (*known.values(), *_unreferenced(table, known)):
-        if not _may_hold(shard, ids):
+        if not may_hold(shard, ids):
             continue
-        # A deletion that was stopped before its commit has rewritten it already.
-        current = after_erasure(shard, erased)
-        rewritten, dropped = (None, 0) if current is None else _rewrite(table, current, ids)
-        if current is not None and dropped:
-            table.erasures.record(current.path, rewritten)
-            current = rewritten
+        current, is_new = _without(table, shard, ids, must_exist=shard.path in live)
+        if is_new:
             num_files += 1
             on_files(1)
         if shard.path in live and current != shard:
@@ -169,14 +175,55 @@ def _erase_from(
             added += [] if current is None else [current]
             num_rows += shard.num_rows - (0 if current is None else current.num_rows)
     if removed:
-        identity = value_hash({"table": name, "files": sorted(s.path for s in removed)})
+        what = {"table": name, "version": version, "files": sorted(s.path for s in removed)}
         table.commit(
             added,
             lineage={"step": "delete", "files": len(removed)},
-            transaction=f"delete-{identity}",
+            transaction=f"delete-{value_hash(what)}",
             remove=removed,
         )
     return num_rows, num_files
+
+
+def _pinned_shards(store: "Store", name: str) -> dict[str, Shard]:
+    table = store.table(name)
+    return {
+        shard.path: shard
+        for versions in pinned(store)
+        if name in versions
+        for shard in table.shards(versions[name])
+    }
+
+
+def _without(
+    table: "Table", shard: Shard, ids: _Ids, *, must_exist: bool
+) -> tuple[Shard | None, bool]:
+    """Return what is left of a file without these images, and whether it was written anew.
+
+    A deletion that was stopped before its commit has rewritten it already, and what it wrote
+    may be gone by now: then it is written again.
+    """
+    current = after_erasure(shard, table.erasures.by_path())
+    if current is None:
+        return None, False
+    if current != shard and not _is_there(table, current) and _is_there(table, shard):
+        every = table.sibling("deletions").read(columns=["sample_id"])["sample_id"].to_numpy()
+        rewritten, _ = _rewrite(table, shard, np.union1d(ids, every))
+        table.erasures.record(shard.path, rewritten, again=True)
+        return rewritten, True
+    try:
+        rewritten, dropped = _rewrite(table, current, ids)
+    except (FileNotFoundError, StoreError):
+        if must_exist or _is_there(table, current):
+            raise
+        return current, False  # collected since it was listed: its images are gone with it
+    if dropped:
+        table.erasures.record(current.path, rewritten)
+    return rewritten, bool(dropped)
+
+
+def _is_there(table: "Table", shard: Shard) -> bool:
+    return (table.root / shard.path).exists()
 
 
 def _unreferenced(table: "Table", known: Mapping[str, Shard]) -> Iterator[Shard]:
@@ -190,17 +237,24 @@ def _unreferenced(table: "Table", known: Mapping[str, Shard]) -> Iterator[Shard]
             shard = Shard(
                 path=entry.path, size_bytes=entry.size_bytes, partition=partition, stats={}
             )
-            rows = table.dataset_of([shard]).to_table(columns=["sample_id"])
+            try:
+                rows = table.dataset_of([shard]).to_table(columns=["sample_id"])
+            except (FileNotFoundError, StoreError):
+                if _is_there(table, shard):
+                    raise
+                continue  # collected since it was listed
             yield replace(shard, stats=statistics(rows))
 
 
 def _rewrite(table: "Table", shard: Shard, ids: _Ids) -> tuple[Shard | None, int]:
     """Return the shard without these images, None if nothing is left, and the rows it lost."""
-    rows = table.dataset_of([shard]).to_table(columns=table.spec.file_schema.names)
+    dataset = table.dataset_of([shard])
+    there = dataset.to_table(columns=["sample_id"])["sample_id"].to_numpy()
+    if not np.isin(there, ids).any():
+        return shard, 0
+    rows = dataset.to_table(columns=table.spec.file_schema.names)
     kept = rows.filter(pc.invert(pc.is_in(rows["sample_id"], pa.array(ids))))
     dropped = rows.num_rows - kept.num_rows
-    if not dropped:
-        return shard, 0
     if not kept.num_rows:
         return None, dropped
     name = shard.path.rpartition("/")[2].rpartition("-")[0]  # less the hash of its bytes

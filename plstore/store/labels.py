@@ -146,20 +146,27 @@ def commit_labels(
     lineage: Mapping[str, Any],
     transaction: str,
     beside: Collection[Shard] | None = None,
+    instead_of: Collection[Shard] | None = None,
 ) -> int:
     """Make written labels visible in one commit; return the version of `soft_labels`.
 
     Labels that the same teacher gave to the same split and iteration before leave the newest
     snapshot; older versions, and the views that pin them, keep them. With `beside`, the shards
-    that there were when these labels were made, they are added to those instead: labels of
-    images that had none. Counts by class and confidence are written beside them.
+    that there were when these labels were made, they are added to those: labels of images that
+    had none. With `instead_of`, they take the place of just those shards. Counts by class and
+    confidence are written beside them.
+
+    Raises:
+        CommitConflictError: If other labels of these images were committed since; with
+            `instead_of`, also if those shards are no longer there.
     """
     version = store.table("soft_labels").commit(
         shards,
         lineage=lineage,
         transaction=transaction,
-        replace=beside is None,
-        beside=beside,
+        replace=beside is None and instead_of is None,
+        remove=instead_of or (),
+        beside=beside if instead_of is None else instead_of,
     )
     with suppress(OSError, StoreError):  # the labels are there; a selection counts them itself
         write_histograms(store, shards)

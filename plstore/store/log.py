@@ -69,8 +69,13 @@ class Erasures:
                 self._records[entry.path] = storage.read_json(self._folder / entry.path) or {}
         return {record["old"]: record["new"] for record in self._records.values()}
 
-    def record(self, old: str, new: Shard | None) -> None:
+    def record(self, old: str, new: Shard | None, *, again: bool = False) -> None:
         """Say which file takes the place of an old one, once and for all.
+
+        Args:
+            old: Path of the old one.
+            new: The new one; None where nothing is left.
+            again: Whether what was said before is void, because that file is gone.
 
         Raises:
             CommitConflictError: If another deletion has said so already.
@@ -79,7 +84,10 @@ class Erasures:
         if new is not None:
             value = {"path": new.path, "size_bytes": new.size_bytes, "stats": dict(new.stats)}
         name = f"{content_hash(old.encode())}.json"
-        if not storage.create_json(self._folder / name, {"old": old, "new": value}):
+        if again:
+            self._records.pop(name, None)
+            storage.write_json(self._folder / name, {"old": old, "new": value})
+        elif not storage.create_json(self._folder / name, {"old": old, "new": value}):
             raise CommitConflictError(
                 f"another deletion rewrote {old} of {self._table!r} at the same time; run the "
                 "same command again"

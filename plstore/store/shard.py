@@ -12,6 +12,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from plstore.schema import TableSpec
 
+_RANGE_IDS = 65_536
+_SLOTS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
@@ -107,14 +110,26 @@ def partition_of(shard: Shard) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(shard.partition.items()))
 
 
-def locks(shards: Collection[Shard]) -> list[Transaction]:
-    """Return what makes two commits that rewrite one partition at once conflict.
+def locks(shards: Collection[Shard], *, whole: bool) -> list[Transaction]:
+    """Return what makes two commits conflict that rewrite the same rows at once.
 
-    delta-rs lets two commits remove the same file, but not record the same transaction.
+    delta-rs lets two commits remove the same file, but not record the same transaction. Writers
+    of other ranges of sample ids do not stand in each other's way: a partition has one name for
+    every 64th range, so that its log does not grow with the number of images.
+
+    Args:
+        shards: Put into, or taken from the snapshot.
+        whole: Whether all rows of their partitions are replaced: one such commit at a time.
     """
-    partitions = sorted({partition_of(shard) for shard in shards})
-    names = ["/".join(f"{key}={value}" for key, value in p) or "all" for p in partitions]
-    return [Transaction(f"rewrite-{name}", 1) for name in names]
+    names = set()
+    for shard in shards:
+        partition = "/".join(f"{key}={value}" for key, value in partition_of(shard)) or "all"
+        ranges = range(shard.first_id // _RANGE_IDS, shard.last_id // _RANGE_IDS + 1)
+        if whole or not shard.partition:
+            names.add(f"rewrite-{partition}")
+        if shard.partition:
+            names |= {f"rewrite-{partition}/{n % _SLOTS}" for n in ranges[:_SLOTS]}
+    return [Transaction(name, 1) for name in sorted(names)]
 
 
 def _now_milliseconds() -> int:

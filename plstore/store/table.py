@@ -6,7 +6,7 @@ and whoever reads it can check it; a shard that no commit names is invisible.
 """
 
 import json
-import os
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -14,39 +14,39 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.dataset
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from plstore import storage
 from plstore.errors import CommitConflictError, StoreError, StoreNotFoundError
-from plstore.fingerprint import content_hash
-from plstore.schema import Profile, TableSpec
+from plstore.fingerprint import content_hash, value_hash
+from plstore.schema import TABLES, Profile, TableSpec
+from plstore.store.change import LINEAGE, TRANSACTION, Change, waits
+from plstore.store.conditions import check_not_deleted, check_present
 from plstore.store.log import Erasures, after_erasure
 from plstore.store.parquet import parquet_bytes, statistics
 from plstore.store.shard import (
     Claim,
     Commit,
     Shard,
-    add_action,
     add_missing_columns,
-    locks,
-    partition_of,
     paths_of,
-    remove_action,
     shards_of,
 )
 
 _YEARS = "interval 3650 days"
-_LINEAGE = "plstore.lineage"
-_TRANSACTION = "plstore.transaction"
 _RECENT_COMMITS = 32
-_ATTEMPTS = 5
 
 SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
 
 PartitionValues = Mapping[str, str | int]
+
+
+def _place(shard: Shard) -> tuple[list[tuple[str, str]], int, str]:
+    """Return what files of a snapshot are ordered by: partition, sample id, name."""
+    return sorted(shard.partition.items()), shard.first_id, shard.path
 
 
 class Table:
@@ -59,6 +59,15 @@ class Table:
         self.profile = profile
         self._url = str(self.root) if storage.is_remote(root) else self.root.as_uri()
         self.erasures = Erasures(root, spec.name)
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by writers while they commit, and by `collect` while it deletes."""
+        return self.root.parent / "_plstore" / "commit.lock"
+
+    def sibling(self, name: str) -> "Table":
+        """Return another table of the same store."""
+        return Table(self.root.parent, TABLES[name], self.profile)
 
     def create(self) -> None:
         """Make the empty table; an existing one stays as it is."""
@@ -157,85 +166,65 @@ class Table:
             data_change: False where the same rows only move to other files.
 
         Raises:
-            CommitConflictError: If another writer took the claimed numbers, or changed what
-                this commit rests on; nothing of this commit was written.
+            CommitConflictError: If another writer took the claimed numbers, changed what this
+                commit rests on, or was first for a minute of tries; nothing of this commit was
+                written.
             StoreError: If a shard is gone, or the log cannot be written.
         """
-        for attempt in range(_ATTEMPTS):
+        change = Change(
+            shards=tuple(shards),
+            lineage=lineage,
+            transaction=transaction,
+            claim=claim,
+            replace=replace,
+            remove=tuple(remove),
+            beside=None if beside is None else tuple(beside),
+            data_change=data_change,
+        )
+        with storage.shared_lock(self.lock_file):
+            is_new = self._commit(change)
+        if is_new:
+            self._complete_deletions(change.shards)
+        return self._version_of(transaction)
+
+    def _commit(self, change: Change) -> bool:
+        """Write a change to the log; return False where it is there already."""
+        wait_times = waits()
+        checked = False
+        while True:
             delta = add_missing_columns(self._delta(), self.spec)
-            if delta.transaction_version(transaction) is not None:
-                return self._version_of(transaction)
-            if attempt == 0:
-                self._check_present(shards)
-            transactions = [Transaction(transaction, 1 if claim is None else claim.end)]
-            if claim is not None:
-                self._check_claim(delta, claim)
-                transactions.append(Transaction(f"sequence-{claim.name}", claim.end))
-            removed = self._removed(delta, shards, remove, replace=replace)
-            if beside is not None:
-                self._check_beside(delta, shards, beside)
-            if replace or removed or beside is not None:
-                transactions += locks([*shards, *removed])
-            actions: list[AddAction | RemoveAction] = [
-                *(add_action(shard, data_change=data_change) for shard in shards),
-                *(remove_action(shard, data_change=data_change) for shard in removed),
-            ]
-            properties = CommitProperties(
-                custom_metadata={
-                    _LINEAGE: json.dumps(lineage, sort_keys=True),
-                    _TRANSACTION: transaction,
-                },
-                app_transactions=transactions,
-            )
+            if delta.transaction_version(change.transaction) is not None:
+                return False
+            if not checked:
+                check_present(self, change.shards)
+                check_not_deleted(self, change.shards)
+                checked = True
+            actions, properties = change.against(self, delta)
             try:
                 self._write_log(delta, actions, properties)
             except CommitConflictError:  # what it rests on is looked at again
-                if attempt == _ATTEMPTS - 1:
+                if (wait := next(wait_times, None)) is None:
                     raise
+                time.sleep(wait)
             else:
-                break
-        return self._version_of(transaction)
+                return True
 
-    def _removed(
-        self,
-        delta: DeltaTable,
-        shards: Collection[Shard],
-        remove: Collection[Shard],
-        *,
-        replace: bool,
-    ) -> list[Shard]:
-        """Return the shards that a commit takes from the snapshot, if they are still in it."""
-        if not (replace or remove):
-            return []
-        there = {shard.path: shard for shard in shards_of(delta)}
-        if gone := [shard.path for shard in remove if shard.path not in there]:
-            raise CommitConflictError(
-                f"another writer rewrote {len(gone)} files of {self.spec.name!r}, such as "
-                f"{gone[0]}. Nothing of this commit was written; run the same command again"
+    def _complete_deletions(self, shards: Collection[Shard]) -> None:
+        """Take out what a deletion rewrote while it was being committed."""
+        erased = self.erasures.by_path()
+        if not any(shard.path in erased for shard in shards):
+            return
+        version, newest = self.newest()
+        late = [shard for shard in newest if shard.path in erased]
+        if late:
+            left = (after_erasure(shard, erased) for shard in late)
+            identity = value_hash({"version": version, "files": sorted(s.path for s in late)})
+            self.commit(
+                [shard for shard in left if shard is not None],
+                lineage={"step": "delete", "files": len(late)},
+                transaction=f"delete-{identity}",
+                remove=late,
             )
-        removed = {shard.path: shard for shard in remove}
-        if replace:
-            partitions = {partition_of(shard) for shard in shards}
-            removed |= {p: s for p, s in there.items() if partition_of(s) in partitions}
-        added = {shard.path for shard in shards}
-        return [shard for path, shard in removed.items() if path not in added]
-
-    def _check_beside(
-        self, delta: DeltaTable, shards: Collection[Shard], beside: Collection[Shard]
-    ) -> None:
-        known = {shard.path for shard in beside} | {shard.path for shard in shards}
-        partitions = {partition_of(shard) for shard in shards}
-        for found in shards_of(delta):
-            if found.path in known or partition_of(found) not in partitions:
-                continue
-            for shard in shards:
-                meets = found.first_id <= shard.last_id and shard.first_id <= found.last_id
-                if meets and partition_of(found) == partition_of(shard):
-                    raise CommitConflictError(
-                        f"another writer committed {found.path} of {self.spec.name!r} at the "
-                        "same time. Nothing of this commit was written; run the same command "
-                        "again"
-                    )
 
     def _write_log(
         self,
@@ -263,55 +252,17 @@ class Table:
                 "same command again"
             ) from error
 
-    def _check_present(self, shards: Collection[Shard]) -> None:
-        """Stop unless the shards are there; those in a folder are made young for `collect`."""
-        gone: list[str] = []
-        if storage.is_remote(self.root):
-            there = (
-                {entry.path for entry in storage.files_below(self.root)} if shards else set()
-            )
-            gone = [shard.path for shard in shards if shard.path not in there]
-        else:
-            for shard in shards:
-                try:
-                    os.utime(self.root / shard.path)
-                except FileNotFoundError:
-                    gone.append(shard.path)
-                except PermissionError:  # the commit itself will say so
-                    break
-        if gone:
-            raise StoreError(
-                f"{self.root / gone[0]} is gone before it was committed: collected by 'plstore "
-                "gc' with too short a grace? Nothing of this commit was written; run the same "
-                "command again"
-            )
-        erased = self.erasures.by_path()
-        if late := [shard.path for shard in shards if shard.path in erased]:
-            raise CommitConflictError(
-                f"images of {late[0]} were deleted while it was written. Nothing of this "
-                "commit was written; run the same command again"
-            )
-
     def _version_of(self, transaction: str) -> int:
         """Return the version that a commit made, whatever was committed since."""
         delta = self._delta()
         for limit in (_RECENT_COMMITS, None):
             for entry in delta.history(limit):
-                if entry.get(_TRANSACTION) == transaction:
+                if entry.get(TRANSACTION) == transaction:
                     return int(entry["version"])
         raise StoreError(
             f"table {self.spec.name!r} knows transaction {transaction!r} and its history does "
             "not: the log was cut. Restore it from a copy"
         )
-
-    def _check_claim(self, delta: DeltaTable, claim: Claim) -> None:
-        found = int(delta.transaction_version(f"sequence-{claim.name}") or 0)
-        if found != claim.start:
-            raise CommitConflictError(
-                f"another writer took the numbers {claim.start} to {found - 1} of "
-                f"{claim.name!r} in {self.root}. Nothing of this commit was written; run the "
-                "same command again"
-            )
 
     def append(
         self,
@@ -341,7 +292,12 @@ class Table:
         if version is not None and (erased := self.erasures.by_path()):
             replaced = (after_erasure(shard, erased) for shard in found)
             found = [shard for shard in replaced if shard is not None]
-        return sorted(found, key=lambda s: (sorted(s.partition.items()), s.first_id, s.path))
+        return sorted(found, key=_place)
+
+    def newest(self) -> tuple[int, list[Shard]]:
+        """Return the newest version with its files, as they are in the log."""
+        delta = self._delta()
+        return int(delta.version()), sorted(shards_of(delta), key=_place)
 
     def files(self, version: int | None = None) -> list[str]:
         """Return the Parquet files of a snapshot, sorted, as absolute paths or URLs."""
@@ -394,5 +350,5 @@ class Table:
                 version=int(entry["version"]),
                 time=datetime.fromtimestamp(entry["timestamp"] / 1000, tz=UTC),
                 operation=str(entry["operation"]),
-                lineage=json.loads(entry.get(_LINEAGE, "{}")),
+                lineage=json.loads(entry.get(LINEAGE, "{}")),
             )

@@ -336,8 +336,19 @@ def _verify_views(store: "Store") -> Iterator[Problem]:
 
 
 def _verify_checkpoints(store: "Store") -> Iterator[Problem]:
-    """Yield teachers whose checkpoint is gone or changed."""
-    for row in store.table("teachers").read().to_pylist():
+    """Yield teachers whose checkpoint is gone or changed, and models that are no teacher's."""
+    rows = store.table("teachers").read().to_pylist()
+    named = {row["checkpoint"] for row in rows}
+    for entry in storage.files_below(store.checkpoint("checkpoints")):
+        path = f"checkpoints/{entry.path}"
+        if path.rpartition("/")[0] not in named:
+            yield Problem(
+                where=path,
+                what="orphan_file",
+                detail="no teacher names it: a training that is being kept, or was stopped; "
+                "'plstore gc' collects it",
+            )
+    for row in rows:
         if not row["checkpoint"] or not row["checkpoint_hash"]:
             continue
         weights = store.checkpoint(row["checkpoint"]) / "model.safetensors"

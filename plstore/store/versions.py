@@ -107,9 +107,31 @@ def _tags(store: "Store") -> "Path":
     return store.work_folder("tags")
 
 
-def pin(store: "Store", name: str, versions: Mapping[str, int]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """A snapshot that a step of a run still needs: kept by `plstore gc` until it is dropped.
+
+    Attributes:
+        name: Of the pin: the key of the step.
+        versions: Version by table; only the tables that the step reads.
+        created_at: None where an older plstore made it.
+        why: Which run and step.
+    """
+
+    name: str
+    versions: Mapping[str, int]
+    created_at: datetime | None = None
+    why: str = ""
+
+
+def pin(store: "Store", name: str, versions: Mapping[str, int], *, why: str = "") -> None:
     """Keep a snapshot from being collected until `unpin`: a step is going to read it."""
-    storage.write_json(_pins(store) / f"{name}.json", {"versions": dict(versions)})
+    record = {
+        "versions": dict(versions),
+        "created_at": datetime.now(UTC).isoformat(),
+        "why": why,
+    }
+    storage.write_json(_pins(store) / f"{name}.json", record)
 
 
 def unpin(store: "Store", name: str) -> None:
@@ -117,15 +139,46 @@ def unpin(store: "Store", name: str) -> None:
     storage.delete_file(_pins(store) / f"{name}.json")
 
 
+def drop_pin(store: "Store", name: str) -> None:
+    """Give up the pin of a run that will not go on; what it kept is then collectable.
+
+    Raises:
+        InputError: If there is no such pin.
+    """
+    known = [found.name for found in pins(store)]
+    if name not in known:
+        raise InputError(
+            f"{store.root} has no pin {name!r}; it has {', '.join(known) or 'none'}"
+        )
+    unpin(store, name)
+
+
+def pins(store: "Store") -> list[Pin]:
+    """Return the pins of steps, oldest first."""
+    found = []
+    for entry in storage.files_below(_pins(store)):
+        name = entry.path.removesuffix(".json")
+        if entry.path.startswith(".") or name == entry.path:
+            continue
+        record = storage.read_json(_pins(store) / entry.path)
+        if record is not None:
+            made = record.get("created_at")
+            found.append(
+                Pin(
+                    name=name,
+                    versions=record["versions"],
+                    created_at=None if made is None else datetime.fromisoformat(made),
+                    why=record.get("why", ""),
+                )
+            )
+    return sorted(
+        found, key=lambda p: (p.created_at or datetime.min.replace(tzinfo=UTC), p.name)
+    )
+
+
 def step_pins(store: "Store") -> dict[str, Mapping[str, int]]:
     """Return the snapshots that steps still need, by pin."""
-    found = {}
-    for entry in storage.files_below(_pins(store)):
-        if not entry.path.startswith("."):
-            record = storage.read_json(_pins(store) / entry.path)
-            if record is not None:
-                found[entry.path.removesuffix(".json")] = record["versions"]
-    return found
+    return {found.name: found.versions for found in pins(store)}
 
 
 def _pins(store: "Store") -> "Path":

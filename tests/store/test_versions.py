@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -104,3 +105,20 @@ def test_a_version_that_was_collected_says_so(store: Store) -> None:
 
     with pytest.raises(StoreError, match="was collected"):
         store.table("soft_labels").read(version=old)
+
+
+def test_a_clock_that_went_back_does_not_change_the_order_of_a_table(store: Store) -> None:
+    for number in range(3):
+        store.append("runs", [{"run": "r", "step": number}], identity=f"n{number}", step="test")
+    entry = store.table("runs").root / "_delta_log" / f"{2:020d}.json"
+    lines = [json.loads(line) for line in entry.read_text().splitlines()]
+    for line in lines:
+        if "commitInfo" in line:
+            line["commitInfo"]["timestamp"] -= 3_600_000
+    entry.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    reopened = plstore.open(store.root)
+    found = [commit.version for _, commit in numbered(reopened) if commit.table == "runs"]
+    last = len(numbered(reopened))
+
+    assert found == [1, 2, 3]
+    assert resolve(reopened, last - 1)["runs"] == 2
