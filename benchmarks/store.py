@@ -1,6 +1,6 @@
 """Commits, opening, comparing and being killed: what the store takes and what it stands.
 
-    python -m benchmarks.store [--quick] [--json FILE] [--only commit,open,diff,kills]
+    python -m benchmarks.store [--quick] [--json FILE] [--only commit,open,diff,workers,kills]
 
 Contenders of the comparison run in processes of their own, one after the other, and must give
 the same answer before their time counts.
@@ -27,6 +27,7 @@ from deltalake import write_deltalake
 import plstore
 from benchmarks.kills import measure as measure_kills
 from benchmarks.record import Measurement, publish
+from benchmarks.workers import measure as measure_workers
 from plstore.codec import Codec
 from plstore.schema import TABLES
 from plstore.store import (
@@ -272,15 +273,19 @@ def run(parts: Sequence[str], *, quick: bool) -> Iterator[Measurement]:
         yield from measure_opening(quick=quick)
     if "diff" in parts:
         yield from measure_diff(quick=quick)
+    if "workers" in parts:
+        yield from measure_workers(8 if quick else 32, commits=2 if quick else 8)
     if "kills" in parts:
-        yield from measure_kills(6 if quick else 330)
+        yield from measure_kills(6 if quick else 1000)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="within 45 seconds")
     parser.add_argument("--json", type=Path, help="where the measurements go")
-    parser.add_argument("--only", default="commit,open,diff,kills", help="parts, by commas")
+    parser.add_argument(
+        "--only", default="commit,open,diff,workers,kills", help="parts, by commas"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -8,6 +8,7 @@ environment's standard chain and from nowhere else.
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from plstore.errors import MissingExtraError, StoreError
+from plstore.errors import MissingExtraError, PlstoreError, StoreError
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -142,35 +143,22 @@ def _cannot_write(path: Path, error: Exception) -> StoreError:
 
 
 @contextmanager
-def shared_lock(path: Path) -> Iterator[None]:
-    """Hold a lock that others may share; see `exclusive_lock`."""
-    with _locked(path, exclusive=False):
-        yield
-
-
-@contextmanager
-def exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold a lock that no one else holds or shares: of this machine, or by a network's NFS.
+def held(lock: Path) -> Iterator[None]:
+    """Hold a lock that no one else holds: of this machine, or by a network's NFS.
 
     The system gives it up when its process ends, however that happens. In an object store, and
     where the file system has no locks, there is none.
 
     Args:
-        path: A file in an existing store; made where it is not there.
+        lock: A file in an existing store; made where it is not there.
 
     Raises:
-        StoreError: If others hold it for longer than two minutes.
+        StoreError: If another process holds it for longer than two minutes.
     """
-    with _locked(path, exclusive=True):
-        yield
-
-
-@contextmanager
-def _locked(path: Path, *, exclusive: bool) -> Iterator[None]:
-    file = None if is_remote(path) else _open_lock(path)
+    file = None if is_remote(lock) else _open_lock(lock)
     try:
         if file is not None:
-            _wait_for_lock(path, file, exclusive=exclusive)
+            _wait_for_lock(lock, file)
         yield
     finally:
         if file is not None:
@@ -185,16 +173,15 @@ def _open_lock(path: Path) -> int | None:
         return None
 
 
-def _wait_for_lock(path: Path, file: int, *, exclusive: bool) -> None:
+def _wait_for_lock(path: Path, file: int) -> None:
     if sys.platform == "win32":
         return
     import fcntl
 
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     end = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > end:
                 raise StoreError(
@@ -202,7 +189,7 @@ def _wait_for_lock(path: Path, file: int, *, exclusive: bool) -> None:
                     "commit or a collection that was stopped and not ended? End it, then run "
                     "the same command again; nothing was written"
                 ) from error
-            time.sleep(_LOCK_POLL_SECONDS)
+            time.sleep(random.uniform(0, _LOCK_POLL_SECONDS))  # noqa: S311  to wait is no secret
         except OSError:  # a file system without locks: the grace of a collection must do
             return
         else:
@@ -265,13 +252,29 @@ def _objects_below(folder: Path) -> Iterator[FileEntry]:
     files = fsspec_filesystem(folder)
     files.invalidate_cache()
     prefix = arrow_path(folder).rstrip("/") + "/"
-    for name, status in files.find(prefix, detail=True).items():
+    with _reached(folder):
+        found = files.find(prefix, detail=True)
+    for name, status in found.items():
         modified = status.get("LastModified") or status.get("mtime") or datetime.now(UTC)
         yield FileEntry(
             path=str(name).removeprefix(prefix),
             size_bytes=int(status["size"]),
             modified=modified,
         )
+
+
+@contextmanager
+def _reached(path: Path) -> Iterator[None]:
+    """Turn what an object store's own libraries raise, such as time-outs, into a StoreError."""
+    try:
+        yield
+    except (PlstoreError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"cannot reach {path}: {str(error) or type(error).__name__}. What was committed "
+            "stays; run the same command again"
+        ) from error
 
 
 def folder_bytes(path: Path) -> int:
@@ -283,7 +286,8 @@ def modified(path: Path) -> datetime | None:
     """Return when a file was written, None where there is none."""
     try:
         if is_remote(path):
-            status = fsspec_filesystem(path).info(str(path), refresh=True)
+            with _reached(path):
+                status = fsspec_filesystem(path).info(str(path), refresh=True)
             found: datetime = status.get("LastModified") or datetime.now(UTC)
             return found
         return datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
@@ -293,7 +297,8 @@ def modified(path: Path) -> datetime | None:
 
 def delete_file(path: Path) -> None:
     """Delete a file; one that is gone already is no error."""
-    path.unlink(missing_ok=True)
+    with _reached(path):
+        path.unlink(missing_ok=True)
 
 
 def cache_folder(path: Path) -> Path:
@@ -335,7 +340,9 @@ def get_folder(source: Path, cache: Path) -> Path:
     for entry in files_below(source):
         target = local / entry.path
         if not target.is_file() or target.stat().st_size != entry.size_bytes:
-            write_atomically(target, (source / entry.path).read_bytes())
+            with _reached(source):
+                data = (source / entry.path).read_bytes()
+            write_atomically(target, data)
     return local
 
 

@@ -110,7 +110,7 @@ def _delete(
             storage.delete_file(places[item.path])
         return gone
     deleted = []
-    with storage.exclusive_lock(store.table(name).lock_file):
+    with storage.held(store.table(name).lock_file):
         kept = _kept(store.table(name), pinned(store), young)
         for item in items:
             modified = storage.modified(places[item.path])

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from plstore import storage
-from plstore.errors import StoreError
+from plstore.errors import CommitConflictError, StoreError
 from plstore.fingerprint import content_hash
 from plstore.schema import ACCEPTED
 from plstore.seeds import Purpose, shuffle_keys
@@ -167,10 +167,15 @@ def _row_groups(table: "Table", version: int) -> Iterator[_RowGroup]:
 
 
 def _missing(store: "Store", version: int, sample_id: int) -> StoreError:
+    where = pc.field("sample_id") == sample_id
+    if store.table("deletions").dataset().count_rows(filter=where):
+        return CommitConflictError(
+            f"image {sample_id} was deleted from {store.root} while it was being selected. "
+            "Nothing was written; run the same command again"
+        )
     return StoreError(
         f"image {sample_id} is selected and is not in version {version} of images in "
-        f"{store.root}. If images were deleted just now, run the same command again; 'plstore "
-        "query run audit/unknown_images' lists labels without an image"
+        f"{store.root}; 'plstore query run audit/unknown_images' lists labels without an image"
     )
 
 

@@ -13,6 +13,7 @@ from plstore.errors import CommitConflictError, StoreError
 from plstore.fingerprint import content_hash
 from plstore.store.shard import Shard
 
+_LISTINGS = 3
 _ENTRY = re.compile(r"\d{20}\.json")
 
 Replaced = Mapping[str, dict[str, Any] | None]
@@ -31,16 +32,11 @@ def read_log(table: Path) -> list[tuple[int, set[str], set[str]]]:
         StoreError: If entries are gone.
     """
     folder = table / "_delta_log"
-    names = sorted(e.path for e in storage.files_below(folder) if _ENTRY.fullmatch(e.path))
+    names = _entries(folder)
     entries = []
     with ThreadPoolExecutor() as pool:
         contents = pool.map(lambda name: (folder / name).read_bytes(), names)
-        for number, (name, data) in enumerate(zip(names, contents, strict=True)):
-            if int(name.partition(".")[0]) != number:
-                raise StoreError(
-                    f"{folder} lacks entry {number}: the log was cut, and what old versions "
-                    "need is not known. Restore it from a copy"
-                )
+        for number, data in enumerate(contents):
             actions = [json.loads(line) for line in data.splitlines()]
             added, removed = (
                 {unquote(action[kind]["path"]) for action in actions if kind in action}
@@ -48,6 +44,24 @@ def read_log(table: Path) -> list[tuple[int, set[str], set[str]]]:
             )
             entries.append((number, added, removed))
     return entries
+
+
+def _entries(folder: Path) -> list[str]:
+    """Return the names of all entries, in order.
+
+    A folder that is written to while it is listed may show an entry and not the one before.
+    """
+    numbers: list[int] = []
+    for _ in range(_LISTINGS):
+        found = sorted(e.path for e in storage.files_below(folder) if _ENTRY.fullmatch(e.path))
+        numbers = [int(name.partition(".")[0]) for name in found]
+        if numbers == list(range(len(numbers))):
+            return found
+    lost = next(n for n, number in enumerate(numbers) if n != number)
+    raise StoreError(
+        f"{folder} lacks entry {lost}: the log was cut, and what old versions need is not "
+        "known. Restore it from a copy"
+    )
 
 
 class Erasures:

@@ -62,8 +62,8 @@ class Table:
 
     @property
     def lock_file(self) -> Path:
-        """Held by writers while they commit, and by `collect` while it deletes."""
-        return self.root.parent / "_plstore" / "commit.lock"
+        """Held by whoever commits to the table, and by `collect` while it deletes its files."""
+        return self.root.parent / "_plstore" / "locks" / self.spec.name
 
     def sibling(self, name: str) -> "Table":
         """Return another table of the same store."""
@@ -181,7 +181,7 @@ class Table:
             beside=None if beside is None else tuple(beside),
             data_change=data_change,
         )
-        with storage.shared_lock(self.lock_file):
+        with storage.held(self.lock_file):
             is_new = self._commit(change)
         if is_new:
             self._complete_deletions(change.shards)

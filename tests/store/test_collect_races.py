@@ -252,10 +252,10 @@ def test_a_collection_waits_for_a_commit(store: Store) -> None:
     happened = []
 
     def collects() -> None:
-        with storage.exclusive_lock(lock):
+        with storage.held(lock):
             happened.append("collected")
 
-    with storage.shared_lock(lock), storage.shared_lock(lock):
+    with storage.held(lock):
         other = Thread(target=collects)
         other.start()
         time.sleep(0.1)
@@ -270,8 +270,8 @@ def test_a_lock_that_is_never_given_up_is_named(
 ) -> None:
     monkeypatch.setattr(storage, "_LOCK_SECONDS", 0.1)
     lock = store.table("runs").lock_file
-    message = "commit.lock has been held by another process"
-    with storage.exclusive_lock(lock), pytest.raises(StoreError, match=message):
+    message = "locks/runs has been held by another process"
+    with storage.held(lock), pytest.raises(StoreError, match=message):
         store.append("runs", [{"run": "r", "step": 1}], identity="x", step="test")
 
 
