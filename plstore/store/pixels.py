@@ -1,6 +1,7 @@
 """The bytes of images: from the store, or from where they were left at import."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.compute as pc
 from plstore import storage
 from plstore.errors import StoreError
 from plstore.fingerprint import content_hash
-from plstore.schema import ACCEPTED
+from plstore.schema import ACCEPTED, REFUSALS
 from plstore.store.verdict import judge, large_images_are_verdicts
 
 IMAGE_COLUMNS = ("sample_id", "image", "content_hash", "verdict", "conversion")
@@ -27,7 +28,8 @@ def image_bytes(rows: pa.RecordBatch, *, tolerant: bool = False) -> pa.BinaryArr
         tolerant: Whether a file that is gone or was changed is null, not an error.
 
     Raises:
-        StoreError: If such a file is gone or was changed.
+        StoreError: If such a file is gone or was changed, or cannot be converted here as it was
+            at import.
     """
     stored = pc.struct_field(rows["image"], "bytes")
     absent = pc.and_(pc.is_null(stored), pc.equal(rows["verdict"], ACCEPTED))
@@ -35,21 +37,23 @@ def image_bytes(rows: pa.RecordBatch, *, tolerant: bool = False) -> pa.BinaryArr
         return stored
     columns = rows.select(list(IMAGE_COLUMNS)).filter(absent).to_pylist()
     with ThreadPoolExecutor() as pool, large_images_are_verdicts():
-        found = list(pool.map(_read_if_there if tolerant else _read, columns))
+        found = list(pool.map(partial(_read, tolerant=tolerant), columns))
     return pc.replace_with_mask(stored, absent, pa.array(found, pa.binary()))
 
 
-def _read_if_there(row: dict[str, Any]) -> bytes | None:
-    """Return an image, or None where its file is gone or was changed; raise what else fails."""
+def _read(row: dict[str, Any], *, tolerant: bool) -> bytes | None:
+    """Return an image; None where its file is gone or was changed, if that is tolerated."""
     try:
-        return _read(row)
+        data = _file(row)
     except StoreError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError):
+        gone = error.__cause__ is None or isinstance(error.__cause__, FileNotFoundError)
+        if tolerant and gone:
             return None
         raise
+    return data if row["conversion"] is None else _converted(row, data)
 
 
-def _read(row: dict[str, Any]) -> bytes:
+def _file(row: dict[str, Any]) -> bytes:
     path = row["image"]["path"]
     try:
         data = storage.location(path).read_bytes()
@@ -63,6 +67,17 @@ def _read(row: dict[str, Any]) -> bytes:
             f"image {row['sample_id']} was imported in place from {path}, which holds other "
             "bytes now. Restore the file, or delete the image and import it again"
         )
-    if row["conversion"] is None:
-        return data
-    return judge(data, max_pixels=1 << 62).data or b""  # its size was judged at import
+    return data
+
+
+def _converted(row: dict[str, Any], data: bytes) -> bytes:
+    """Convert an image as at import. Its size and time were judged then, and are not again."""
+    found = judge(data, max_pixels=1 << 62, max_seconds=None)
+    if found.data is None:
+        raise StoreError(
+            f"image {row['sample_id']} was imported in place from {row['image']['path']} and "
+            f"converted ({row['conversion']}), which fails here: {found.verdict}, "
+            f"{REFUSALS[found.verdict]}. Use an installation like the one that imported it, or "
+            "delete the image"
+        )
+    return found.data

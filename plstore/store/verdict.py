@@ -2,55 +2,45 @@
 
 Decoders disagree on damaged and odd files, and one bad image costs a GPU loader its whole
 batch. So an image is decoded in full once, here, and what training reads later is either the
-file as it came (8-bit grayscale or RGB; JPEG, PNG or WebP) or a PNG converted in a stated way:
+file as it came (8-bit grayscale or RGB; JPEG, PNG or WebP) or one converted in a stated way,
+which `plstore.decoding.conversion` lists.
 
-=============== ==================================================================
-conversion      how
-=============== ==================================================================
-exif_rotated    turned upright as its EXIF orientation says
-cmyk            to RGB by Pillow's formula, no colour profile
-sixteen_bit     the high byte of each value
-alpha           transparency dropped, not blended
-palette         to RGB
-low_bit_depth   1, 2 or 4 bits a pixel, to 8-bit grayscale
-=============== ==================================================================
+A thread that hangs in a decoder cannot be ended, so what might take long is decoded in a
+process that can: files of more than 4 MB (PNG: 1 MB, for its profiles inflate), of more than 16
+million pixels (a progressive JPEG goes over them once a scan), and every format that is
+converted. All else is decoded in the thread that asks. It takes a few seconds at worst, since
+no decoder of JPEG, PNG or WebP does more than a fixed amount of work for each byte, and for
+each pixel and scan; and for a small file a process would cost more than the decoding.
 """
 
-import io
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from math import inf
 from threading import Lock
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, features
 
+from plstore.decoding import (
+    CONVERTED,
+    KEPT,
+    Decoded,
+    decode,
+    decode_apart,
+    format_of,
+    kept_processes,
+    too_many,
+)
+from plstore.errors import InputError
 from plstore.schema import ACCEPTED
 
 DEFAULT_MAX_PIXELS = 64_000_000
+DEFAULT_MAX_SECONDS = 60.0
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
-_KNOWN_FORMATS = (*_FORMATS, "GIF", "BMP", "TIFF")
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
-_START_OF_SCAN = 0xDA
-_END_OF_IMAGE = 0xD9
-_WITHOUT_LENGTH = (0x01, 0xD8, _END_OF_IMAGE)
-_TURNED = range(2, 9)
-_ORIENTATION = 0x0112
-_PNG_DEPTH_OFFSET = 24
-_EIGHT_BITS = 8
-_MODES: dict[str, str | None] = {
-    "L": None,
-    "RGB": None,
-    "1": "low_bit_depth",
-    "CMYK": "cmyk",
-    "P": "palette",
-    "PA": "palette",
-    "LA": "alpha",
-    "RGBA": "alpha",
-}
-_SIXTEEN_BITS = 16
+_MAX_BYTES_HERE = {"jpeg": 4 << 20, "webp": 4 << 20, "png": 1 << 20}
+_MAX_WORK_HERE = 16_000_000  # pixels times scans
+_ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +66,8 @@ class Verdict:
 def large_images_are_verdicts() -> Iterator[None]:
     """Lift Pillow's own limit: `judge` reads an image's size first and has a limit itself.
 
-    The limit is the process's, so of several threads the last one to leave puts it back.
+    The limit is the process's, so of several threads the last one to leave puts it back. Until
+    then the processes that decode what might take long are kept, too.
     """
     with _limit.lock:
         if not _limit.inside:
@@ -84,7 +75,8 @@ def large_images_are_verdicts() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = None
         _limit.inside += 1
     try:
-        yield
+        with kept_processes():
+            yield
     finally:
         with _limit.lock:
             _limit.inside -= 1
@@ -104,106 +96,71 @@ class _Limit:
 _limit = _Limit()
 
 
-def judge(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Verdict:
+def judge(
+    data: bytes,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    max_seconds: float | None = DEFAULT_MAX_SECONDS,
+) -> Verdict:
     """Decode an image in full and say what it is.
 
     Args:
         data: The file's bytes.
         max_pixels: Images of more pixels are refused before they are decoded.
+        max_seconds: Processor time that an image may take, above 0; one that takes more is
+            `too_slow`. None for no such limit, and none of memory: for an image that was
+            judged before.
+
+    Raises:
+        InputError: If `max_seconds` is no time.
+        MemoryError: If there is not the memory to decode an ordinary image.
+        StoreError: If no process can be started to decode what might take long.
     """
     if not data:
         return Verdict(verdict="empty")
-    Image.init()  # all formats, once: a TIFF is named as such
-    try:
-        with Image.open(io.BytesIO(data), formats=_KNOWN_FORMATS) as image:
-            return _judge_opened(image, data, max_pixels)
-    except UnidentifiedImageError:
+    name = format_of(data)
+    if name is None:
         return Verdict(verdict="not_an_image")
-    except Image.DecompressionBombError:
-        return Verdict(verdict="over_pixel_limit")
-    except Exception as error:  # noqa: BLE001  decoders raise anything on damaged files
-        cut = data.startswith(b"RIFF") and _ends_early("WEBP", data)
-        cut = cut or "truncated" in str(error)
-        return Verdict(verdict="truncated" if cut else "damaged")
+    if name not in KEPT and not _is_read(name):
+        return Verdict(verdict=f"unsupported_{name}")
+    if max_seconds is None:
+        return _verdict(decode(data, name, max_pixels=max_pixels, admit=_any))
+    if not 0 < max_seconds < inf:
+        raise InputError(
+            f"an image has a limit of {max_seconds} seconds; wanted a number above 0, or None "
+            "for no limit"
+        )
+    if len(data) <= _MAX_BYTES_HERE.get(name, -1):
+        found = decode(data, name, max_pixels=max_pixels, admit=_small_ones)
+        if found.refusal != _ELSEWHERE:
+            return _verdict(found)
+    return _verdict(decode_apart(data, name, max_pixels=max_pixels, max_seconds=max_seconds))
 
 
-def _judge_opened(image: Image.Image, data: bytes, max_pixels: int) -> Verdict:
-    width, height = image.size
-    kind = "JPEG" if image.format == "MPO" else image.format  # a phone's JPEG with a preview
-    refusal = None
-    if kind not in _FORMATS:
-        refusal = "unsupported_format"
-    elif image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        refusal = "animated"
-    elif width * height > max_pixels:
-        refusal = "over_pixel_limit"
-    elif _ends_early(kind, data):
-        refusal = "truncated"
-    if refusal is not None:
-        return Verdict(verdict=refusal, width=width, height=height)
-    image.load()
-    conversion = _conversion(image, data)
-    if conversion is None:
-        return Verdict(verdict=ACCEPTED, data=data, width=width, height=height)
-    converted = _convert(image, conversion)
+def _verdict(found: Decoded) -> Verdict:
     return Verdict(
-        verdict=ACCEPTED,
-        conversion=conversion,
-        data=_png(converted),
-        width=converted.width,
-        height=converted.height,
+        verdict=found.refusal or ACCEPTED,
+        conversion=found.conversion,
+        data=found.data,
+        width=found.width,
+        height=found.height,
     )
 
 
-def _ends_early(kind: str | None, data: bytes) -> bool:
-    """Whether the end marker is missing; Pillow forgives a few missing bytes, others do not."""
-    if kind == "PNG":
-        end = data.rfind(b"IEND")
-        return end < 0 or len(data) < end + 8
-    if kind == "JPEG":
-        return not _jpeg_ends(data)
-    return len(data) < 8 + int.from_bytes(data[4:8], "little")
+def _any(_pixels: int, _scans: int) -> None:
+    """Admit every image."""
 
 
-def _jpeg_ends(data: bytes) -> bool:
-    """Whether the image ends properly, walking its markers: whatever follows does not count."""
-    position, in_scan = 2, False
-    while marker := _JPEG_MARKER.search(data, position):
-        code = marker[1][0]
-        if code == _END_OF_IMAGE and in_scan:
-            return True
-        in_scan = in_scan or code == _START_OF_SCAN
-        position = marker.end()
-        if code not in _WITHOUT_LENGTH:
-            position += int.from_bytes(data[position : position + 2])
-    return False
+def _small_ones(pixels: int, scans: int) -> str | None:
+    if pixels * scans > _MAX_WORK_HERE:
+        return _ELSEWHERE
+    return too_many(scans)
 
 
-def _conversion(image: Image.Image, data: bytes) -> str | None:
-    if image.getexif().get(_ORIENTATION, 1) in _TURNED:
-        return "exif_rotated"
-    depth = data[_PNG_DEPTH_OFFSET] if image.format == "PNG" else _EIGHT_BITS
-    if depth == _SIXTEEN_BITS:
-        return "sixteen_bit"
-    if image.mode in {"L", "RGB"} and "transparency" in image.info:
-        return "alpha"
-    if depth < _EIGHT_BITS and image.mode == "L":
-        return "low_bit_depth"
-    return _MODES.get(image.mode, "sixteen_bit")
-
-
-def _convert(image: Image.Image, conversion: str) -> Image.Image:
-    if conversion == "exif_rotated":
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        high_bytes = np.asarray(image).astype(np.uint32) >> _EIGHT_BITS
-        return Image.fromarray(high_bytes.astype(np.uint8))
-    gray = image.mode in {"1", "L", "LA", "La"}
-    return image.convert("L" if gray else "RGB")
-
-
-def _png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.info = {}
-    image.save(stream, format="PNG")
-    return stream.getvalue()
+def _is_read(name: str) -> bool:
+    """Whether an image of a format that is converted can be: some need a library."""
+    if name == "heic":
+        return find_spec("pillow_heif") is not None
+    if name in {"avif", "jp2"}:
+        return features.check({"avif": "avif", "jp2": "jpg_2000"}[name]) is True
+    return name in CONVERTED

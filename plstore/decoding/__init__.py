@@ -1,0 +1,20 @@
+"""Encoded images: what a file is, whether it is sound, and how every loader reads it alike.
+
+Nothing here knows a store. Pillow and numpy are all it needs, so that a process that only
+decodes starts in a fifth of a second.
+"""
+
+from plstore.decoding.apart import decode_apart, kept_processes
+from plstore.decoding.decoder import Decoded, decode, too_many
+from plstore.decoding.formats import CONVERTED, KEPT, format_of
+
+__all__ = [
+    "CONVERTED",
+    "KEPT",
+    "Decoded",
+    "decode",
+    "decode_apart",
+    "format_of",
+    "kept_processes",
+    "too_many",
+]
