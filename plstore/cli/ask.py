@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plstore.cli.child import in_child
 from plstore.cli.options import (
     AsOfOption,
     FormatOption,
     StoreOption,
     open_to_read,
     print_rows,
+    rendered,
     with_examples,
 )
 from plstore.errors import QueryError
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from plstore.query import SavedQuery
 
 MemoryOption = Annotated[
-    str | None, typer.Option("--memory", help="Most that SQL may take; half of it all.")
+    str | None,
+    typer.Option("--memory", help="Most that SQL may take; half of what there is."),
 ]
 SecondsOption = Annotated[float, typer.Option("--seconds", help="Longest that SQL may run.")]
 
@@ -30,6 +33,7 @@ FOUND_WRONG = 1
 queries = typer.Typer(help="Saved questions about a store.", no_args_is_help=True)
 
 
+@in_child
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT.")],
     store: StoreOption,
@@ -76,6 +80,7 @@ def query_show(name: Annotated[str, typer.Argument(help="Such as coverage/verdic
     "run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
 )
 @with_examples
+@in_child
 def query_run(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Such as coverage/verdicts.")],
@@ -98,6 +103,7 @@ def query_run(
     _print(run_query(opened, name, as_of=as_of, limits=limits, **parameters), format_)
 
 
+@in_child
 def audit(
     store: StoreOption, as_of: AsOfOption = None, format_: FormatOption = "table"
 ) -> None:
@@ -260,9 +266,21 @@ def _parameters(query: "SavedQuery", words: list[str]) -> dict[str, Any]:
 
 
 def _print(table: "pa.Table", format_: str) -> None:
+    """Print the rows of a query, still within its limits."""
+    from plstore.containment import held
+    from plstore.report.values import rows_of
+
     repeated = sorted({n for n in table.column_names if table.column_names.count(n) > 1})
     if repeated:
         raise QueryError(
             f"columns of the same name: {', '.join(repeated)}; name them apart with 'as'"
         )
-    print_rows(table.to_pylist(), format_, columns=table.column_names)
+    try:
+        with held(0, None, goes_on=True):
+            text = rendered(rows_of(table), format_, columns=table.column_names)
+    except MemoryError as error:
+        raise QueryError(
+            f"the {table.num_rows} rows as {format_} need more than the limit of memory; ask "
+            "for less, or raise the memory limit"
+        ) from error
+    print(text)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plstore.cli.ask import MemoryOption, SecondsOption
+from plstore.cli.child import in_child
 from plstore.cli.options import AsOfOption, FormatOption, StoreOption, print_rows
 from plstore.errors import InputError
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from plstore.store import Store
 
 
+@in_child
 def select(
     store: StoreOption,
     view: Annotated[str, typer.Argument(help="Name of the view: [a-z0-9_-]+.")],
@@ -56,12 +59,18 @@ def select(
         str | None,
         typer.Option(help="reference or packed, as above: where the image bytes are."),
     ] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out", help="Take images whose bytes are in validation or test."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Draws extra copies, and the order.")] = 0,
     engine: Annotated[str, typer.Option(help="duckdb or spark.")] = "duckdb",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show counts by class; write nothing.")
     ] = False,
     as_of: AsOfOption = None,
+    memory: MemoryOption = None,
+    seconds: SecondsOption = 600.0,
     format_: FormatOption = "table",
 ) -> None:
     r"""Filter and balance labels; keep the result as a new version of a view.
@@ -76,13 +85,16 @@ def select(
       reference  in the images table; the view names their places (default in a folder)
       packed     copied into the view's own files (default in a bucket)
 
+    --memory and --seconds are of your own SQL alone: --query, or the expressions over each
+    range of images.
+
     Examples:
       plstore select surer --teacher t1-1a2b3c4d --min-confidence 0.8 --dry-run
       plstore select both --teacher a=clip --teacher b=dino --agree 2
       plstore select safe --teacher a=clip --teacher b=dino --where "a.class_id = b.class_id" \
           --confidence "least(a.confidence, b.confidence)" --total 50000 --power 0.5
     """
-    from plstore.query import Balance, Rule, Selection, preview
+    from plstore.query import Balance, Limits, Rule, Selection, preview
     from plstore.query import select as run_selection
     from plstore.report.progress import Display
     from plstore.store import open as open_store
@@ -104,7 +116,9 @@ def select(
         query=query,
         parameters=_parameters(query, parameter or []),
         mode=mode,  # type: ignore[arg-type]  # checked there
+        held_out=held_out,
         engine=engine,  # type: ignore[arg-type]  # checked there
+        limits=Limits(memory=memory, seconds=seconds),
     )
     opened = open_store(store)
     if dry_run:
@@ -118,6 +132,10 @@ def select(
         {"what": "images", "n": record.num_images},
         {"what": "draws", "n": record.num_draws},
         *({"what": f"dropped: {why}", "n": n} for why, n in record.counts["dropped"].items()),
+        *(
+            {"what": f"labeled, dropped: {why}", "n": n}
+            for why, n in record.counts.get("labeled_dropped", {}).items()
+        ),
     ]
     empty = record.counts["classes_without_candidate"]
     if empty:

@@ -1,12 +1,14 @@
 """Verbs that keep a store in order: tag, gc, compact, verify, delete, decisions, export."""
 
 import getpass
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from plstore.cli.child import in_child
 from plstore.cli.options import (
     AsOfOption,
     FormatOption,
@@ -16,6 +18,7 @@ from plstore.cli.options import (
     StoreOption,
     chosen_rows,
     print_rows,
+    rows_source,
 )
 from plstore.errors import InputError
 
@@ -171,6 +174,7 @@ def verify(store: StoreOption, format_: FormatOption = "table") -> None:
         raise typer.Exit(FOUND_WRONG)
 
 
+@in_child
 def delete(
     store: StoreOption,
     ids: IdsOption = None,
@@ -207,6 +211,7 @@ def delete(
     display.say("plstore gc --delete removes the old files, with the bytes")
 
 
+@in_child
 def exclude(
     store: StoreOption,
     ids: IdsOption = None,
@@ -236,6 +241,7 @@ def exclude(
     print_rows(done, format_)
 
 
+@in_child
 def correct(
     store: StoreOption,
     ids: IdsOption = None,
@@ -262,11 +268,32 @@ def correct(
         raise InputError("no --label and no column of that name: what is their class?")
     if label is not None and any("label" in row for row in rows):
         raise InputError("a --label and a column of that name: which is it?")
-    labels = {row["sample_id"]: str(row.get("label", label)) for row in rows}
+    labels = _right_labels(rows, label, opened.class_names, rows_source(file))
     if len(labels) != len(rows):
         raise InputError(f"{len(rows)} rows for {len(labels)} images; wanted one row an image")
     count = put_right(opened, labels, who=who or getpass.getuser())
     print_rows([{"named": len(labels), "newly corrected": count}], format_)
+
+
+def _right_labels(
+    rows: Sequence[dict[str, Any]],
+    label: str | None,
+    class_names: Sequence[str],
+    source: str,
+) -> dict[int, str]:
+    """Return the class of each image, as the store spells it."""
+    from plstore.exchange.hard_labels import classes_of
+
+    names = classes_of([row.get("label", label) for row in rows], class_names)
+    for number, (row, name) in enumerate(zip(rows, names, strict=True), start=1):
+        if name is None and label is not None:
+            raise InputError(f"--label is {label!r}; wanted a class of the store")
+        if name is None:
+            raise InputError(
+                f"{source}, row {number} (sample_id {row['sample_id']}) has the label "
+                f"{row['label']!r}, which says nothing; wanted a class in every row"
+            )
+    return {row["sample_id"]: str(name) for row, name in zip(rows, names, strict=True)}
 
 
 def duplicates(

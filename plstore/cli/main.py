@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from plstore.cli import ask, choose, keep, label, make, train
+from plstore.cli.child import this_process_is_the_command
 from plstore.cli.options import with_examples
 from plstore.errors import PlstoreError
 
@@ -58,15 +59,17 @@ def main() -> None:
     """Run the command; turn errors into a message on stderr and an exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)
+    this_process_is_the_command()
     try:
         app()
     except PlstoreError as error:
         print(f"plstore: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     except (TimeoutError, ConnectionError) as error:  # of a store or images in a network
+        why = str(error) or type(error).__name__
         print(
-            f"plstore: no answer in time ({str(error) or type(error).__name__}); what was committed "
-            "stays, and the same command goes on from there",
+            f"plstore: no answer in time ({why}); what was committed stays, and the same "
+            "command goes on from there",
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)

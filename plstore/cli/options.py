@@ -44,7 +44,10 @@ def _check_format(format_: str) -> str:
 FormatOption = Annotated[
     str,
     typer.Option(
-        "--format", callback=_check_format, help="How rows are printed: table, json or csv."
+        "--format",
+        callback=_check_format,
+        help="How rows are printed: table, json (exact numbers; NaN and infinity are null) or "
+        "csv (nested values are JSON).",
     ),
 ]
 
@@ -79,11 +82,21 @@ def print_rows(
     whole: bool = False,
 ) -> None:
     """Print rows on stdout; `whole` where a cell may not be cut, such as a path."""
+    sys.stdout.write(rendered(rows, format_, columns=columns, whole=whole) + "\n")
+
+
+def rendered(
+    rows: Sequence[dict[str, Any]],
+    format_: str,
+    *,
+    columns: Sequence[str] | None = None,
+    whole: bool = False,
+) -> str:
+    """Return rows as `print_rows` prints them."""
     from plstore.report.output import LONGEST_CELL, render
 
     longest = 10_000 if whole else LONGEST_CELL
-    text = render(rows, cast("Format", format_), columns=columns, longest=longest)
-    sys.stdout.write(text + "\n")
+    return render(rows, cast("Format", format_), columns=columns, longest=longest)
 
 
 def chosen_rows(
@@ -91,11 +104,15 @@ def chosen_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows that name images, by whichever of three options was given.
 
+    Returns:
+        For each row its sample_id, an integer, and its label as it is written, where there is
+        a column of that name.
+
     Raises:
         InputError: If not exactly one was given, or it has no column of sample ids.
     """
     from plstore.errors import InputError
-    from plstore.exchange.listing import read_table
+    from plstore.exchange.tables import read_table, whole_numbers
     from plstore.query import run_sql
 
     if sum(option is not None for option in (ids, file, query)) != 1:
@@ -106,16 +123,22 @@ def chosen_rows(
         except ValueError as error:
             raise InputError(f"--ids is {ids!r}; wanted numbers such as 17,18,40") from error
     table = run_sql(store, query) if query is not None else read_table(Path(str(file)))
+    source = rows_source(file)
     if "sample_id" not in table.column_names:
         raise InputError(
-            f"{'the query' if file is None else file} has the columns "
-            f"{', '.join(table.column_names)}; wanted sample_id among them"
+            f"{source} has the columns {', '.join(table.column_names)}; wanted sample_id among "
+            "them"
         )
-    kind = table.schema.field("sample_id").type
-    if "int" not in str(kind) or table["sample_id"].null_count:
-        raise InputError(
-            f"sample_id is {kind} with {table['sample_id'].null_count} nulls; wanted whole "
-            "numbers without nulls"
-        )
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows = [
+        {"sample_id": sample_id}
+        for sample_id in whole_numbers(table["sample_id"], f"{source}: sample_id").to_pylist()
+    ]
+    if "label" in table.column_names:
+        labels = table["label"].to_pylist()
+        rows = [{**row, "label": label} for row, label in zip(rows, labels, strict=True)]
     return rows
+
+
+def rows_source(file: Path | None) -> str:
+    """Return what `chosen_rows` took rows from, for messages."""
+    return "the query" if file is None else str(file)

@@ -181,12 +181,14 @@ def decode(labels: pa.StructArray, num_classes: int, out: Floats | None = None) 
 def _decode_chunk(labels: pa.StructArray, out: Floats) -> None:
     class_ids, probs, residual, tail = labels.flatten()
     counts = class_ids.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-    ids = class_ids.flatten().to_numpy(zero_copy_only=False)
+    flat_ids, flat_probs = class_ids.flatten(), probs.flatten()
+    _check_lists(flat_ids, flat_probs)
+    ids = flat_ids.to_numpy(zero_copy_only=False)
     if len(ids) and not 0 <= ids.min() <= ids.max() < out.shape[1]:
         raise InputError(
             f"labels hold classes {ids.min()} to {ids.max()}; wanted 0 to {out.shape[1] - 1}"
         )
-    values = probs.flatten().to_numpy(zero_copy_only=False)
+    values = flat_probs.to_numpy(zero_copy_only=False)
     rests = residual.fill_null(0).to_numpy(zero_copy_only=False)
     has_tail = tail.is_valid().to_numpy(zero_copy_only=False)
     starts = np.cumsum(counts) - counts
@@ -205,6 +207,16 @@ def _decode_chunk(labels: pa.StructArray, out: Floats) -> None:
             topk.decode_into(part, these_ids, these_probs, rests[rows])
         if not whole:
             out[rows] = part
+
+
+def _check_lists(ids: pa.Array, values: pa.Array) -> None:
+    """Refuse labels whose classes and probabilities are not one beside the other."""
+    if ids.null_count or values.null_count:
+        raise InputError("labels hold a class or a probability that is null: damaged labels")
+    if len(ids) != len(values):
+        raise InputError(
+            f"labels hold {len(ids)} classes and {len(values)} probabilities: damaged labels"
+        )
 
 
 def _alike(

@@ -14,7 +14,7 @@ from plstore.query.engine import scratch_connection, scratch_folder
 from plstore.query.library import SavedQuery, saved_query
 from plstore.query.plan import Plan, as_many, by_class
 from plstore.query.rules import find_teachers
-from plstore.query.session import Limits, check_read_only, connect, fetch, stream
+from plstore.query.session import Limits, check_read_only, connect, fetch, run_sql, stream
 from plstore.query.standing import Standing, find_standing
 from plstore.store import Store, View, open_view, register_labels
 
@@ -86,6 +86,21 @@ where previous.kind = 'pseudo' group by all
 """
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+_KINDS = (
+    pa.types.is_integer,
+    pa.types.is_integer,
+    _is_number,
+    lambda kind: pa.types.is_string(getattr(kind, "value_type", kind)),
+    _is_number,
+)
+
+
 def plan_by_query(
     store: Store, selection: "Selection", pins: Mapping[str, int], stack: ExitStack
 ) -> Plan:
@@ -97,10 +112,9 @@ def plan_by_query(
         "teacher_id": teacher.label_set.teacher_id,
         "iteration": teacher.label_set.iteration,
     }
-    standing = find_standing(store, pins)
+    standing = find_standing(store, pins, held_out=selection.held_out)
     parameters = _query_parameters(store, selection, query, {**whose}, standing)
-    connection = stack.enter_context(connect(store, as_of=pins, limits=Limits(seconds=None)))
-    planned = fetch(connection, query.sql, parameters)
+    planned = run_sql(store, query.sql, parameters, as_of=pins, limits=selection.limits)
     if not planned.num_rows:
         raise InputError(
             f"selection query {query.name!r} returned no rows for teacher "
@@ -108,6 +122,7 @@ def plan_by_query(
             "drops them all, or there are no such labels"
         )
     _check_decided(planned, query.name, len(store.class_names))
+    connection = stack.enter_context(connect(store, as_of=pins, limits=Limits(seconds=None)))
     connection.register("planned", planned)
     connection.register("standing", standing.barred)
     connection.execute(_DECIDED, whose)
@@ -182,6 +197,16 @@ def _check_decided(decided: pa.Table, name: str, num_classes: int) -> None:
     missing = [column for column in wanted if column not in decided.column_names]
     if missing:
         raise QueryError(f"selection query {name!r} lacks {', '.join(missing)}")
+    wrong = [
+        f"{column} as {decided.schema.field(column).type}"
+        for column, is_right in zip(wanted, _KINDS, strict=True)
+        if not is_right(decided.schema.field(column).type)
+    ]
+    if wrong:
+        raise QueryError(
+            f"selection query {name!r} gives {', '.join(wrong)}; wanted whole numbers for "
+            "sample_id and class_id, numbers for confidence and copies, text for outcome"
+        )
     empty = [column for column in wanted if decided[column].null_count]
     if empty:
         raise QueryError(f"selection query {name!r} gives nulls in {', '.join(empty)}")
@@ -211,7 +236,7 @@ def plan_relabeled(
     """
     previous = _view_of(store, str(selection.relabel), pins)
     (teacher,) = find_teachers(store, selection.teachers, version=pins["soft_labels"])
-    standing = find_standing(store, pins)
+    standing = find_standing(store, pins, held_out=selection.held_out)
     shards = store.table("soft_labels").shards(pins["soft_labels"], teacher.label_set.partition)
     connection = stack.enter_context(scratch_connection(scratch_folder(store)))
     connection.register("standing", standing.barred)

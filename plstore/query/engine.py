@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from plstore import storage
+from plstore.machine import memory_bytes
 from plstore.query.macros import create_macros
 from plstore.query.pool import Pool
 from plstore.query.session import stream
@@ -19,6 +20,7 @@ from plstore.store import Store
 
 _FILES_AT_ONCE = 256
 _DAY = 86_400
+_PERCENT = 80
 
 
 class DuckDBEngine:
@@ -91,9 +93,15 @@ def scratch_files(store: Store) -> Iterator[Path]:
 
 @contextmanager
 def scratch_connection(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open DuckDB with the macros of selections and a local folder to spill to."""
+    """Open DuckDB with the macros of selections and a local folder to spill to.
+
+    It takes at most 80 % of the memory that this process can have, of its container's too.
+    """
     with tempfile.TemporaryDirectory(prefix=".spill-", dir=folder) as spill:
-        connection = duckdb.connect(":memory:", config={"temp_directory": spill})
+        memory = f"{memory_bytes() * _PERCENT // 100 >> 20}MiB"
+        connection = duckdb.connect(
+            ":memory:", config={"temp_directory": spill, "memory_limit": memory}
+        )
         # Where an order matters, a query asks for it.
         # Where an order matters, a query asks for it.
         connection.execute("set preserve_insertion_order = false")

@@ -12,6 +12,7 @@
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import duckdb
 import numpy as np
@@ -20,6 +21,7 @@ import pyarrow as pa
 from duckdb.func import PythonUDFType
 
 from plstore.codec import decode
+from plstore.errors import InputError
 from plstore.query.macros import create_macros
 from plstore.schema import LABEL_TYPE
 
@@ -27,7 +29,9 @@ _Floats = npt.NDArray[np.float32]
 
 _LABEL_SQL = "struct(class_ids integer[], probs float[], residual float, tail blob)"
 _FLOOR = np.float32(1e-12)
-_CHUNK_ROWS = 2048
+_CHUNK_FLOATS = 2**22  # of distributions in memory at once: 16 MB
+_MOST_IN_LISTS = 2**31 - 1
+_SUM_TOLERANCE = 2e-3
 
 _PROB = """
 create macro prob(label, class_id) as
@@ -83,12 +87,52 @@ def _add(
 
 
 def _distributions(labels: pa.ChunkedArray, num_classes: int) -> _Floats:
+    """Return labels as distributions; zeros for those that are null.
+
+    Raises:
+        InputError: If one that is not null is no distribution: SQL can make such labels.
+    """
     array = labels.combine_chunks() if isinstance(labels, pa.ChunkedArray) else labels
-    return decode(array.cast(LABEL_TYPE), num_classes)
+    array = array.cast(LABEL_TYPE)
+    with np.errstate(all="ignore"):  # what comes of no distribution is seen below
+        rows = decode(array, num_classes)
+    _check_classes(array, num_classes)
+    sums = rows.sum(axis=1)
+    is_one = (np.abs(sums - 1) <= _SUM_TOLERANCE) & (rows.min(axis=1, initial=0) >= 0)
+    is_one |= array.is_null().to_numpy(zero_copy_only=False)
+    if not is_one.all():
+        row = int(np.argmin(is_one))
+        raise InputError(
+            f"a label is no distribution: its probabilities are {rows[row].min()} and above, "
+            f"with the sum {sums[row]}; wanted values of 0 to 1 that sum to 1"
+        )
+    return rows
 
 
+def _check_classes(labels: pa.StructArray, num_classes: int) -> None:
+    """Refuse labels that hold a class twice, or other than one probability a class."""
+    class_ids, probs = labels.flatten()[:2]
+    lengths = class_ids.value_lengths().fill_null(0)
+    if not lengths.equals(probs.value_lengths().fill_null(0)):
+        raise InputError("a label holds more or fewer classes than probabilities")
+    places = np.repeat(np.arange(len(labels)) * num_classes, lengths.to_numpy())
+    places += class_ids.flatten().to_numpy()
+    held = np.zeros(len(labels) * num_classes, bool)
+    held[places] = True
+    if np.count_nonzero(held) != len(places):
+        raise InputError("a label holds a class twice")
+
+
+# Kept for good, one a number of classes: DuckDB calls them from cursors, which may outlive the
+# connection that they were added to, and does not own them.
+@cache
 def _lists(num_classes: int) -> Callable[[pa.ChunkedArray], pa.Array]:
     def dense(labels: pa.ChunkedArray) -> pa.Array:
+        if len(labels) * num_classes > _MOST_IN_LISTS:
+            raise InputError(
+                f"dense of {len(labels)} labels of {num_classes} classes at once; ask for "
+                "fewer rows, or for prob(label, class_id)"
+            )
         rows = _distributions(labels, num_classes)
         offsets = np.arange(len(rows) + 1, dtype=np.int32) * num_classes
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.reshape(-1)))
@@ -96,13 +140,15 @@ def _lists(num_classes: int) -> Callable[[pa.ChunkedArray], pa.Array]:
     return dense
 
 
+@cache
 def _numbers(function: Callable[..., _Floats], num_classes: int) -> Callable[..., pa.Array]:
     """Return a function of label columns from one of distributions, float32 [rows, classes]."""
+    step = max(_CHUNK_FLOATS // max(num_classes, 1), 1)
 
     def value(*columns: pa.ChunkedArray) -> pa.Array:
         parts = []
-        for start in range(0, len(columns[0]), _CHUNK_ROWS):
-            rows = [_distributions(c.slice(start, _CHUNK_ROWS), num_classes) for c in columns]
+        for start in range(0, len(columns[0]), step):
+            rows = [_distributions(c.slice(start, step), num_classes) for c in columns]
             parts.append(function(*rows))
         return pa.array(np.concatenate(parts) if parts else np.zeros(0, np.float32))
 

@@ -51,7 +51,7 @@ def _balanced(
     *,
     only_counts: bool,
 ) -> Plan:
-    standing = find_standing(store, pins)
+    standing = find_standing(store, pins, held_out=selection.held_out)
     teachers = find_teachers(store, selection.teachers, version=pins["soft_labels"])
     pool = _pool(store, selection, teachers, pins, standing, stack)
     balance = selection.balance.with_share(standing.num_accepted, len(store.class_names))
@@ -118,7 +118,13 @@ def _pool(
         return pool_of_labels(store, label_set, shards, standing)
     folder = stack.enter_context(scratch_files(store))
     return pool_of_rule(
-        store, teachers, selection.rule, version=version, standing=standing, folder=folder
+        store,
+        teachers,
+        selection.rule,
+        version=version,
+        standing=standing,
+        folder=folder,
+        limits=selection.limits,
     )
 
 

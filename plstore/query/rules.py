@@ -5,6 +5,7 @@ range by range: memory stays that of a few shards. What comes of it is written t
 look like those of one teacher, and selection goes on from there.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,13 +21,19 @@ import pyarrow.parquet as pq
 from plstore.errors import InputError, QueryError
 from plstore.query.functions import create_functions
 from plstore.query.pool import Pool
-from plstore.query.session import check_read_only, fetch, lock
+from plstore.query.session import Limits, check_read_only, fetch, fetch_within, lock
 from plstore.query.standing import Standing
 from plstore.schema import TABLES
 from plstore.store import SHARD_IDS, LabelSet, Shard, Store, find_label_sets
 
 _CHUNK_BLOCKS = 16
-_RANDOM = ("random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "now", "current_timestamp")
+_RANDOM = frozenset(
+    {"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "setseed", "nextval", "currval"}
+    | {"now", "today", "get_current_time", "get_current_timestamp", "transaction_timestamp"}
+    | {"current_date", "current_time", "current_timestamp", "current_localtime"}
+    | {"current_localtimestamp", "localtime", "localtimestamp", "txid_current"}
+    | {"current_transaction_id", "current_query_id", "current_connection_id"}
+)
 _OWN_NAMES = frozenset({"standing", "classes", "votes", "agreed", "ids"})
 _ALIAS = re.compile(r"[a-z][a-z0-9_]*")
 _SCHEMA = pa.schema(
@@ -65,16 +72,29 @@ _VOTES = "select sample_id, class_id, confidence, label, {place} as place from {
 _EXPRESSION = """
 select
     {first}.sample_id,
-    ({class_id})::integer as class_id,
-    ({confidence})::float as confidence,
+    (
+        {class_id}
+    )::integer as class_id,
+    (
+        {confidence}
+    )::float as confidence,
     {label} as label
 from {joined}
-where {where}
+where (
+    {where}
+)
 order by 1 asc
 """
+"""Each expression ends its own line: it may end in a comment."""
+
+_WHEN = """when {alias}.class_id = (
+    {class_id}
+) then {alias}.label"""
 
 _LABEL = """case {whens} else struct_pack(
-    class_ids := [({class_id})::integer],
+    class_ids := [(
+        {class_id}
+    )::integer],
     probs := [1::float],
     residual := 0::float,
     tail := null::blob
@@ -84,6 +104,7 @@ _JOINED = """
 select
     count(*) filter (standing.sample_id is null) as num_pool,
     count(*) filter (standing.why = 'excluded') as excluded,
+    count(*) filter (standing.why = 'held_out') as held_out,
     count(*) filter (standing.why = 'corrected') as corrected
 from ({ids}) as ids left join standing on ids.sample_id = standing.sample_id
 """
@@ -97,7 +118,8 @@ class Rule:
         agree: At least this many must name the same class; its confidence is the mean of
             theirs. None where the expressions decide.
         where: SQL that is true for candidates, over teachers' columns such as
-            ``a.confidence > 0.5 and a.class_id = b.class_id``.
+            ``a.confidence > 0.5 and a.class_id = b.class_id``. Like all expressions it is of
+            one row, without subqueries, windows or parameters; comments may be in it.
         class_id: SQL for the class; the first teacher's unless given. The label is that of the
             first teacher that says so, and a hard one where none does.
         confidence: SQL for the confidence, 0 to 1; the first teacher's unless given.
@@ -132,40 +154,78 @@ class Rule:
             return _AGREEMENT.format(votes=" union all ".join(votes), least=self.agree)
         for text in expressions:
             if text is not None:
-                _check_of_one_row(text)
+                _check_of_one_row(_bare(text))
         first = aliases[0]
         joined = first + "".join(
             f" inner join {a} on {first}.sample_id = {a}.sample_id" for a in aliases[1:]
         )
-        chosen = self.class_id or f"{first}.class_id"
-        whens = " ".join(f"when {a}.class_id = ({chosen}) then {a}.label" for a in aliases)
+        chosen = _bare(self.class_id or f"{first}.class_id")
+        whens = " ".join(_WHEN.format(alias=a, class_id=chosen) for a in aliases)
         return _EXPRESSION.format(
             first=first,
             label=f"{first}.label"
             if self.class_id is None
             else _LABEL.format(whens=whens, class_id=chosen),
             joined=joined,
-            class_id=self.class_id or f"{first}.class_id",
-            confidence=self.confidence or f"{first}.confidence",
-            where=f"({self.where})" if self.where else "true",
+            class_id=chosen,
+            confidence=_bare(self.confidence or f"{first}.confidence"),
+            where=_bare(self.where or "true"),
         )
 
 
+def _bare(text: str) -> str:
+    """Return an expression without the ';' that people end SQL with."""
+    return text.rstrip().rstrip(";").rstrip()
+
+
 def _check_of_one_row(text: str) -> None:
-    """Refuse what depends on more than the row: rows are decided range by range of ids."""
-    with closing(duckdb.connect(":memory:")) as connection:
-        try:
-            sql = "select json_serialize_sql($sql)"
-            found = connection.execute(sql, {"sql": f"select ({text}\n)"}).fetchall()[0][0]
-        except duckdb.Error as error:
-            raise QueryError(f"cannot parse the expression {text!r}: {error}") from error
-    for mark, what in (("WINDOW", "a window"), ("SUBQUERY", "a subquery")):
+    """Refuse what is not one expression, or depends on more than the row.
+
+    Rows are decided range by range of ids; and an expression must not leave its parentheses, in
+    which it is put into the query.
+    """
+    found = ""
+    for sql in (f"select {text}\n", f"select (\n{text}\n)"):  # alone, and in its place
+        found = _parsed(text, sql)
+        if len(json.loads(found)["statements"][0]["node"].get("select_list", ())) != 1:
+            raise QueryError(f"the expression {text!r} is several; wanted one")
+    for mark, what in (
+        ("WINDOW", "a window"),
+        ("SUBQUERY", "a subquery"),
+        ("STAR", "'*'"),
+        ("PARAMETER", "a parameter"),
+    ):
         if f'"class":"{mark}"' in found:
             raise QueryError(
                 f"the expression {text!r} has {what}; wanted one of the columns of one image"
             )
-    if any(f'"function_name":"{name}"' in found for name in _RANDOM):
+    if any(
+        f'"function_name":"{name}"' in found or f'"column_names":["{name}"]' in found
+        for name in _RANDOM
+    ):
         raise QueryError(f"the expression {text!r} is another one each time it is computed")
+
+
+def _parsed(text: str, sql: str) -> str:
+    """Return the tree of one statement as JSON.
+
+    Raises:
+        QueryError: If it is none, or more than one.
+    """
+    with closing(duckdb.connect(":memory:")) as connection:
+        query = "select json_serialize_sql($sql)"
+        try:
+            found = str(connection.execute(query, {"sql": sql}).fetchall()[0][0])
+        except duckdb.Error as error:
+            raise QueryError(f"cannot parse the expression {text!r}: {error}") from error
+    tree = json.loads(found)
+    if tree["error"] or len(tree["statements"]) != 1:
+        why = tree.get("error_message", "more than one statement")
+        raise QueryError(
+            f"cannot parse the expression {text!r}: {why}; wanted one expression, with its "
+            "parentheses closed and no ';' in it"
+        )
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,10 +296,12 @@ def pool_of_rule(
     version: int,
     standing: Standing,
     folder: Path,
+    limits: Limits,
 ) -> Pool:
     """Apply a rule range by range of sample ids, and write what comes of it to a folder.
 
-    Labels of the candidates are those of the first teacher, or of the first that agrees.
+    Labels of the candidates are those of the first teacher, or of the first that agrees. The
+    rule is held to the limits in each range alone.
 
     Raises:
         QueryError: If an expression fails, or gives no class or confidence.
@@ -255,9 +317,9 @@ def pool_of_rule(
             chunk.setdefault(teacher.alias, []).append(shard)
     files: list[Path] = []
     joined = candidates = 0
-    dropped = {"excluded": 0, "corrected": 0}
+    dropped = {"excluded": 0, "held_out": 0, "corrected": 0}
     for number, members in sorted(blocks.items()):
-        with closing(duckdb.connect(":memory:")) as connection:
+        with closing(limits.open()) as connection:
             for teacher in teachers:
                 shards = members.get(teacher.alias, [])
                 connection.register(teacher.alias, table.dataset_of(shards))
@@ -266,8 +328,9 @@ def pool_of_rule(
             create_functions(connection, classes.num_rows)
             lock(connection)
             seen = fetch(connection, _joined(rule, teachers)).to_pylist()[0]
-            rows = _checked(fetch(connection, sql), len(store.class_names))
-        joined += seen["num_pool"] + seen["excluded"] + seen["corrected"]
+            found = fetch_within(connection, sql, None, limits)
+            rows = _checked(found, len(store.class_names))
+        joined += seen["num_pool"] + sum(seen[why] for why in dropped)
         dropped = {why: n + seen[why] for why, n in dropped.items()}
         barred = pc.is_in(rows["sample_id"], standing.barred["sample_id"].combine_chunks())
         candidates += rows.num_rows - pc.sum(barred).as_py() if rows.num_rows else 0
@@ -304,4 +367,6 @@ def _checked(rows: pa.Table, num_classes: int) -> pa.Table:
                 f"the expression for {name} gives {bounds['min']} to {bounds['max']} and "
                 f"{rows[name].null_count} nulls; wanted {low} to {high} for every candidate"
             )
+    if pc.any(pc.equal(pc.pairwise_diff(rows["sample_id"].combine_chunks()), 0)).as_py():
+        raise QueryError("an expression gives several rows for one image; wanted one value")
     return rows.filter(pc.greater(rows["confidence"], 0)).cast(_SCHEMA)  # 0 is above no floor

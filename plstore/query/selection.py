@@ -15,6 +15,7 @@ from plstore import storage
 from plstore.errors import InputError, StoreError
 from plstore.query.balance import Balance
 from plstore.query.engine import scratch_folder
+from plstore.query.held_out import HELD_OUT, held_out_copies
 from plstore.query.plan import ROW_BYTES, Plan, Rows
 from plstore.query.plans import make_plan
 from plstore.query.rules import Rule
@@ -52,6 +53,7 @@ where
     (images.split = 'labeled' or (images.split = 'unlabeled' and corrected.label is not null))
     and images.verdict = 'accepted'
     and images.sample_id not in (select sample_id from exclusions)
+    and images.sample_id not in (select sample_id from held_out)
 order by images.sample_id asc
 """
 
@@ -74,7 +76,12 @@ class Selection:
             the columns sample_id, class_id, confidence, outcome and copies.
         parameters: Of that query. teacher_id, iteration, seed, min_confidence and
             images_per_class are filled in where it takes them.
+        held_out: Whether images are taken, labeled or not, whose very bytes are in validation
+            or test too; else they are left out and counted.
         recipe_hash: Of the recipe that asks, for the record.
+        limits: Of memory and time, for SQL of one's own: a query, or the expressions of a rule
+            over each range of sample ids alone. What `plstore.query.connect` can't stop, only
+            the command line does.
     """
 
     view: str
@@ -86,7 +93,9 @@ class Selection:
     relabel: str | None = None
     query: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    held_out: bool = False
     recipe_hash: str = ""
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         """Refuse what does not go together."""
@@ -173,6 +182,7 @@ def select(
         selection.balance.seed,
         selection.recipe_hash,
         on_images,
+        held_out=selection.held_out,
     )
     return _write(store, settings, plan, identity, as_of)
 
@@ -183,13 +193,17 @@ def select_labeled(
     *,
     seed: int = 0,
     mode: ViewMode | None = None,
+    held_out: bool = False,
     recipe_hash: str = "",
     identity: str | None = None,
     as_of: AsOf = None,
 ) -> View:
-    """Keep all accepted labeled images, and no others, as a view: a teacher trains on it."""
+    """Keep all accepted labeled images, and no others, as a view: a teacher trains on it.
+
+    Those whose very bytes are in validation or test too are left out, unless `held_out`.
+    """
     plan = Plan(query="labeled", sql=_LABELED_ROWS, parameters={}, counts={}, rows=_no_rows)
-    settings = _Settings(name, mode, seed, recipe_hash)
+    settings = _Settings(name, mode, seed, recipe_hash, held_out=held_out)
     return _write(store, settings, lambda _, __: plan, identity, as_of)
 
 
@@ -200,6 +214,7 @@ class _Settings:
     seed: int
     recipe_hash: str
     on_images: Callable[[int], None] = lambda _: None
+    held_out: bool = False
 
 
 def _no_rows() -> Rows:
@@ -222,6 +237,8 @@ def _write(
     mode: ViewMode = settings.mode or (
         "packed" if storage.is_remote(store.root) else "reference"
     )
+    none = HELD_OUT.empty_table()
+    copies = none if settings.held_out else held_out_copies(store, pins["images"])
     with ExitStack() as stack:
         plan = make(pins, stack)
         record = ViewRecord(
@@ -232,13 +249,14 @@ def _write(
             sql=plan.sql,
             parameters=plan.parameters,
             pins=pins,
-            counts=plan.counts,
+            counts={**plan.counts, **_labeled_dropped(store, pins, copies)},
             mode=mode,
             recipe_hash=settings.recipe_hash,
             code_version=plstore.__version__,
         )
         layout = _Layout(store, pins["images"], mode, settings.seed, settings.on_images)
-        labeled = layout.of(_labeled_rows(store, pins), "labeled", _count_labeled(store, pins))
+        rows = _labeled_rows(store, pins, copies)
+        labeled = layout.of(rows, "labeled", _count_labeled(store, pins))
         kept = plan.counts.get("kept", 0)
         pseudo = layout.of(plan.rows(), "pseudo", kept, plan.row_bytes)
         view = write_view(store, record, chain(labeled, pseudo))
@@ -301,8 +319,21 @@ def _complete(rows: pa.RecordBatch, kind: str) -> pa.RecordBatch:
     return pa.record_batch({**columns, "kind": pa.repeat(pa.scalar(kind), rows.num_rows)})
 
 
-def _labeled_rows(store: Store, pins: Mapping[str, int]) -> Rows:
+def _labeled_dropped(
+    store: Store, pins: Mapping[str, int], held_out: pa.Table
+) -> dict[str, Any]:
+    """Return how many labeled images are left out, by reason; nothing where none is."""
+    ids = held_out.filter(pc.equal(held_out["split"], "labeled"))["sample_id"]
+    excluded = store.table("exclusions").read(
+        version=pins["exclusions"], columns=["sample_id"]
+    )["sample_id"]
+    count = pc.sum(pc.invert(pc.is_in(ids, excluded.combine_chunks()))).as_py()
+    return {"labeled_dropped": {"held_out": count}} if count else {}
+
+
+def _labeled_rows(store: Store, pins: Mapping[str, int], held_out: pa.Table) -> Rows:
     with closing(connect(store, as_of=pins, limits=Limits(seconds=None))) as connection:
+        connection.register("held_out", held_out)
         yield from stream(connection, _LABELED_ROWS, {})
 
 

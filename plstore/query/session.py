@@ -4,11 +4,7 @@ Tables are registered Arrow datasets over the files of the pinned versions: Duck
 a path, so SQL can neither read another file nor write one, even inside the store.
 """
 
-import atexit
-import os
-import threading
-import time
-import weakref
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,16 +14,18 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from plstore.containment import held
 from plstore.errors import InputError, QueryError
+from plstore.machine import memory_bytes
+from plstore.query.exact import exact, mark_numbers
 from plstore.query.functions import create_functions
 from plstore.query.library import saved_query
 from plstore.schema import TABLES
 from plstore.store import AsOf, Store, resolve
 
 _STREAM_ROWS = 16_384
-_WATCH_SECONDS = 0.25
-_EXITING = threading.Event()
-_WATCHERS: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+_OVER_TIME = "exceeded maximum execution time"
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +33,11 @@ class Limits:
     """What SQL over a store may take.
 
     Attributes:
-        memory: As DuckDB takes it, such as "8GB"; half of the machine's unless given. SQL that
-            needs more fails: it has no folder to spill to.
-        seconds: Of one statement; it is stopped then. None for no limit.
+        memory: As DuckDB takes it, such as "8GB"; half of what this process can have unless
+            given, which in a container is less than the machine's. SQL that needs more fails:
+            it has no folder to spill to.
+        seconds: Of one statement, with the reading of its rows; it is stopped then. None for no
+            limit.
     """
 
     memory: str | None = None
@@ -45,14 +45,31 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse a time that is none."""
-        if self.seconds is not None and self.seconds <= 0:
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InputError(f"a time limit of {self.seconds} s; wanted more than 0, or None")
 
     @property
     def memory_limit(self) -> str:
         """The limit in DuckDB's words."""
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return self.memory or f"{pages // 2 >> 20}MiB"
+        return self.memory or f"{memory_bytes() // 2 >> 20}MiB"
+
+    def open(self) -> duckdb.DuckDBPyConnection:
+        """Open an empty DuckDB whose every statement, of cursors too, is held to them.
+
+        Raises:
+            InputError: If the memory is no size.
+        """
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": self.memory_limit
+        }
+        if self.seconds is not None:
+            config["max_execution_time"] = math.ceil(self.seconds * 1000)
+        try:
+            return duckdb.connect(":memory:", config=config)
+        except duckdb.Error as error:
+            raise InputError(
+                f"memory limit {self.memory!r}; wanted a size such as 8GB or 500MB"
+            ) from error
 
 
 def connect(
@@ -62,74 +79,32 @@ def connect(
 
     The connection has the functions of `plstore.query.functions`. It can reach no file, no
     network and no extension, and cannot be unlocked. Results go wherever DuckDB's go:
-    ``.df()``, ``.pl()``, ``.to_arrow_table()``, ``.fetchall()``.
+    ``.df()``, ``.pl()``, ``.to_arrow_table()``, ``.fetchall()``. A cursor of it has the
+    functions and the limits, and no tables.
+
+    What it can't stop: DuckDB looks at the clock between two batches of rows, and counts the
+    memory of its operators. One call of a function runs to its end, whatever it takes
+    (``md5(repeat('x', 1000000000))``, ``list_sort(range(300000000))``, ``pg_sleep(60)``), and
+    results count for nothing once they are Python's. It runs in your process: an SQL text that
+    you do not trust belongs in `plstore.query.run_isolated`, whose process can be ended.
 
     Args:
         store: The store.
         as_of: A tag, commit number, time, ``view@version`` or version by table; see
             `plstore.store.AsOf`. The newest snapshot unless given.
-        limits: Of memory and time; see `Limits`. A statement is seen to run by its progress;
-            the few that have none, such as endless recursion, are not stopped.
+        limits: Of memory and of the time of each statement alone; see `Limits`.
     """
     limits = Limits() if limits is None else limits
     pins = resolve(store, as_of)
-    connection = _open(limits)
+    connection = limits.open()
     _register(connection, store, pins, TABLES)
     create_functions(connection, _num_classes(store, pins))
     lock(connection)
-    if limits.seconds is not None:
-        _watch(connection, limits.seconds)
     return connection
-
-
-def _open(limits: Limits) -> duckdb.DuckDBPyConnection:
-    try:
-        return duckdb.connect(":memory:", config={"memory_limit": limits.memory_limit})
-    except duckdb.Error as error:
-        raise InputError(
-            f"memory limit {limits.memory!r}; wanted a size such as 8GB or 500MB"
-        ) from error
 
 
 def _num_classes(store: Store, pins: Mapping[str, int]) -> int:
     return int(store.table("classes").dataset(pins["classes"]).count_rows())
-
-
-def _watch(connection: duckdb.DuckDBPyConnection, seconds: float) -> None:
-    """Stop every statement of a connection that runs longer, for as long as it is open."""
-    watched = weakref.ref(connection)
-
-    def watch() -> None:
-        started: float | None = None
-        last = 0.0
-        while not _EXITING.wait(min(_WATCH_SECONDS, seconds / 4)):
-            connection = watched()
-            if connection is None:
-                return
-            try:
-                progress = connection.query_progress()
-            except duckdb.ConnectionException:  # closed
-                return
-            now = time.monotonic()
-            if progress < last:  # another statement
-                started = None
-            last = progress
-            started = (started or now) if progress >= 0 else None
-            if started is not None and now - started > seconds:
-                connection.interrupt()
-                started = None
-            del connection
-
-    thread = threading.Thread(target=watch, name="plstore-sql-limit", daemon=True)
-    _WATCHERS.add(thread)
-    thread.start()
-
-
-@atexit.register
-def _stop_watching() -> None:
-    _EXITING.set()
-    for thread in list(_WATCHERS):
-        thread.join()
 
 
 def _pins(store: Store, as_of: AsOf, names: Sequence[str]) -> Mapping[str, int]:
@@ -154,9 +129,6 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
     """Take files, network, extensions and further settings from a connection, for good."""
     for setting in (
         "set temp_directory = ''",  # DuckDB lets SQL read and write files there
-        "set enable_progress_bar = true",  # what runs is seen by its progress
-        "set enable_progress_bar_print = false",
-        "set progress_bar_time = 1",
         "set python_enable_replacements = false",
         "set allow_persistent_secrets = false",
         "set autoinstall_known_extensions = false",
@@ -167,15 +139,22 @@ def lock(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(setting)
 
 
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type.name)
+    except ValueError:  # DuckDB's Python has no name for each of them
+        return "a statement of another kind"
+
+
 def check_read_only(sql: str) -> None:
     """Raise QueryError unless the text is exactly one SELECT."""
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
         raise QueryError(f"cannot parse the SQL: {error}") from error
-    kinds = [statement.type for statement in statements]
-    if kinds != [duckdb.StatementType.SELECT]:
-        found = ", ".join(kind.name for kind in kinds) or "nothing"
+    kinds = [_kind(statement) for statement in statements]
+    if kinds != ["SELECT"]:
+        found = ", ".join(kinds) or "nothing"
         raise QueryError(
             f"found {found}; wanted exactly one SELECT: a store is read-only in SQL"
         )
@@ -191,12 +170,15 @@ def run_sql(
 ) -> pa.Table:
     """Run one SELECT over a snapshot and return its rows.
 
+    It runs in this process, as in `connect`: one call of a function is not stopped. See
+    `plstore.query.run_isolated` for SQL of others.
+
     Raises:
         QueryError: If it is not one SELECT, DuckDB refuses it, or it reaches a limit.
     """
     check_read_only(sql)
     limits = Limits() if limits is None else limits
-    with closing(_open(limits)) as connection:
+    with closing(limits.open()) as connection:
         # Only the tables that the text names: opening one costs milliseconds.
         names = {name for name in TABLES if name in sql.lower()} or set(TABLES)
         names.add("classes")  # functions need them
@@ -204,24 +186,33 @@ def run_sql(
         _register(connection, store, pins, names)
         create_functions(connection, _num_classes(store, pins))
         lock(connection)
-        return _within(connection, sql, parameters, limits)
+        return fetch_within(connection, sql, parameters, limits)
 
 
-def _within(
+def fetch_within(
     connection: duckdb.DuckDBPyConnection,
     sql: str,
     parameters: Mapping[str, Any] | None,
     limits: Limits,
 ) -> pa.Table:
-    """Run a query and return its rows, if they too fit into the limit of memory."""
+    """Run a query and return its rows exactly, if they too fit into the limit of memory.
+
+    Args:
+        connection: Of `Limits.open`, locked.
+        sql: One SELECT.
+        parameters: Its own.
+        limits: Those of the connection.
+
+    Raises:
+        QueryError: If DuckDB refuses it, or it reaches a limit.
+    """
     (limit,) = connection.execute("select current_setting('memory_limit')").fetchall()[0]
     number, unit = limit.split()
-    most = float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit)
+    most = int(float(number) * 1024 ** _UNITS.index(unit))
 
     def work() -> pa.Table:
-        reader = connection.sql(sql, params=dict(parameters or {})).to_arrow_reader(
-            _STREAM_ROWS
-        )
+        relation, numbers = exact(connection.sql(sql, params=dict(parameters or {})))
+        reader = relation.to_arrow_reader(_STREAM_ROWS)
         batches, num_bytes = [], 0
         for batch in reader:
             batches.append(batch)
@@ -231,9 +222,9 @@ def _within(
                     f"the result is larger than the limit of {limit}; ask for less, or raise "
                     "the memory limit"
                 )
-        return pa.Table.from_batches(batches, reader.schema)
+        return mark_numbers(pa.Table.from_batches(batches, reader.schema), numbers)
 
-    with ThreadPoolExecutor(1) as pool:
+    with held(most, limits.seconds), ThreadPoolExecutor(1) as pool:
         found: pa.Table = _interruptible(connection, work, pool=pool, seconds=limits.seconds)
     return found
 
@@ -284,17 +275,25 @@ def _interruptible(
         return running.result(seconds)
     except TimeoutError as error:
         connection.interrupt()
-        raise QueryError(
-            f"the SQL ran longer than {seconds:g} s and was stopped; ask for less, or raise "
-            "the time limit"
-        ) from error
-    except duckdb.OutOfMemoryException as error:
-        raise QueryError(f"{error}\nAsk for less, or raise the memory limit") from error
+        raise _too_long(seconds) from error
+    except (duckdb.OutOfMemoryException, MemoryError, pa.ArrowMemoryError) as error:
+        found = str(error).partition("\n")[0] or "out of memory"  # then settings: all locked
+        raise QueryError(f"{found}\nAsk for less, or raise the memory limit") from error
     except (duckdb.Error, OSError) as error:
+        if _OVER_TIME in str(error):
+            raise _too_long(seconds) from error
         raise QueryError(f"{error}\nThe tables are {', '.join(TABLES)}") from error
     except BaseException:
         connection.interrupt()
         raise
+
+
+def _too_long(seconds: float | None) -> QueryError:
+    after = "its limit" if seconds is None else f"{seconds:g} s"
+    return QueryError(
+        f"the SQL ran longer than {after} and was stopped; ask for less, or raise the time "
+        "limit"
+    )
 
 
 def run_query(

@@ -1,4 +1,4 @@
-"""Which images a selection may not choose, and why: by import, or by a person's decision."""
+"""Which images a selection may not choose, and why: held out, by import, or by a decision."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import duckdb
 import pyarrow as pa
 
+from plstore.query.held_out import HELD_OUT, held_out_copies
 from plstore.query.session import fetch
 from plstore.schema import ACCEPTED
 
@@ -23,9 +24,11 @@ _BARRED = f"""
 with reasons as (
     select sample_id, 1 as place, 'excluded' as why from exclusions
     union all
-    select sample_id, 2 as place, 'corrected' as why from corrections
+    select sample_id, 2 as place, 'held_out' as why from held_out where split = 'unlabeled'
     union all
-    select sample_id, 3 as place, 'not_in_pool' as why from images
+    select sample_id, 3 as place, 'corrected' as why from corrections
+    union all
+    select sample_id, 4 as place, 'not_in_pool' as why from images
     where split <> 'unlabeled' or verdict <> '{ACCEPTED}'
 )
 
@@ -70,9 +73,19 @@ class Standing:
         return {why: n for why, n in self.verdicts.items() if why != ACCEPTED}
 
 
-def find_standing(store: "Store", pins: Mapping[str, int]) -> Standing:
-    """Return the standing of a snapshot's images."""
+def find_standing(
+    store: "Store", pins: Mapping[str, int], *, held_out: bool = False
+) -> Standing:
+    """Return the standing of a snapshot's images.
+
+    Args:
+        store: The store.
+        pins: Version by table.
+        held_out: Whether images whose very bytes are in validation or test may be chosen.
+    """
+    copies = HELD_OUT.empty_table() if held_out else held_out_copies(store, pins["images"])
     with closing(duckdb.connect(":memory:")) as connection:
+        connection.register("held_out", copies)
         for name in _TABLES:
             connection.register(name, store.table(name).dataset(pins[name]))
         barred = fetch(connection, _BARRED).cast(STANDING)

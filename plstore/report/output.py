@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Literal
 
 from rich.console import Console
@@ -34,32 +36,72 @@ def render(
     """
     names = list(columns if columns is not None else (rows[0] if rows else ()))
     if format_ == "json":
-        return json.dumps([{n: _plain(row[n]) for n in names} for row in rows], indent=2)
+        return json_text([{n: row[n] for n in names} for row in rows], indent=2)
     if format_ == "csv":
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([[_plain(row[n]) for n in names] for row in rows])
+        writer.writerows([[_csv_cell(row[n]) for n in names] for row in rows])
         return stream.getvalue().rstrip("\n")
     return _table(rows, names, longest)
 
 
+def json_text(value: object, *, indent: int | None = None, depth: int = 0) -> str:
+    """Return a value as JSON that every reader takes.
+
+    Numbers are exact: whole ones of any size, and decimals with all of their digits. What JSON
+    has no number for (NaN, infinity) is null; bytes are hexadecimal text.
+
+    Args:
+        value: Of mappings, sequences and scalars; what JSON does not know is text.
+        indent: Spaces by which each level is moved in; all in one line unless given.
+        depth: Level that the value itself is on.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return "null"
+    if isinstance(value, Decimal):
+        return format(value, "f") if value.is_finite() else "null"
+    if isinstance(value, Mapping):
+        items = [
+            f"{json.dumps(str(key))}: {json_text(item, indent=indent, depth=depth + 1)}"
+            for key, item in value.items()
+        ]
+        return _enclosed("{}", items, indent, depth)
+    if isinstance(value, list | tuple):
+        parts = [json_text(item, indent=indent, depth=depth + 1) for item in value]
+        return _enclosed("[]", parts, indent, depth)
+    return json.dumps(_plain(value))
+
+
+def _enclosed(marks: str, items: Sequence[str], indent: int | None, depth: int) -> str:
+    if not items or indent is None:
+        return marks[0] + ", ".join(items) + marks[1]
+    inner, outer = (f"\n{' ' * indent * level}" for level in (depth + 1, depth))
+    return marks[0] + inner + f",{inner}".join(items) + outer + marks[1]
+
+
 def _plain(value: object) -> object:
+    """Return what JSON knows as it is, bytes as hexadecimal text, all else as its text."""
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return str(value)
 
 
+def _csv_cell(value: object) -> object:
+    """Return a cell: exact text of a number, JSON of what is nested."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, Mapping | list | tuple):
+        return json_text(value)
+    return _plain(value)
+
+
 def _table(rows: Rows, names: Sequence[str], longest: int) -> str:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        numbers = all(isinstance(row[name], int | float) for row in rows)
+        numbers = all(isinstance(row[name], int | float | Decimal) for row in rows)
         table.add_column(escape(name), justify="right" if numbers and rows else "left")
     for row in rows:
         table.add_row(*(escape(_cell(row[name], longest)) for name in names))
@@ -78,5 +120,5 @@ def _cell(value: object, longest: int) -> str:
     if isinstance(value, bytes):
         more = "..." if len(value) > _BYTES_SHOWN else ""
         return f"{value[:_BYTES_SHOWN].hex()}{more} ({len(value)} bytes)"
-    text = str(_plain(value)).replace("\n", " ")
+    text = str(_csv_cell(value)).replace("\n", " ")
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

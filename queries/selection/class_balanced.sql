@@ -17,9 +17,14 @@
 -- column sample_id bigint: the image
 -- column class_id integer: the predicted class
 -- column confidence float: the teacher's highest probability, 0 to 1
--- column outcome varchar: kept, excluded, corrected (now labeled), low_confidence, over_quota
+-- column outcome varchar: kept, excluded, held_out, corrected, low_confidence or over_quota
 -- column copies bigint: draws in one pass over the view, 0 unless kept
-with candidates as (
+with held_out as (
+    select content_hash from images
+    where split in ('validation', 'test') and verdict = 'accepted'
+),
+
+candidates as (
     select
         labels.sample_id,
         labels.class_id,
@@ -27,6 +32,9 @@ with candidates as (
         case
             when labels.sample_id in (select exclusions.sample_id from exclusions)
                 then 'excluded'
+            -- The very bytes of an image of validation or test.
+            when images.content_hash in (select held_out.content_hash from held_out)
+                then 'held_out'
             when labels.sample_id in (select corrections.sample_id from corrections)
                 then 'corrected'
             when labels.confidence > $min_confidence::float then 'candidate'

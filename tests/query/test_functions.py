@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from contextlib import closing
 
 import duckdb
@@ -62,3 +63,80 @@ def test_a_label_that_is_null_has_no_values(store: Store) -> None:
     )
 
     assert run_sql(store, sql).to_pylist() == [{"n": 60, "e": 30, "k": 30, "d": 30, "p": 30}]
+
+
+def label(ids: str, probs: str, residual: str = "0", tail: str = "null") -> str:
+    return (
+        f"{{'class_ids': {ids}::integer[], 'probs': {probs}::float[], "
+        f"'residual': {residual}::float, 'tail': {tail}::blob}}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (label("null", "null"), "no distribution"),
+        (label("[]", "[]"), "no distribution"),
+        (label("[0, 1]", "[1]"), "2 classes and 1 probabilities"),
+        (label("[0]", "null"), "1 classes and 0 probabilities"),
+        (label("[null]", "[1]"), "that is null"),
+        (label("[0]", "[null]"), "that is null"),
+        (label("[0]", "['nan']"), "no distribution"),
+        (label("[0, 1]", "[2, -1]"), "no distribution"),
+        (label("[0]", "[1]", "'inf'"), "no distribution"),
+        (label("[0, 0]", "[0.5, 0.5]"), "a class twice"),
+        (label("[0, 0]", "[0.5, 0.5]", "0", "'\\x12\\x01'"), "a class twice"),
+        (label("[-1]", "[1]"), "classes -1 to -1; wanted 0 to 2"),
+        (label("[3]", "[1]"), "classes 3 to 3; wanted 0 to 2"),
+        (label("[2147483647]", "[1]"), "wanted 0 to 2"),
+        (label("range(100000)", "[1]"), "100000 classes and 1 probabilities"),
+        (label("[0]", "[1]", "0", "''"), "coded tails of 0 bytes"),
+        (label("[0]", "[1]", "0", "'abc'"), "do not agree"),
+    ],
+)
+@pytest.mark.parametrize("function", ["dense(l)", "entropy(l)", "kl(l, l)", "js(l, l)"])
+def test_a_label_that_is_none_is_refused(
+    calling: duckdb.DuckDBPyConnection, function: str, made: str, words: str
+) -> None:
+    with pytest.raises(duckdb.InvalidInputException, match=words):
+        calling.execute(f"select {function} from (select {made} as l)").fetchall()  # noqa: S608
+
+
+def test_lengths_that_differ_in_a_row_are_seen(calling: duckdb.DuckDBPyConnection) -> None:
+    rows = f"(values ({label('[0, 1]', '[1]')}), ({label('[0]', '[0.5, 0.5]')})) as t(l)"
+    with pytest.raises(duckdb.InvalidInputException, match="more or fewer classes"):
+        calling.execute(f"select entropy(l) from {rows}").fetchall()  # noqa: S608
+
+
+@pytest.fixture(scope="module")
+def calling() -> Iterator[duckdb.DuckDBPyConnection]:
+    with closing(duckdb.connect()) as connection:
+        ids = pa.array(range(3), pa.int32())
+        connection.register("classes", pa.table({"class_id": ids, "name": ["a", "b", "c"]}))
+        create_functions(connection, 3)
+        yield connection
+
+
+def test_functions_are_right_of_a_million_classes() -> None:
+    many = 1_000_000
+    rows = f"select {label('[7]', '[0.5]', '0.5')} as l"
+    with closing(duckdb.connect()) as connection:
+        connection.execute("create table classes (class_id integer, name varchar)")
+        create_functions(connection, many)
+        found = connection.execute(
+            f"select dense(l)[6:9], len(dense(l)), entropy(l), js(l, l) from ({rows})"  # noqa: S608
+        ).fetchall()
+    share = np.float32(0.5 / (many - 1))
+
+    assert found[0][0] == pytest.approx([share, share, 0.5, share])
+    assert found[0][1] == many
+    assert found[0][2:] == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(2e6), 0), rel=1e-3)
+
+
+def test_more_than_a_list_can_hold_is_said() -> None:
+    with closing(duckdb.connect()) as connection:
+        connection.execute("create table classes (class_id integer, name varchar)")
+        create_functions(connection, 30_000_000)
+        rows = f"select {label('[range % 3]', '[1]')} as l from range(100)"  # noqa: S608
+        with pytest.raises(duckdb.InvalidInputException, match="ask for fewer rows"):
+            connection.execute(f"select count(dense(l)) from ({rows})").fetchall()  # noqa: S608

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plstore.errors import InputError, QueryError
-from plstore.query import Balance, Rule, Selection, preview, select
+from plstore.query import Balance, Limits, Rule, Selection, preview, select
 from plstore.store import Store, exclude, verify
 from tests.conftest import give_labels
 
@@ -129,6 +129,20 @@ def test_every_image_is_counted(store: Store) -> None:
         (["left=a"], Rule(where="true"), "alias 'left' may hold"),
         (["standing=a"], Rule(where="true"), "alias 'standing' may hold"),
         (["a", "b"], Rule(class_id="7"), "expression for class_id gives 7 to 7"),
+        (["a"], Rule(where="1 = 1) or (1 = 1"), "its parentheses closed"),
+        (["a"], Rule(where="true) union select 1, 2, 3, null where (true"), "closed"),
+        (["a"], Rule(where="true /* a note"), "unterminated"),
+        (["a"], Rule(where="true; select 1"), "no ';' in it"),
+        (["a"], Rule(where=""), "cannot parse the expression ''"),
+        (["a"], Rule(where="-- a note"), "cannot parse the expression"),
+        (["a"], Rule(confidence="0.5, 0.5"), "is several; wanted one"),
+        (["a"], Rule(confidence="0.5 as sure"), "cannot parse"),
+        (["a"], Rule(confidence="0.5 from a"), "cannot parse"),
+        (["a"], Rule(confidence="0.5) as x, (0.5"), "closed"),
+        (["a"], Rule(where="a.confidence > $least"), "has a parameter"),
+        (["a"], Rule(where="columns(*) is not null"), "has '\\*'"),
+        (["a"], Rule(class_id="unnest([0, 1])"), "several rows for one image"),
+        (["a"], Rule(where="current_date > '2020-01-01'"), "another one each time"),
     ],
 )
 def test_what_cannot_be_is_said(
@@ -156,3 +170,25 @@ def test_a_confidence_of_0_is_no_candidate(store: Store, probs: list[Any]) -> No
 
     assert counts["kept"] == 60 - ones
     assert counts["dropped"] == {"not_in_rule": ones}
+
+
+@pytest.mark.usefixtures("probs")
+def test_expressions_may_end_in_comments_and_a_semicolon(store: Store) -> None:
+    plain = {"where": "a.confidence > 0.5", "class_id": "a.class_id", "confidence": "0.9"}
+    ends = ["", " -- a note", " -- it's ) or (", "\n-- a note\n", " /* a ; note */", " ; \n"]
+    found = []
+    for end in ends:
+        rule = Rule(**{name: f"{text}{end}" for name, text in plain.items()})  # type: ignore[arg-type]  # all of them text
+        selection = Selection(view="v", teachers=["a"], rule=rule, balance=ALL)
+        found.append(preview(store, selection))
+
+    assert 0 < found[0]["kept"] < 60
+    assert all(counts == found[0] for counts in found)
+
+
+@pytest.mark.usefixtures("probs")
+def test_expressions_are_held_to_limits(store: Store) -> None:
+    rule = Rule(where="pg_sleep(0.02 + a.class_id * 0) is null")
+    selection = Selection(view="v", teachers=["a"], rule=rule, limits=Limits(seconds=0.2))
+    with pytest.raises(QueryError, match=r"ran longer than 0\.2 s and was stopped"):
+        preview(store, selection)

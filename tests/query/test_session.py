@@ -1,3 +1,4 @@
+import gc
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ HOSTILE = [
     "export database '{store}/evil'",
     "install httpfs",
     "load httpfs",
+    "update extensions",
     "pragma database_list",
     "set lock_configuration = false",
     "set enable_external_access = true",
@@ -131,6 +133,32 @@ def test_a_connection_stops_at_its_time_and_lives_on(store: Store) -> None:
         assert connection.execute("select 1").fetchall() == [(1,)]
 
 
+def test_short_statements_are_not_one_long_one(store: Store) -> None:
+    with closing(connect(store, limits=Limits(seconds=1.0))) as connection:
+        slept = [connection.execute("select pg_sleep(0.2)").fetchall() for _ in range(7)]
+        cursor = connection.cursor()
+        slept += [cursor.execute("select pg_sleep(0.2)").fetchall() for _ in range(7)]
+
+    assert len(slept) == 14
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        SLOW,
+        "with recursive t(n) as (select 1 union all select n + 1 from t) select max(n) from t",
+    ],
+)
+def test_a_cursor_stops_at_its_time_and_outlives_its_connection(store: Store, sql: str) -> None:
+    label = "{'class_ids': [1], 'probs': [1::float], 'residual': 0::float, 'tail': null::blob}"
+    with closing(connect(store, limits=Limits(seconds=0.3)).cursor()) as cursor:
+        gc.collect()
+        with pytest.raises(duckdb.InterruptException):
+            cursor.execute(sql).fetchall()
+
+        assert cursor.execute(f"select dense({label})").fetchall() == [([0.0, 1.0, 0.0],)]
+
+
 def test_sql_stops_at_its_memory(store: Store) -> None:
     sql = "select count(*) from (select distinct range, range + 1 from range(30000000))"
     with pytest.raises(QueryError, match="raise the memory limit"):
@@ -219,6 +247,19 @@ def test_there_is_no_folder_that_sql_may_write(store: Store) -> None:
         ).fetchall()
 
     assert sorted(value for (value,) in folders) == ["", "[]"]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select 1 as n -- a note",
+        "select 1 as n;",
+        "select 1 as n; -- a note",
+        "/* why */ select 1 as n /* ; */ ;\n-- end",
+    ],
+)
+def test_sql_may_end_in_comments_and_a_semicolon(store: Store, sql: str) -> None:
+    assert run_sql(store, sql).to_pylist() == [{"n": 1}]
 
 
 def test_tables_can_be_listed(store: Store) -> None:

@@ -1,6 +1,7 @@
 """The same selection on Spark: the same rows, row by row."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from pyspark.sql import SparkSession
 
 from plstore.errors import MissingExtraError
 from plstore.query import Balance, Rule, Selection, preview, select
-from plstore.store import Store
-from tests.conftest import give_labels
+from plstore.store import Store, import_images
+from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,6 +52,20 @@ def test_spark_selects_what_duckdb_selects(store: Store, balance: Balance) -> No
     give_labels(store)
 
     assert rows_of(store, "spark", balance=balance) == rows_of(store, "duckdb", balance=balance)
+
+
+@pytest.mark.usefixtures("spark")
+def test_spark_leaves_out_what_is_held_out_as_duckdb_does(store: Store) -> None:
+    test = next(r for r in make_records() if r.split == "test")
+    copy = replace(test, key="copy", split="unlabeled", label=None)
+    import_images(store, [copy], dataset="more", class_names=CLASS_NAMES)
+    give_labels(store)
+    balance = Balance(policy="none", min_confidence=0.0)
+    rows = [rows_of(store, engine, balance=balance) for engine in ("spark", "duckdb")]
+
+    assert rows[0] == rows[1]
+    assert {row["sample_id"] for row in rows[0]} == set(range(72))
+    assert len(rows_of(store, "spark", balance=balance, held_out=True)) == 73
 
 
 @pytest.mark.usefixtures("spark")

@@ -1,0 +1,75 @@
+"""Memory as a container has it: real files, laid out as the kernel lays them out."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from plstore.machine import memory_bytes
+from plstore.query import Limits
+
+PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+MB = 2**20
+UNLIMITED_V1 = "9223372036854771712"
+
+
+def lay_out(root: Path, groups: str, files: dict[str, str]) -> Path:
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "wanted"),
+    [
+        ("0::/", {"sys/fs/cgroup/memory.max": str(512 * MB)}, 512 * MB),
+        ("0::/a/b", {"sys/fs/cgroup/a/b/memory.max": str(300 * MB)}, 300 * MB),
+        # The group above is the tighter one.
+        (
+            "0::/a/b",
+            {
+                "sys/fs/cgroup/a/memory.max": str(200 * MB),
+                "sys/fs/cgroup/a/b/memory.max": "max",
+            },
+            200 * MB,
+        ),
+        ("0::/a", {"sys/fs/cgroup/a/memory.max": "max"}, PHYSICAL),
+        (
+            "9:name=systemd:/\n4:cpu,memory:/docker/12ab",
+            {"sys/fs/cgroup/memory/docker/12ab/memory.limit_in_bytes": str(256 * MB)},
+            256 * MB,
+        ),
+        # The host's path, seen from inside of a container.
+        (
+            "4:memory:/docker/12ab\n0::/",
+            {"sys/fs/cgroup/memory/memory.limit_in_bytes": str(128 * MB)},
+            128 * MB,
+        ),
+        ("4:memory:/", {"sys/fs/cgroup/memory/memory.limit_in_bytes": UNLIMITED_V1}, PHYSICAL),
+        # Both kinds at once.
+        (
+            "4:memory:/x\n0::/y",
+            {
+                "sys/fs/cgroup/memory/x/memory.limit_in_bytes": str(96 * MB),
+                "sys/fs/cgroup/unified/y/memory.max": str(64 * MB),
+            },
+            64 * MB,
+        ),
+        ("0::/../above", {"sys/fs/cgroup/memory.max": str(32 * MB)}, 32 * MB),
+    ],
+)
+def test_the_lowest_limit_counts(
+    tmp_path: Path, groups: str, files: dict[str, str], wanted: int
+) -> None:
+    assert memory_bytes(lay_out(tmp_path, groups, files)) == min(wanted, PHYSICAL)
+
+
+def test_a_machine_without_groups_has_all_of_its_memory(tmp_path: Path) -> None:
+    assert memory_bytes(tmp_path) == PHYSICAL
+
+
+def test_sql_takes_half_of_it_unless_told() -> None:
+    assert Limits().memory_limit == f"{memory_bytes() // 2 >> 20}MiB"
+    assert Limits(memory="300MB").memory_limit == "300MB"
