@@ -77,8 +77,9 @@ def _validation(
     store: Store, teacher_id: str, iteration: int
 ) -> tuple[Floats, npt.NDArray[np.int64]]:
     label_set = LabelSet(iteration=iteration, teacher_id=teacher_id, split="validation")
+    pins = store.versions(["soft_labels", "images", "corrections"])
     table = store.table("soft_labels")
-    shards = table.shards(partition=label_set.partition)
+    shards = table.shards(pins["soft_labels"], partition=label_set.partition)
     if not shards:
         raise InputError(
             f"teacher {teacher_id!r} has no labels of the validation images in {store.root}; "
@@ -87,13 +88,15 @@ def _validation(
     labels = table.dataset_of(shards).to_table(columns=["sample_id", "label"])
     labels = labels.sort_by("sample_id")
     where = (pc.field("split") == "validation") & pc.field("label").is_valid()
-    images = store.table("images").read(columns=["sample_id", "label"], where=where)
+    images = store.table("images").read(
+        version=pins["images"], columns=["sample_id", "label"], where=where
+    )
     images = images.sort_by("sample_id")
     _, at_labels, at_images = np.intersect1d(
         labels["sample_id"].to_numpy(), images["sample_id"].to_numpy(), return_indices=True
     )
     coded = labels["label"].combine_chunks().take(pa.array(at_labels))
-    corrected = corrected_labels(store)
+    corrected = corrected_labels(store, pins["corrections"])
     ids = images["sample_id"].to_pylist()
     known = zip(ids, images["label"].to_pylist(), strict=True)
     truth = np.array([corrected.get(n, label) for n, label in known], np.int64)

@@ -76,7 +76,7 @@ class Estimator:
             torch.set_num_threads(recipe.train.threads)
         classes = len(self._source.class_names)
         batch = recipe.train.labeled_batch + recipe.train.pseudo_batch
-        settings = recipe.model.model_copy(update={"pretrained": False})
+        settings = recipe.model.model_copy(update={"pretrained": False, "weights": None})
         network = build_model(settings, architecture, classes).to(self._device).train()
         size = recipe.model.resolution
         images = torch.zeros(batch, recipe.model.channels, size, size, device=self._device)

@@ -1,7 +1,7 @@
 """Labeling on its own: with a teacher of the store, or with a model that someone brings."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,10 @@ import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.fingerprint import canonical_json, content_hash, file_hash, value_hash
+from plstore.loaders import pick_backend
 from plstore.loaders.imageset import ImageSet, image_table
+from plstore.loaders.settings import check_number, check_whole
+from plstore.loaders.work import Backend
 from plstore.schema import ACCEPTED
 from plstore.store import (
     IMAGE_COLUMNS,
@@ -31,6 +34,7 @@ from plstore.store import (
     image_bytes,
     write_labels,
 )
+from trainers.checkpoint import CONFIG, WEIGHTS
 from trainers.inference import probabilities
 from trainers.model import Bundle, fetch_bundle, keep_bundle, load_bundle
 
@@ -50,6 +54,7 @@ class Labeling:
         temperature: Logits are divided by it.
         part: This worker's number and how many share the work; each takes its own shards.
         device: "cpu" or a CUDA device.
+        backend: Of the loader; "auto" as in `plstore.load`, whatever the teacher was fed by.
     """
 
     teacher_id: str
@@ -59,37 +64,58 @@ class Labeling:
     temperature: float = 1.0
     part: tuple[int, int] = (0, 1)
     device: str = "cpu"
+    backend: Backend = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse impossible settings."""
-        if not (self.temperature > 0 and self.iteration >= 0):
-            raise InputError(
-                f"temperature {self.temperature} and iteration {self.iteration}; wanted above "
-                "0, and 0 or more"
-            )
+        """Check every setting that is a number.
+
+        Raises:
+            InputError: If one is out of range.
+        """
+        check_whole("iteration", self.iteration, low=0)
+        check_number("temperature", self.temperature, low=0, above=True)
+        number, parts = self.part
+        check_whole("parts", parts, low=1)
+        check_whole("part", number, low=0, high=parts - 1)
 
 
-def add_teacher(store: Store, teacher_id: str, checkpoint: str, *, device: str) -> str:
+def add_teacher(
+    store: Store,
+    teacher_id: str,
+    checkpoint: str,
+    *,
+    device: str,
+    say: Callable[[str], None] = lambda _: None,
+) -> str:
     """Bring a model into the store as a teacher; return the hash of its weights.
 
     Args:
         store: Where to.
         teacher_id: Its name there.
         checkpoint: A folder with config.json and model.safetensors, as `plstore run` and
-            timm's save_for_hf write them; its label_names must be the store's classes.
+            timm's save_for_hf write them; its label_names must be the store's classes, in
+            whatever order: outputs are matched with classes by name.
         device: "cpu" or a CUDA device.
+        say: Told what people should know of the model.
 
     Raises:
-        InputError: If it is no such folder, its classes are others, or the name is taken.
+        InputError: If it is no such folder, a weight is missing or left over, counts do not
+            agree, its classes are others, or the name is taken.
     """
     check_teacher_id(teacher_id)
-    bundle = load_bundle(Path(checkpoint), device=device)
-    _check_classes(store, bundle)
-    brought = file_hash(bundle.folder / "model.safetensors")
+    bundle = load_bundle(Path(checkpoint), class_names=store.class_names, device=device)
+    for note in bundle.notes:
+        say(f"{checkpoint}: {note}")
+    brought = {
+        "brought": file_hash(bundle.folder / WEIGHTS),
+        "brought_config": file_hash(bundle.folder / CONFIG),
+    }
     if (kept := _brought_before(store, teacher_id, brought)) is not None:
         return kept
     architecture = str(getattr(bundle.network, "pretrained_cfg", {}).get("architecture", ""))
-    name, digest = keep_bundle(store, teacher_id, bundle.network, bundle.format)
+    name, digest = keep_bundle(
+        store, teacher_id, bundle.network, bundle.format, bundle.output_names
+    )
     row = {
         "teacher_id": teacher_id,
         "iteration": 0,
@@ -98,42 +124,30 @@ def add_teacher(store: Store, teacher_id: str, checkpoint: str, *, device: str) 
         "checkpoint": name,
         "checkpoint_hash": digest,
         "preprocessing": canonical_json(vars(bundle.format)),
-        "metrics": canonical_json({"brought": brought}),
+        "metrics": canonical_json({**brought, "notes": list(bundle.notes)}),
         "code_version": plstore.__version__,
         "created_at": datetime.now(UTC),
     }
-    store.append("teachers", [row], identity=f"imported-{teacher_id}-{brought}", step="label")
+    identity = f"imported-{teacher_id}-{value_hash(brought)}"
+    store.append("teachers", [row], identity=identity, step="label")
     return digest
 
 
-def _brought_before(store: Store, teacher_id: str, brought: str) -> str | None:
-    """Return the hash of the weights that are kept of a model that was brought before."""
+def _brought_before(store: Store, teacher_id: str, brought: Mapping[str, str]) -> str | None:
+    """Return the hash of the weights that are kept of a model that was brought before.
+
+    A config of other classes or preprocessing makes another model of the same weights.
+    """
     rows = _teachers(store, teacher_id)
     if not rows:
         return None
-    if json.loads(rows[-1]["metrics"] or "{}").get("brought") != brought:
+    known = json.loads(rows[-1]["metrics"] or "{}")
+    named = {name: known[name] for name in brought if name in known}  # older rows lack one
+    if "brought" not in named or not named.items() <= brought.items():
         raise InputError(
             f"{store.root} has another teacher named {teacher_id!r}; name this one otherwise"
         )
     return str(rows[-1]["checkpoint_hash"])
-
-
-def _check_classes(store: Store, bundle: Bundle) -> None:
-    ours, theirs = store.class_names, bundle.class_names
-    if ours == theirs:
-        return
-    if set(ours) == set(theirs):
-        raise InputError(
-            f"the classes of {bundle.folder} are in another order than the store's: "
-            f"{', '.join(theirs[:5])}, not {', '.join(ours[:5])}. Save it with its outputs in "
-            "that order"
-        )
-    sides = ((theirs, ours), (ours, theirs))
-    only = [", ".join(sorted(set(a) - set(b))) or "none" for a, b in sides]
-    raise InputError(
-        f"the classes of {bundle.folder} are not the store's: only the model has {only[0]}, "
-        f"only the store has {only[1]}"
-    )
 
 
 def _teachers(store: Store, teacher_id: str) -> list[dict[str, Any]]:
@@ -164,30 +178,30 @@ def label_missing(
     teacher = rows[-1]
     _check_settings(store, labeling)
     folder = fetch_bundle(store, teacher["checkpoint"], teacher["checkpoint_hash"])
-    bundle = load_bundle(folder, device=labeling.device)
+    bundle = load_bundle(folder, class_names=store.class_names, device=labeling.device)
     counts = dict.fromkeys(labeling.splits, 0)
     for split in labeling.splits:
         label_set = LabelSet(
             iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
         )
-        for ids, beside in missing_labels(store, labeling, split):
+        for missing in missing_labels(store, labeling, split):
             what = {
                 "set": vars(label_set),
-                "ids": content_hash(ids.tobytes()),
-                "beside": [shard.path for shard in beside],
+                "ids": content_hash(missing.ids.tobytes()),
+                "beside": [shard.path for shard in missing.beside],
             }
             identity = value_hash(what)
-            batches = _batches(store, labeling, bundle, ids, on_images)
+            batches = _batches(store, labeling, bundle, missing, on_images)
             commit_labels(
                 store,
                 write_labels(
                     store, label_set, batches, codec=labeling.codec, identity=identity
                 ),
-                lineage=_lineage(store, labeling, teacher),
+                lineage=_lineage(labeling, teacher, missing),
                 transaction=f"label-{identity}",
-                beside=beside,
+                beside=missing.beside,
             )
-            counts[split] += len(ids)
+            counts[split] += len(missing.ids)
     return counts
 
 
@@ -217,38 +231,53 @@ def _settings(labeling: Labeling) -> dict[str, Any]:
 def count_missing(store: Store, labeling: Labeling) -> int:
     """Return how many images `label_missing` would label."""
     return sum(
-        len(ids)
+        len(missing.ids)
         for split in labeling.splits
-        for ids, _ in missing_labels(store, labeling, split)
+        for missing in missing_labels(store, labeling, split)
     )
 
 
-def missing_labels(
-    store: Store, labeling: Labeling, split: str
-) -> Iterator[tuple[npt.NDArray[np.int64], list[Shard]]]:
-    """Yield, by range of sample ids, the accepted images of a split that have no label.
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Images of a range of sample ids that have no label.
 
-    With them come the shards of labels that there are in the range.
+    Attributes:
+        ids: int64 [images], ascending.
+        beside: The shards of labels that there are in the range.
+        images_version: Of the table `images`, that they were found in and are read from.
     """
+
+    ids: npt.NDArray[np.int64]
+    beside: list[Shard]
+    images_version: int
+
+
+def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
+    """Yield, by range of sample ids, the accepted images of a split that have no label."""
     table = store.table("soft_labels")
     label_set = LabelSet(
         iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
     )
     labeled = table.shards(partition=label_set.partition)
-    images = store.table("images").shards()
+    images = store.table("images")
     number, parts = labeling.part
     blocks = sorted(
-        {b for s in images for b in range(s.first_id // SHARD_IDS, s.last_id // SHARD_IDS + 1)}
+        {
+            block
+            for shard in images.shards()
+            for block in range(shard.first_id // SHARD_IDS, shard.last_id // SHARD_IDS + 1)
+        }
     )
     for block in blocks:
         if block % parts != number:
             continue
-        there = _ids(store.table("images"), _overlapping(images, block), split, block)
+        version = images.version()  # of each range anew: files of old ones are collected
+        there = _ids(images, _overlapping(images.shards(version), block), split, block)
         beside = _overlapping(labeled, block)
         done = _ids(table, beside, None, block)
         missing = np.setdiff1d(there, done)
         if len(missing):
-            yield missing, beside
+            yield Missing(ids=missing, beside=beside, images_version=version)
 
 
 def _overlapping(shards: Sequence[Shard], block: int) -> list[Shard]:
@@ -268,12 +297,13 @@ def _ids(
     return ids
 
 
-def _lineage(store: Store, labeling: Labeling, teacher: dict[str, Any]) -> dict[str, Any]:
+def _lineage(labeling: Labeling, teacher: dict[str, Any], missing: Missing) -> dict[str, Any]:
     return {
         "step": "label",
         **_settings(labeling),
         "checkpoint_hash": teacher["checkpoint_hash"],
-        "images_version": store.table("images").version(),
+        "images_version": missing.images_version,
+        "backend": pick_backend(labeling.backend, labeling.device),
     }
 
 
@@ -281,12 +311,13 @@ def _batches(
     store: Store,
     labeling: Labeling,
     bundle: Bundle,
-    ids: npt.NDArray[np.int64],
+    missing: Missing,
     on_images: Callable[[int], None],
 ) -> Iterator[LabelBatch]:
     table = store.table("images")
-    shards = _overlapping(table.shards(), int(ids[0]) // SHARD_IDS)
-    for wanted in _portions(table, shards, ids):
+    block = int(missing.ids[0]) // SHARD_IDS
+    shards = _overlapping(table.shards(missing.images_version), block)
+    for wanted in _portions(table, shards, missing.ids):
         near = [s for s in shards if s.first_id <= wanted[-1] and s.last_id >= wanted[0]]
         rows = table.dataset_of(near).to_table(
             columns=["width", "height", *IMAGE_COLUMNS],
@@ -300,11 +331,14 @@ def _batches(
                 bundle,
                 images,
                 device=labeling.device,
+                backend=labeling.backend,
                 temperature=labeling.temperature,
                 on_images=on_images,
             )
         ]
-        yield LabelBatch(sample_ids=wanted, probabilities=np.concatenate(found))
+        ids = rows["sample_id"].to_numpy()  # without those that were deleted meanwhile
+        if len(ids):
+            yield LabelBatch(sample_ids=ids, probabilities=np.concatenate(found))
 
 
 def _images(rows: pa.Table) -> Iterator[tuple[bytes, int, int, str]]:

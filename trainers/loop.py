@@ -1,6 +1,5 @@
 """The loop of Noisy Student: teacher, labels, selection, student, and again."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +13,11 @@ import torch
 
 import plstore
 from plstore.codec import Codec
-from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json, value_hash
-from plstore.loaders import import_backend, open_split, pick_backend
-from plstore.query import Balance, Selection, run_query, select, select_labeled
+from plstore.loaders import ImageSet, import_backend, open_split, pick_backend
+from plstore.loaders.work import BackendName
+from plstore.query import Balance, Selection, select, select_labeled
 from plstore.report.progress import Display
 from plstore.schema import Split
 from plstore.seeds import Purpose, torch_seed
@@ -29,22 +28,23 @@ from plstore.store import (
     View,
     commit_labels,
     find_view,
-    import_images,
     pin,
     unpin,
     write_labels,
 )
+from trainers.importing import import_for_run
 from trainers.inference import accuracy, label_batches
 from trainers.model import Bundle, check_models, fetch_bundle, keep_bundle, load_bundle
 from trainers.recipe import Recipe
 from trainers.steps import Ledger, Step, plan_steps
-from trainers.train import Trained, Training, train
+from trainers.train import Trained, Training, train, trained_columns
 
 Outputs = dict[str, Any]
 
 _TRAINED = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
 
 _LABELED_SPLITS: tuple[Split, ...] = ("unlabeled", "validation")
+_EVALUATED_SPLITS: tuple[Split, ...] = ("validation", "test")
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
 
 
@@ -63,6 +63,11 @@ class Run:
         """Versions of what people decided, as they were when the run was opened."""
         tables = [self.store.table(name) for name in ("exclusions", "corrections")]
         return {t.spec.name: t.version() if t.root.exists() else 0 for t in tables}
+
+    @cached_property
+    def backend(self) -> BackendName:
+        """Of the loader: what trains, labels and evaluates alike."""
+        return pick_backend(self.recipe.train.backend, self.device)
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -92,7 +97,7 @@ class Run:
         if self.recipe.train.threads is not None:
             torch.set_num_threads(self.recipe.train.threads)
         check_models(self.recipe, len(self.source.class_names))
-        import_backend(pick_backend(self.recipe.train.backend, self.device))
+        import_backend(self.backend)
         ledger = Ledger(self.store)
         kinds: Mapping[str, Callable[[Step, list[Outputs]], Outputs]] = {
             "import": self._import,
@@ -115,69 +120,25 @@ class Run:
         return done
 
     def _import(self, _: Step, __: list[Outputs]) -> Outputs:
-        self._check_store_is_its_own()
-        with self.display.task("import images", self.source.num_images) as advance:
-            import_images(
-                self.store,
-                self.source.records(),
-                dataset=self.source.dataset,
-                class_names=self.source.class_names,
-                max_pixels=self.recipe.data.max_pixels,
-                on_progress=advance,
-            )
-        counts = self._imported()
-        self._check_imported(counts["splits"])
-        for verdict, number in counts["verdicts"].items():
-            self.display.say(f"  {verdict}: {number}")
-        for conversion, number in counts["conversions"].items():
-            self.display.say(f"  of these converted, {conversion}: {number}")
-        return {"images_version": self.store.table("images").version(), **counts}
-
-    def _check_store_is_its_own(self) -> None:
-        columns = ["dataset", "key"]
-        rows = self.store.table("images").read(columns=columns)
-        named = set(self.source.keys()) if rows.num_rows else set()
-        stored = zip(*(rows[name].to_pylist() for name in columns), strict=True)
-        other = [k for d, k in stored if d != self.source.dataset or k not in named]
-        if other:
-            raise InputError(
-                f"{self.store.root} holds {len(other)} images that this recipe's data does not "
-                f"name, such as {other[0]!r}. A run uses all images of its store: name another "
-                "--store; nothing was imported"
-            )
-
-    def _check_imported(self, splits: Mapping[str, int]) -> None:
-        for split in ("labeled", "unlabeled"):
-            if not self.store.count_images(split):
-                raise InputError(
-                    f"none of the {splits.get(split, 0)} {split} images was accepted; 'plstore "
-                    f"query run coverage/verdicts --store {self.store.root}' says why"
-                )
-
-    def _imported(self) -> Outputs:
-        # From the store, not from this import: an earlier one may have been stopped half-way.
-        counts: dict[str, Counter[str]] = {
-            "splits": Counter(),
-            "verdicts": Counter(),
-            "conversions": Counter(),
-        }
-        for row in run_query(self.store, "coverage/verdicts").to_pylist():
-            if row["dataset"] == self.source.dataset:
-                counts["splits"][row["split"]] += row["num_images"]
-                counts["verdicts"][row["verdict"]] += row["num_images"]
-                if row["conversion"] is not None:
-                    counts["conversions"][row["conversion"]] += row["num_images"]
-        return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
+        return import_for_run(
+            self.store,
+            self.source,
+            max_pixels=self.recipe.data.max_pixels,
+            display=self.display,
+        )
 
     def _labeled(self, step: Step, needs: list[Outputs]) -> Outputs:
         view = select_labeled(
             self.store,
             f"{self.recipe.name}-labeled",
             seed=self.recipe.seed,
+            held_out=self.recipe.select.held_out,
             recipe_hash=self.recipe.hash,
             identity=step.key,
             as_of={"images": needs[0]["images_version"], **self.decisions},
         )
+        for why, number in view.record.counts.get("labeled_dropped", {}).items():
+            self.display.say(f"  {number} labeled images left out: {why}")
         return {"view": step.key, "num_images": view.record.num_images}
 
     def _train(self, step: Step, needs: list[Outputs]) -> Outputs:
@@ -201,8 +162,7 @@ class Run:
             device=self.device,
         )
         checkpoint = self._partial(step)
-        backend = pick_backend(settings.backend, self.device)
-        title = f"train {_title(step)}, fed by {backend}"
+        title = f"train {_title(step)}, fed by {self.backend}"
         with self.display.task(title, settings.steps) as advance:
             shown = 0
 
@@ -234,7 +194,7 @@ class Run:
         role = "control" if step.is_control else "teacher" if step.iteration == 0 else "student"
         teacher_id = _teacher_id(step)
         checkpoint, digest = keep_bundle(
-            self.store, teacher_id, trained.network, trained.format
+            self.store, teacher_id, trained.network, trained.format, self.store.class_names
         )
         runs = [
             {"run": teacher_id, "step": number, "name": name, "value": value}
@@ -245,17 +205,9 @@ class Run:
             "teacher_id": teacher_id,
             "iteration": step.iteration,
             "role": role,
-            "architecture": training.architecture,
             "checkpoint": checkpoint,
             "checkpoint_hash": digest,
-            "preprocessing": canonical_json(vars(trained.format)),
-            "metrics": canonical_json(trained.summary),
-            "view": training.view.record.view,
-            "view_version": training.view.record.version,
-            "recipe": self.recipe.model_dump_json(),
-            "recipe_hash": self.recipe.hash,
-            "seed": training.recipe.seed,
-            "code_version": plstore.__version__,
+            **trained_columns(training, trained),
             "created_at": datetime.now(UTC),
         }
         self.store.append("teachers", [row], identity=step.key, step=step.name)
@@ -263,7 +215,15 @@ class Run:
 
     def _bundle(self, trained: Outputs) -> Bundle:
         folder = fetch_bundle(self.store, trained["checkpoint"], trained["checkpoint_hash"])
-        return load_bundle(folder, device=self.device)
+        return load_bundle(folder, class_names=self.store.class_names, device=self.device)
+
+    def _split(self, split: Split, imported: Outputs) -> ImageSet | None:
+        """Return the images of a split as this run reads them, None where it has none."""
+        version = imported["images_version"]
+        if not self.store.count_images(split, version=version):
+            return None
+        decided = self.decisions["corrections"]
+        return open_split(self.store, split, version=version, corrections=decided)
 
     def _label(self, step: Step, needs: list[Outputs]) -> Outputs:
         imported, teacher = needs
@@ -273,9 +233,8 @@ class Run:
         shards: list[Shard] = []
         counts: dict[str, int] = {}
         for split in _LABELED_SPLITS:
-            if not self.store.count_images(split, version=imported["images_version"]):
+            if (images := self._split(split, imported)) is None:
                 continue
-            images = open_split(self.store, split, version=imported["images_version"])
             counts[split] = len(images)
             label_set = LabelSet(
                 teacher_id=teacher["teacher_id"], iteration=step.iteration, split=split
@@ -285,15 +244,12 @@ class Run:
                     bundle,
                     images,
                     device=self.device,
+                    backend=self.backend,
                     temperature=self.recipe.label.temperature,
                     on_images=advance,
                 )
                 shards += write_labels(
-                    self.store,
-                    label_set,
-                    batches,
-                    codec=codec,
-                    identity=step.key,
+                    self.store, label_set, batches, codec=codec, identity=step.key
                 )
         lineage = {
             "step": step.name,
@@ -303,10 +259,12 @@ class Run:
             "images_version": imported["images_version"],
             "temperature": self.recipe.label.temperature,
             "codec": codec.as_json(),
+            "backend": self.backend,
         }
         version = commit_labels(self.store, shards, lineage=lineage, transaction=step.key)
         pins = {"images": imported["images_version"], "soft_labels": version}
-        pin(self.store, step.key, pins)  # a run that is stopped here goes on from them
+        why = f"{self.recipe.name}, {step.name}"
+        pin(self.store, step.key, pins, why=why)  # a run that is stopped here goes on from them
         return {"teacher_id": teacher["teacher_id"], "labels": counts, "pins": pins}
 
     def _select(self, step: Step, needs: list[Outputs]) -> Outputs:
@@ -325,6 +283,7 @@ class Run:
             relabel=self._view(previous[0]["view"]).key if previous else None,
             query=settings.query,
             parameters=settings.parameters,
+            held_out=settings.held_out,
             recipe_hash=self.recipe.hash,
         )
         pins = {**labeled["pins"], **self.decisions}
@@ -359,12 +318,13 @@ class Run:
         imported, trained = needs
         bundle = self._bundle(trained)
         outputs: Outputs = {"teacher_id": trained["teacher_id"]}
-        for split in ("validation", "test"):
-            if not self.store.count_images(split, version=imported["images_version"]):
+        for split in _EVALUATED_SPLITS:
+            if (images := self._split(split, imported)) is None:
                 continue
-            images = open_split(self.store, split, version=imported["images_version"])
             with self.display.task(f"evaluate on {split} images", len(images)) as advance:
-                value = accuracy(bundle, images, device=self.device, on_images=advance)
+                value = accuracy(
+                    bundle, images, device=self.device, backend=self.backend, on_images=advance
+                )
             outputs[f"{split}_accuracy"] = value
             self.display.say(f"  {split} accuracy of {_title(step)}: {value:.2f} %")
         runs = [

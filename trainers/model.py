@@ -1,6 +1,5 @@
 """Models: made by timm, averaged over training, kept in a folder that timm loads."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +20,9 @@ from plstore.fingerprint import file_hash
 from plstore.loaders import ImageFormat
 from plstore.storage import get_folder, is_remote, put_folder
 from plstore.store import Store
+from trainers.checkpoint import WEIGHTS, load_network, match_names, read_config
+from trainers.pretrained import check_start, starting_weights
 from trainers.recipe import Model, Recipe
-
-_WEIGHTS = "model.safetensors"
-_CONFIG = "config.json"
 
 
 class Ema(ModelEmaV3):  # type: ignore[misc]  # timm's class is untyped here
@@ -58,8 +56,14 @@ def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
     config = timm.get_pretrained_cfg(architecture)
     if config is not None and config.fixed_input_size:
         wanted["img_size"] = model.resolution
+    overlay = starting_weights(model, architecture)
     try:
-        network = timm.create_model(architecture, pretrained=model.pretrained, **wanted)
+        network = timm.create_model(
+            architecture,
+            pretrained=model.pretrained or model.weights is not None,
+            pretrained_cfg_overlay=overlay,
+            **wanted,
+        )
     except TypeError as error:
         raise InputError(
             f"model {architecture!r} does not take {wanted}: {error}. Settings of 0 are not "
@@ -68,9 +72,16 @@ def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
     except Exception as error:
         raise InputError(
             f"model {architecture!r} cannot be made with {wanted} and "
-            f"pretrained={model.pretrained}: {error}"
+            f"{_start_of(model)}: {error}"
         ) from error
+    check_start(model, network, architecture)
     return cast("nn.Module", network.to(memory_format=torch.channels_last))
+
+
+def _start_of(model: Model) -> str:
+    if model.weights is not None:
+        return f"the weights of {model.weights}"
+    return "timm's weights" if model.pretrained else "weights at random"
 
 
 def check_models(recipe: Recipe, num_classes: int) -> None:
@@ -84,6 +95,7 @@ def check_models(recipe: Recipe, num_classes: int) -> None:
     students = [model.student(i) for i in range(recipe.iterations + 1)]
     for architecture in dict.fromkeys(students):
         network = build_model(model, architecture, num_classes)
+        starting_weights(recipe.model, architecture)  # or says why there are none
         try:
             with torch.inference_mode():
                 network.eval()(image)
@@ -124,12 +136,30 @@ def image_format(model: Model, network: nn.Module) -> ImageFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A trained model in a folder: safetensors, classes, preprocessing."""
+    """A trained model in a folder: safetensors, classes, preprocessing.
+
+    Attributes:
+        folder: Where it is.
+        network: In evaluation mode.
+        format: How images reach it.
+        class_names: Of what `logits` returns, in its order.
+        output_names: Of the network's own outputs.
+        order: int64 [classes], the output of each class; None where that is its number.
+        notes: What people should know of it.
+    """
 
     folder: Path
     network: nn.Module
     format: ImageFormat
     class_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    order: torch.Tensor | None
+    notes: tuple[str, ...]
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 [batch, classes] of uint8 images, in the order of `class_names`."""
+        outputs: torch.Tensor = self.network(self.format.normalise(images)).float()
+        return outputs if self.order is None else outputs[:, self.order]
 
 
 def save_bundle(
@@ -156,22 +186,26 @@ def save_bundle(
         },
         safe_serialization=True,
     )
-    digest = file_hash(temporary / _WEIGHTS)
+    digest = file_hash(temporary / WEIGHTS)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     return digest
 
 
 def keep_bundle(
-    store: Store, teacher_id: str, network: nn.Module, format_: ImageFormat
+    store: Store,
+    teacher_id: str,
+    network: nn.Module,
+    format_: ImageFormat,
+    output_names: Sequence[str],
 ) -> tuple[str, str]:
     """Keep a model in a store; return its name there and the hash of its weights."""
     name = f"checkpoints/{teacher_id}"
     target = store.checkpoint(name)
     if not is_remote(target):
-        return name, save_bundle(target, network, format_, store.class_names)
+        return name, save_bundle(target, network, format_, output_names)
     local = store.cache_folder("checkpoints", teacher_id)
-    digest = save_bundle(local, network, format_, store.class_names)
+    digest = save_bundle(local, network, format_, output_names)
     put_folder(local, target)
     return name, digest
 
@@ -184,51 +218,55 @@ def fetch_bundle(store: Store, name: str, digest: str) -> Path:
     """
     place, cache = store.checkpoint(name), store.cache_folder("checkpoints")
     folder = get_folder(place, cache)
-    if is_remote(place) and file_hash(folder / _WEIGHTS) != digest:
+    if is_remote(place) and file_hash(folder / WEIGHTS) != digest:
         shutil.rmtree(folder)  # a copy of another store of that name
         folder = get_folder(place, cache)
     check_weights(folder, digest)
     return folder
 
 
-def load_bundle(folder: Path, *, device: str = "cpu") -> Bundle:
+def load_bundle(
+    folder: Path, *, class_names: Sequence[str] | None = None, device: str = "cpu"
+) -> Bundle:
     """Load a model from its folder, in evaluation mode.
 
+    Args:
+        folder: With config.json and model.safetensors, as `save_bundle` and timm write them.
+        class_names: What its outputs are matched with, by name; its own unless given.
+        device: "cpu" or a CUDA device.
+
     Raises:
-        InputError: If the folder is not one that `save_bundle` wrote.
+        InputError: If a weight is missing or left over, counts of classes do not agree, its
+            classes are others, or a value of its config is not as it must be.
     """
-    config_path = folder / _CONFIG
-    if not config_path.is_file() or not (folder / _WEIGHTS).is_file():
-        raise InputError(f"{folder} is no model folder; wanted {_CONFIG} and {_WEIGHTS} in it")
-    config = json.loads(config_path.read_text())
-    pretrained = config["pretrained_cfg"]
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    channels, size, _ = pretrained["input_size"]
-    format_ = ImageFormat(
-        size=size,
-        channels=channels,
-        mean=tuple(pretrained["mean"]),
-        std=tuple(pretrained["std"]),
-        interpolation=pretrained["interpolation"],
-        crop_pct=pretrained["crop_pct"],
+    config, output_names = read_config(folder)
+    ours = output_names if class_names is None else tuple(class_names)
+    order = match_names(output_names, ours, str(folder))
+    network = load_network(folder, config, output_names)
+    notes = list(config.notes)
+    if order is not None:
+        notes.append("its classes stand in another order than the store's: matched by name")
+    return Bundle(
+        folder=folder,
+        network=network.to(device).to(memory_format=torch.channels_last).eval(),
+        format=config.pretrained_cfg.format,
+        class_names=ours,
+        output_names=output_names,
+        order=None if order is None else torch.tensor(order, device=device),
+        notes=tuple(notes),
     )
-    network = network.to(device).to(memory_format=torch.channels_last).eval()
-    if "label_names" not in config:
-        raise InputError(f"{config_path} has no label_names; wanted the model's class names")
-    names = tuple(config["label_names"])
-    return Bundle(folder=folder, network=network, format=format_, class_names=names)
 
 
 def check_weights(folder: Path, digest: str) -> None:
     """Raise StoreError unless a folder's weights are those that a teacher was saved with."""
-    if not (folder / _WEIGHTS).is_file():
+    if not (folder / WEIGHTS).is_file():
         raise StoreError(
-            f"{folder / _WEIGHTS} is gone, and the store says that it was trained. Restore it, "
+            f"{folder / WEIGHTS} is gone, and the store says that it was trained. Restore it, "
             "or run the recipe in a new store"
         )
-    found = file_hash(folder / _WEIGHTS)
+    found = file_hash(folder / WEIGHTS)
     if found != digest:
         raise StoreError(
-            f"{folder / _WEIGHTS} has hash {found}; the store recorded {digest}. The file was "
+            f"{folder / WEIGHTS} has hash {found}; the store recorded {digest}. The file was "
             "changed after training: restore it, or train again"
         )

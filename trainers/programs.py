@@ -1,24 +1,18 @@
-"""What the shell's verbs do: run a recipe, several seeds of it, a dry run, predictions."""
+"""What the shell's verb `run` does: a recipe, several seeds of it, a dry run."""
 
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from plstore.errors import InputError
-from plstore.exchange.folders import files_below
-from plstore.fingerprint import content_hash
-from plstore.loaders.imageset import ImageSet, image_table
 from plstore.report.page import write_report
 from plstore.report.progress import Display
-from plstore.schema import ACCEPTED
-from plstore.store import Store, create, judge, large_images_are_verdicts
+from plstore.storage import write_atomically
+from plstore.store import Store, create
 from trainers.estimate import Estimator
-from trainers.inference import probabilities
 from trainers.loop import Run
-from trainers.model import Bundle, fetch_bundle, load_bundle
 from trainers.recipe import Recipe
 from trainers.result import build_result, result_rows, write_result
 from trainers.sources import open_source
@@ -27,7 +21,7 @@ from trainers.train import pick_device
 
 Row = dict[str, Any]
 
-_PREDICT_FILES = 512
+_STORE = "store"  # the name that needs no mark
 
 
 def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) -> list[Row]:
@@ -35,11 +29,20 @@ def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) ->
     run = _open(recipe, store, device, display)
     result = build_result(run, run.execute())
     rows = result_rows(result)
-    write_result(store.parent / "result.json", result)
-    write_report(store.parent / "report.html", run.store, result, rows)
-    display.say(f"result: {store.parent / 'result.json'}")
-    display.say(f"report: {store.parent / 'report.html'}")
+    write_result(beside(store, "result.json"), result)
+    write_report(beside(store, "report.html"), run.store, result, rows)
+    display.say(f"result: {beside(store, 'result.json')}")
+    display.say(f"report: {beside(store, 'report.html')}")
     return rows
+
+
+def beside(store: Path, name: str) -> Path:
+    """Return the place of what a run leaves beside its store.
+
+    Stores of one folder do not share it: `result.json` is that of a store named `store`, and
+    `pets.result.json` that of one named `pets`.
+    """
+    return store.parent / (name if store.name == _STORE else f"{store.name}.{name}")
 
 
 def run_seeds(
@@ -47,19 +50,20 @@ def run_seeds(
 ) -> list[Row]:
     """Run a recipe with several seeds, one folder each beside the store.
 
-    A line a seed goes to `seeds.jsonl` as it is finished. Returns the table of all, with mean
-    and standard deviation of the gains in points of accuracy.
+    A line a seed goes to `seeds.jsonl` as it is finished (see `beside`). Returns the table of
+    all, with mean and standard deviation of the gains in points of accuracy.
     """
     home = store.parent
     lines: list[Row] = []
     for seed in seeds:
-        folder = home / f"seed-{seed}"
+        place = home / f"seed-{seed}" / store.name
         seeded = recipe.model_copy(update={"seed": seed})
-        display.say(f"seed {seed}: {folder}")
-        run_recipe(seeded, folder / store.name, device=device, display=display)
-        result = json.loads((folder / "result.json").read_text())
+        display.say(f"seed {seed}: {place.parent}")
+        run_recipe(seeded, place, device=device, display=display)
+        result = json.loads(beside(place, "result.json").read_text())
         lines.append(_seed_line(result))
-        (home / "seeds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_atomically(beside(store, "seeds.jsonl"), text.encode())
     return [*lines, *_seed_summary(lines)]
 
 
@@ -114,90 +118,12 @@ def dry_run(recipe: Recipe, store: Path, *, device: str, display: Display) -> li
     return [*rows, total | sums]
 
 
-def predict(
-    store: Store, folder: Path, *, teacher_id: str | None, device: str, display: Display
-) -> list[Row]:
-    """Return what a trained model sees in every file of a folder, by path.
-
-    A file that is no acceptable image has the reason as its verdict, and no class.
-    """
-    device = pick_device(device)
-    teacher = _teacher(store, teacher_id)
-    checkpoint = fetch_bundle(store, teacher["checkpoint"], teacher["checkpoint_hash"])
-    bundle = load_bundle(checkpoint, device=device)
-    display.say(f"{teacher['teacher_id']}: {teacher['architecture']}, {teacher['role']}")
-    paths = files_below(folder)
-    rows: list[Row] = []
-    with display.task("predict", len(paths)) as advance, large_images_are_verdicts():
-        for block in _blocks(paths, _PREDICT_FILES):
-            rows += _predict_block(bundle, folder, block, device)
-            advance(len(block))
-    return rows
-
-
-def _predict_block(
-    bundle: Bundle, folder: Path, paths: Sequence[Path], device: str
-) -> list[Row]:
-    with ThreadPoolExecutor() as pool:
-        verdicts = list(pool.map(lambda path: judge(path.read_bytes()), paths))
-    rows: list[Row] = [
-        {
-            "path": path.relative_to(folder).as_posix(),
-            "class": None,
-            "confidence": None,
-            "verdict": verdict.verdict,
-        }
-        for path, verdict in zip(paths, verdicts, strict=True)
-    ]
-    good = [
-        (v.data, v.width, v.height, content_hash(v.data))
-        for v in verdicts
-        if v.data is not None
-    ]
-    if not good:
-        return rows
-    accepted = iter([row for row in rows if row["verdict"] == ACCEPTED])
-    images = ImageSet(image_table(good), len(bundle.class_names))
-    for _, probs in probabilities(bundle, images, device=device):
-        confidences, classes = probs.max(dim=1)
-        for confidence, class_id in zip(confidences.tolist(), classes.tolist(), strict=True):
-            row = next(accepted)
-            row["class"] = bundle.class_names[class_id]
-            row["confidence"] = round(confidence, 6)
-    return rows
-
-
-def _blocks(items: Sequence[Path], size: int) -> Iterator[Sequence[Path]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 def _open(recipe: Recipe, store: Path, device: str, display: Display) -> Run:
     device = pick_device(device)
     source = open_source(recipe.data, recipe.seed)  # before a store is made for nothing
     return Run(
         recipe=recipe, source=source, store=create(store), device=device, display=display
     )
-
-
-def _teacher(store: Store, teacher_id: str | None) -> Row:
-    rows = store.table("teachers").read().sort_by("created_at").to_pylist()
-    rows = [row for row in rows if row["checkpoint"]]  # a fusion has no model of its own
-    if teacher_id is None:
-        rows = [row for row in rows if row["role"] in {"teacher", "student", "control"}]
-        newest = rows[-1]["recipe_hash"] if rows else None
-        rows = [r for r in rows if r["role"] != "control" and r["recipe_hash"] == newest]
-        rows.sort(key=lambda row: row["iteration"])
-    else:
-        rows = [row for row in rows if row["teacher_id"] == teacher_id]
-    if not rows:
-        known = store.table("teachers").read(columns=["teacher_id", "checkpoint"]).to_pylist()
-        ids = [row["teacher_id"] for row in known if row["checkpoint"]]
-        raise InputError(
-            f"{store.root} has no teacher {teacher_id or 'yet'} with a model; it has "
-            f"{', '.join(ids) or 'none: plstore run trains them'}"
-        )
-    return dict(rows[-1])
 
 
 def _seed_line(result: Row) -> Row:

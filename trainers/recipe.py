@@ -1,5 +1,6 @@
 """Recipes: what a run does, as typed TOML; every key is checked, all errors at once."""
 
+import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -83,6 +84,8 @@ class Model(_Section):
     """Share of the shorter side that a clean image keeps."""
     pretrained: bool = False
     """Start from the weights that timm brings. The paper's students start from scratch."""
+    weights: str | None = None
+    """Start from those of a .safetensors file in timm's names, or of a folder with one."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Before the classifier."""
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -240,6 +243,8 @@ class Select(_Section):
     """Saved query that decides in place of all that, or the path of a .sql file of your own."""
     parameters: dict[str, float | int | str] = Field(default_factory=dict)
     """Further parameters of that query."""
+    held_out: bool = False
+    """Also train on images whose very bytes are in validation or test."""
 
     @model_validator(mode="after")
     def _who_decides(self) -> "Select":
@@ -314,13 +319,19 @@ def check_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(f"  {problem}" for problem in _problems(error))
-        raise RecipeError(f"{where}: {error.error_count()} wrong\n{problems}") from error
+        lines = "\n".join(f"  {problem}" for problem in problems(error, "recipe"))
+        raise RecipeError(f"{where}: {error.error_count()} wrong\n{lines}") from error
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
+def problems(error: ValidationError, whole: str) -> Iterator[str]:
+    """Yield a line for each value that is wrong: where it is, what was found and wanted.
+
+    Args:
+        error: Of a recipe's validation, or of another model's.
+        whole: Name of what is wrong where no single value is.
+    """
     for detail in error.errors():
-        path = ".".join(str(part) for part in detail["loc"]) or "recipe"
+        path = ".".join(str(part) for part in detail["loc"]) or whole
         if detail["type"] == "extra_forbidden":
             yield f"{path}: unknown key; known are {', '.join(_known_keys(detail['loc']))}"
         elif detail["type"] == "missing":
@@ -328,7 +339,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
         elif detail["type"] == "value_error":
             yield f"{path}: {detail['msg'].removeprefix('Value error, ')}"
         else:
-            yield f"{path}: found {detail['input']!r}; {detail['msg'].lower()}"
+            yield f"{path}: found {reprlib.repr(detail['input'])}; {detail['msg'].lower()}"
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plstore.exchange import IdxSplits, Source, idx_files, image_folders, parquet_folder
 from plstore.fingerprint import value_hash
-from plstore.store import ImageRecord
+from plstore.store import ImageRecord, Intake
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
 from trainers.recipe import Data
 
@@ -53,6 +53,9 @@ def _open(data: Data, seed: int) -> Source:
 
 
 def _limited(source: Source, limit: int) -> Source:
+    def settle(intake: Intake) -> Source:
+        return source if source.settle is None else _limited(source.settle(intake), limit)
+
     def records() -> Iterator[ImageRecord]:
         left = limit
         for record in source.records():
@@ -74,4 +77,5 @@ def _limited(source: Source, limit: int) -> Source:
         num_bytes=source.num_bytes * sum(splits.values()) // source.num_images,
         keys=keys,
         records=records,
+        settle=None if source.settle is None else settle,
     )

@@ -16,6 +16,7 @@ from plstore.fingerprint import value_hash
 from plstore.query import saved_query
 from plstore.storage import read_json, write_json
 from plstore.store import Store
+from trainers.pretrained import weights_hash
 from trainers.recipe import Recipe
 
 Kind = Literal["import", "labeled", "train", "label", "select", "evaluate"]
@@ -94,7 +95,8 @@ def plan_steps(recipe: Recipe, source: Source, decisions: str) -> list[Step]:
         {"images": source.identity, "dataset": source.dataset, "max": recipe.data.max_pixels},
         freshness=source.freshness,
     )
-    labeled = chain.add("labeled", "labeled", (imported,), {"decisions": decisions})
+    shown = {"decisions": decisions, "held_out": recipe.select.held_out}
+    labeled = chain.add("labeled", "labeled", (imported,), shown)
 
     def train(name: str, view: str, iteration: int) -> str:
         what = {
@@ -105,6 +107,9 @@ def plan_steps(recipe: Recipe, source: Source, decisions: str) -> list[Step]:
             "seed": recipe.seed,
             "name": name,
         }
+        start = weights_hash(recipe.model, recipe.model.student(iteration))
+        if start is not None:
+            what["start"] = start
         trained = chain.add(f"train-{name}", "train", (view,), what, iteration=iteration)
         decided = {"decisions": decisions}
         needs = (imported, trained)

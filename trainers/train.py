@@ -6,8 +6,6 @@ was stopped goes on from its last checkpoint and ends with the same weights, bit
 same machine and number of threads.
 """
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,12 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from plstore.errors import InputError, PlstoreError
+import plstore
+from plstore.errors import PlstoreError
+from plstore.fingerprint import canonical_json
 from plstore.loaders import ImageFormat, load
+from plstore.loaders.settings import check_device
+from plstore.scratch import put_in_place
 from plstore.seeds import Purpose, torch_seed
 from plstore.store import View
 from trainers.losses import combined_cross_entropy
@@ -86,12 +88,9 @@ def pick_device(device: str) -> str:
     Raises:
         InputError: If it is not there.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise InputError(f"device is {device!r}; wanted auto, cpu, cuda or such as cuda:1")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device is {device!r}, and no CUDA device is there; wanted 'cpu'")
+    check_device(device)
     return device
 
 
@@ -160,6 +159,21 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
     )
 
 
+def trained_columns(training: Training, trained: Trained) -> dict[str, Any]:
+    """Return what the table `teachers` says of how a model came to be."""
+    return {
+        "architecture": training.architecture,
+        "preprocessing": canonical_json(vars(trained.format)),
+        "metrics": canonical_json(trained.summary),
+        "view": training.view.record.view,
+        "view_version": training.view.record.version,
+        "recipe": training.recipe.model_dump_json(),
+        "recipe_hash": training.recipe.hash,
+        "seed": training.recipe.seed,
+        "code_version": plstore.__version__,
+    }
+
+
 class _State:
     """All that changes in training, and its checkpoint."""
 
@@ -206,8 +220,6 @@ class _State:
             ]
 
     def save(self, path: Path, loader_state: dict[str, Any]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
             "ema": self.ema.state_dict(),
@@ -216,13 +228,19 @@ class _State:
             "metrics": self.metrics,
             "input": loader_state,
         }
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with put_in_place(path) as temporary:
+            torch.save(state, temporary)
 
     def restore(self, path: Path) -> None:
         if not path.is_file():
             return
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:
+            raise PlstoreError(
+                f"{path}, of a training that was stopped, cannot be read: {error}. Delete it "
+                "to train this model from its start"
+            ) from error
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

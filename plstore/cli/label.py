@@ -9,6 +9,13 @@ from plstore.errors import InputError, MissingExtraError
 
 CodecOption = Annotated[str, typer.Option(help="topk, dense or hard.")]
 KOption = Annotated[int, typer.Option("--k", help="Classes kept.")]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="Of the loader: threads, dali, torch; auto is DALI on a GPU, else threads, "
+        "whatever the model was trained with."
+    ),
+]
 MassOption = Annotated[
     float | None, typer.Option(help="Keep only as many classes as hold this mass; --k at most.")
 ]
@@ -29,6 +36,7 @@ def label(
     temperature: Annotated[float, typer.Option(help="Logits are divided by it.")] = 1.0,
     part: Annotated[str, typer.Option(help="This worker of how many: 0/4.")] = "0/1",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: BackendOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
     """Label the images that a teacher has not labeled; goes on where it was stopped.
@@ -43,6 +51,7 @@ def label(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "labeling") from error
     from plstore.codec import Codec
+    from plstore.loaders import import_backend, pick_backend
     from plstore.report.progress import Display
     from plstore.schema import SPLITS
     from plstore.store import open as open_store
@@ -52,8 +61,11 @@ def label(
     if unknown := sorted(set(wanted) - set(SPLITS)):
         raise InputError(f"--splits has {unknown}; wanted some of {', '.join(SPLITS)}")
     device = pick_device(device)
+    picked = pick_backend(backend, device)  # type: ignore[arg-type]  # checked there
+    import_backend(picked)
+    display = Display()
     if checkpoint is not None:
-        add_teacher(opened, teacher, checkpoint, device=device)
+        add_teacher(opened, teacher, checkpoint, device=device, say=display.say)
     labeling = Labeling(
         teacher_id=teacher,
         iteration=iteration,
@@ -62,8 +74,9 @@ def label(
         temperature=temperature,
         part=_part(part),
         device=device,
+        backend=picked,
     )
-    with Display().task(f"label by {teacher}", count_missing(opened, labeling)) as advance:
+    with display.task(f"label by {teacher}", count_missing(opened, labeling)) as advance:
         counts = label_missing(opened, labeling, on_images=advance)
     print_rows([{"split": name, "labeled": n} for name, n in counts.items()], format_)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from plstore.cli.label import BackendOption
 from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.errors import MissingExtraError
 from plstore.storage import location
@@ -24,8 +25,9 @@ def run(
         str | None,
         typer.Option(
             envvar="PLSTORE_STORE",
-            help="Folder or s3:// URL of the store; plstore-NAME/store unless given. The "
-            "result and the report are left beside it.",
+            help="Folder or s3:// URL of the store; plstore-NAME/store unless given. "
+            "result.json and report.html are left beside one named store, NAME.result.json and "
+            "NAME.report.html beside one of another name.",
         ),
     ] = None,
     labeled: Annotated[
@@ -43,8 +45,15 @@ def run(
     model: Annotated[str | None, typer.Option(help="Any timm model of images.")] = None,
     resolution: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="Start from timm's weights.")
+        bool,
+        typer.Option(
+            "--pretrained", help="Start from timm's weights: from its cache, or the network."
+        ),
     ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Start from those of a .safetensors file, or of a folder with one."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     set_: Annotated[
         list[str] | None,
@@ -82,7 +91,12 @@ def run(
             "name a recipe (plstore run fashion_mnist), or your own images with --labeled "
             "and --unlabeled"
         )
-    wishes = {"teacher": model, "resolution": resolution, "pretrained": pretrained or None}
+    wishes = {
+        "teacher": model,
+        "resolution": resolution,
+        "pretrained": pretrained or None,
+        "weights": None if weights is None else str(weights),
+    }
     values: dict[str, dict[str, object]] = {
         "data": {"source": "folders", **named} if named else {},
         "model": {name: value for name, value in wishes.items() if value is not None},
@@ -109,22 +123,36 @@ def predict(
     teacher: Annotated[
         str | None, typer.Option(help="Teacher id; the last student unless given.")
     ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Also a column prob_CLASS for each class."),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: BackendOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
     """Say what a trained model sees in a folder of images.
 
-    Example:
+    Columns: path, below the folder; class; confidence, 0 to 1; and verdict: accepted, or why
+    there is no class. plstore import predictions takes them.
+
+    Examples:
       plstore predict new-photos --store pets/store --format csv > predictions.csv
+      plstore predict new-photos --store pets/store --probabilities --format csv > probs.csv
     """
-    programs = _programs()
+    _programs()
     from plstore.report.progress import Display
     from plstore.store import open as open_store
+    from trainers.prediction import Prediction
+    from trainers.prediction import predict as look
 
-    rows = programs.predict(
-        open_store(store), folder, teacher_id=teacher, device=device, display=Display()
+    prediction = Prediction(
+        teacher_id=teacher,
+        device=device,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+        with_probabilities=probabilities,
     )
-    print_rows(rows, format_)
+    print_rows(look(open_store(store), folder, prediction, Display()), format_)
 
 
 def _programs() -> ModuleType:

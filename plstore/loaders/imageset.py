@@ -6,7 +6,6 @@ cache, its twin; the system keeps in memory what is used. Deleting it costs the 
 """
 
 import fcntl
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from plstore.codec import decode
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
 from plstore.schema import ACCEPTED, LABEL_TYPE
+from plstore.scratch import put_in_place
 from plstore.store import (
     IMAGE_COLUMNS,
     Store,
@@ -113,7 +113,7 @@ class ImageSet:
     def _is_an_image(self, row: int, data: npt.NDArray[np.uint8]) -> bool:
         if row not in self._judged:
             with large_images_are_verdicts():
-                verdict = judge(data.tobytes(), max_pixels=1 << 62)
+                verdict = judge(data.tobytes(), max_pixels=1 << 62, max_seconds=None)
             self._judged[row] = verdict.data is not None
         return self._judged[row]
 
@@ -170,15 +170,24 @@ def _came_back(view: View, path: Path) -> bool:
     )
 
 
-def open_split(store: Store, split: str, *, version: int | None = None) -> ImageSet:
+def open_split(
+    store: Store, split: str, *, version: int | None = None, corrections: int | None = None
+) -> ImageSet:
     """Return the accepted images of a split, by ascending sample id.
+
+    Args:
+        store: Where they are.
+        split: Which.
+        version: Of the table `images`; the newest unless given.
+        corrections: Version of the table `corrections`, whose labels take the place of the
+            imported ones; the newest unless given.
 
     Raises:
         InputError: If the split has none.
     """
     table = store.table("images")
     version = table.version() if version is None else version
-    corrected = corrected_labels(store)
+    corrected = corrected_labels(store, corrections)
     content = {
         "files": [shard.path for shard in table.shards(version)],
         "corrected": sorted(corrected.items()),
@@ -248,16 +257,13 @@ def _from_images(batch: pa.RecordBatch, corrected: Mapping[int, int]) -> pa.Reco
 
 
 def _write(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with pa.ipc.new_file(str(temporary), ROW_SCHEMA) as writer:
-            for batch in batches:
-                if batch.num_rows:
-                    writer.write_batch(batch)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        put_in_place(path) as temporary,
+        pa.ipc.new_file(str(temporary), ROW_SCHEMA) as writer,
+    ):
+        for batch in batches:
+            if batch.num_rows:
+                writer.write_batch(batch)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from plstore.loaders.backends import pick_backend, run_backend, work_of
 from plstore.loaders.imageset import ImageSet, view_hash
 from plstore.loaders.noise import Noise, center_windows
 from plstore.loaders.plan import Plan, Share
+from plstore.loaders.settings import check_device, check_kind, check_whole
 from plstore.loaders.sources import Samples, Shuffle, TwinSource, open_source
 from plstore.loaders.verification import Verification, verify_loader
 from plstore.loaders.work import (
@@ -62,7 +63,7 @@ class Loader:
         self.view, self.plan, self.source = view, plan, plan.source
         self.format, self.device = image_format, device
         self.backend = pick_backend(backend, device)
-        self.num_threads = num_threads or threads_of_a_rank()
+        self.num_threads = threads_of_a_rank() if num_threads is None else num_threads
         self.step = first_step
         self._cache_bytes = cache_bytes
         self.replaced: dict[int, int] = {}
@@ -156,7 +157,12 @@ class Loader:
 
         Args:
             steps: From step 0 on; as many as make one pass over either stream unless given.
+
+        Raises:
+            InputError: If the number of steps is none.
         """
+        if steps is not None:
+            check_whole("steps", steps, low=1)
         return verify_loader(self, steps)
 
     def epochs(self) -> "Epochs":
@@ -171,7 +177,7 @@ class Loader:
         """Go on from a state, of any number of ranks; for batches that are not yet begun.
 
         Raises:
-            InputError: If it is the state of another view, plan or seed.
+            InputError: If it is the state of another view, plan or seed, or none.
         """
         for name, mine in self._identity.items():
             if state.get(name) != mine:
@@ -179,6 +185,7 @@ class Loader:
                     f"the state is of {name} {state.get(name)!r}, this loader of {mine!r}: "
                     "other batches would come. Make the loader as it was made, or begin anew"
                 )
+        check_whole("step of the state", state.get("step"), low=0)
         self.step = int(state["step"])
 
 
@@ -258,9 +265,15 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         InputError: If an argument is not as it must be, or a stream has no images.
         MissingExtraError: If the backend is not installed.
     """
-    if first_step < 0:
-        raise InputError(f"first_step is {first_step}; wanted 0 or more")
-    noise = noise or Noise()
+    noise = Noise() if noise is None else noise
+    check_kind("image_format", image_format, ImageFormat)
+    check_kind("noise", noise, Noise)
+    check_whole("first_step", first_step, low=0)
+    check_whole("cache_bytes", cache_bytes, low=0)
+    if num_threads is not None:
+        check_whole("num_threads", num_threads, low=1)
+    check_device(device)
+    backend = pick_backend(backend, device)
     source = open_source(view, shuffle, window)
     plan = Plan(
         source,
@@ -294,9 +307,20 @@ def clean_batches(
 ) -> Iterator[Batch]:
     """Yield every image once, in order, clean: as teachers and evaluations see it.
 
+    Args:
+        images: What to yield.
+        image_format: Pixels that the model wants.
+        device: Where batches are made and left: "cpu" or a CUDA device.
+        backend: As in `load`.
+        batch_size: Images a batch; the last may have fewer.
+
     Raises:
+        InputError: If an argument is not as it must be.
+        MissingExtraError: If the backend is not installed.
         StoreError: If an image is not what the store says.
     """
+    check_whole("batch_size", batch_size, low=1)
+    check_device(device)
     windows = center_windows(images.widths, images.heights, image_format.crop_pct)
     source = TwinSource(images)
 

@@ -6,13 +6,21 @@ Every number follows from (seed, draw) alone, where draws of a stream of images 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from plstore.errors import InputError
-from plstore.loaders.randaugment import DRAWS_PER_LAYER, OpDraw, RandAugment, draw_ops
+from plstore.loaders.randaugment import (
+    DRAWS_PER_LAYER,
+    MOST_LAYERS,
+    OpDraw,
+    RandAugment,
+    draw_ops,
+)
+from plstore.loaders.settings import check_choice, check_kind, check_number, check_whole
 
 Doubles = npt.NDArray[np.float64]
 
@@ -30,6 +38,11 @@ OPS: Final[dict[str, str]] = {
 }
 """Operations of `ComposedAugment` and the unit of their magnitude, both ways from no change."""
 
+_LARGEST: Final[dict[str, float]] = {"rotate": 360.0, "shear_x": 10.0, "shear_y": 10.0}
+_SHARE: Final = 1.0  # the largest magnitude of all others: what is a share has an end
+_LARGEST_ASPECT: Final = 100.0
+_WHITE: Final = 255
+
 _CROP_ATTEMPTS: Final = 10  # as in the reference's random-resized crop
 _CROP_DRAWS: Final = 2 * _CROP_ATTEMPTS + 2
 _COMPOSED_DRAWS: Final = 2
@@ -44,8 +57,9 @@ class ComposedAugment:
     follows geometry.
 
     Attributes:
-        n: Operations an image gets, 0 or more, drawn with replacement.
-        ops: Largest magnitude by operation, in the unit that `OPS` names.
+        n: Operations an image gets, 0 to 8, drawn with replacement.
+        ops: Largest magnitude by operation, in the unit that `OPS` names: rotations to 360,
+            shears to 10, all others to 1, and `zoom` below 1.
         magnitude: "uniform" draws between no change and the largest, both ways; "fixed" always
             takes the largest, in either direction, as the reference does.
     """
@@ -55,19 +69,27 @@ class ComposedAugment:
     magnitude: str = "uniform"
 
     def __post_init__(self) -> None:
-        """Check the names.
+        """Check every setting.
 
         Raises:
-            InputError: If an operation or magnitude rule is unknown.
+            InputError: If an operation or magnitude rule is unknown, or a number out of range.
         """
+        check_whole("ComposedAugment n", self.n, low=0, high=MOST_LAYERS)
+        check_kind("ComposedAugment ops", self.ops, Mapping)
         unknown = sorted(set(self.ops) - set(OPS))
         if unknown:
             raise InputError(
                 f"RandAugment ops {', '.join(unknown)} are unknown; wanted some of "
                 f"{', '.join(OPS)}"
             )
-        if self.magnitude not in {"uniform", "fixed"}:
-            raise InputError(f"magnitude is {self.magnitude!r}; wanted 'uniform' or 'fixed'")
+        check_choice("ComposedAugment magnitude", self.magnitude, ("uniform", "fixed"))
+        for name, value in self.ops.items():
+            largest = _LARGEST.get(name, _SHARE)
+            if name == "identity":
+                largest = inf
+            check_number(
+                f"ComposedAugment ops {name}", value, low=0, high=largest, below=name == "zoom"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +97,25 @@ class Crop:
     """Random-resized crop (Szegedy et al. 2015), in whole pixels of the image.
 
     Attributes:
-        min_area: Smallest share of the image's area, 0 to 1.
-        max_area: Largest share of the image's area, 0 to 1.
-        max_aspect: Aspect ratio drawn log-uniformly from 1 / max_aspect to max_aspect.
+        min_area: Smallest share of the image's area, above 0, up to max_area.
+        max_area: Largest share of the image's area, up to 1.
+        max_aspect: Aspect ratio drawn log-uniformly from 1 / max_aspect to max_aspect, which
+            is 1 to 100.
     """
 
     min_area: float = 0.08
     max_area: float = 1.0
     max_aspect: float = 4 / 3
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            InputError: If a number is out of range.
+        """
+        check_number("Crop max_area", self.max_area, low=0, high=1, above=True)
+        check_number("Crop min_area", self.min_area, low=0, high=self.max_area, above=True)
+        check_number("Crop max_aspect", self.max_aspect, low=1, high=_LARGEST_ASPECT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +134,18 @@ class Noise:
     flip: float = 0.5
     augment: RandAugment | ComposedAugment = field(default_factory=RandAugment)
     fill: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every setting.
+
+        Raises:
+            InputError: If a setting is of another kind, or a number out of range.
+        """
+        check_kind("Noise crop", self.crop, Crop)
+        check_number("Noise flip", self.flip, low=0, high=1)
+        check_kind("Noise augment", self.augment, RandAugment, ComposedAugment)
+        if self.fill is not None:
+            check_whole("Noise fill", self.fill, low=0, high=_WHITE)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all that it says, for a hash."""

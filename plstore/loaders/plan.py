@@ -14,6 +14,7 @@ import numpy.typing as npt
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.loaders.noise import Noise, NoiseDraw, draw_noise
+from plstore.loaders.settings import check_whole
 from plstore.loaders.sources import Samples, Source
 from plstore.loaders.work import ImageFormat
 from plstore.seeds import Purpose, uniforms
@@ -40,10 +41,8 @@ class Share:
         Raises:
             InputError: If the rank is not one of the world's.
         """
-        if not 0 <= self.rank < self.world_size:
-            raise InputError(
-                f"rank is {self.rank} of {self.world_size}; wanted 0 to {self.world_size - 1}"
-            )
+        check_whole("world_size", self.world_size, low=1)
+        check_whole("rank", self.rank, low=0, high=self.world_size - 1)
 
     def of(self, batch: int) -> range:
         """Return the slots of a batch of all ranks that are this rank's."""
@@ -79,11 +78,9 @@ class Plan:
         Raises:
             InputError: If a stream has no image to draw, or the ranks cannot share a batch.
         """
-        if labeled_batch < 1 or pseudo_batch < 0 or seed < 0:
-            raise InputError(
-                f"labeled_batch is {labeled_batch}, pseudo_batch {pseudo_batch}, seed {seed}; "
-                "wanted 1 or more, 0 or more, 0 or more"
-            )
+        check_whole("labeled_batch", labeled_batch, low=1)
+        check_whole("pseudo_batch", pseudo_batch, low=0)
+        check_whole("seed", seed, low=0)
         self.labeled_batch = labeled_batch
         self.pseudo_batch = pseudo_batch
         self.share = share or Share()

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plstore.errors import InputError
+from plstore.loaders.settings import check_choice, check_kind, check_number, check_whole
 
 Doubles = npt.NDArray[np.float64]
 DialectName = Literal["noisystudent", "timm", "torchvision", "dali"]
@@ -45,6 +46,9 @@ class Op(IntEnum):
 GEOMETRIC: Final = (Op.ROTATE, Op.SHEAR_X, Op.SHEAR_Y, Op.TRANSLATE_X, Op.TRANSLATE_Y)
 _ENHANCE: Final = (Op.COLOR, Op.CONTRAST, Op.BRIGHTNESS, Op.SHARPNESS)
 DRAWS_PER_LAYER: Final = 8
+MOST_LAYERS: Final = 8
+_LARGEST_M: Final = 1000.0
+_MOST_PIXELS: Final = 100_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +56,9 @@ class RandAugment:
     """`n` operations of magnitude `m`, as a dialect understands them.
 
     Attributes:
-        n: Operations an image gets, 0 or more.
-        m: Magnitude. In `noisystudent` and `timm` 10 is the end of AutoAugment's scale; in
-            `torchvision` and `dali` it is a bin of 31, 0 to 30.
+        n: Operations an image gets, 0 to 8.
+        m: Magnitude, 0 to 1,000. In `noisystudent` and `timm` 10 is the end of AutoAugment's
+            scale; in `torchvision` and `dali` it is a bin of 31, 0 to 30.
         dialect: Whose list and scale:
 
             * `noisystudent`: the official code's (google-research/noisystudent,
@@ -64,12 +68,14 @@ class RandAugment:
               `max_magnitude` says more; bilinear.
             * `torchvision`: 14 operations, nearest-neighbour, black outside.
             * `dali`: the 14 of `nvidia.dali.auto_aug.rand_augment`, bilinear, gray 128 outside.
-        probability: Of each operation; the dialect's (`timm` 0.5, else 1) unless given.
-        magnitude_std: `timm`: standard deviation of the magnitude (its `mstd`).
-        max_magnitude: `timm`: end of the scale (its `mmax`), 10 unless given.
+        probability: Of each operation, 0 to 1; the dialect's (`timm` 0.5, else 1) unless
+            given.
+        magnitude_std: `timm`: standard deviation of the magnitude (its `mstd`), 0 to 1,000.
+        max_magnitude: `timm`: end of the scale (its `mmax`), above 0; 10 unless given.
         increasing: `timm`: operations that grow with M (its `inc1`).
-        translate_const: `noisystudent`: pixels of a translation at magnitude 10.
-        cutout_const: `noisystudent`: half a side of the square at magnitude 10, pixels.
+        translate_const: `noisystudent`: pixels of a translation at magnitude 10, to 100,000.
+        cutout_const: `noisystudent`: half a side of the square at magnitude 10, pixels, to
+            100,000.
     """
 
     n: int = 2
@@ -83,20 +89,27 @@ class RandAugment:
     cutout_const: float = 40.0
 
     def __post_init__(self) -> None:
-        """Check the numbers against the dialect.
+        """Check every setting, and the numbers against the dialect.
 
         Raises:
-            InputError: If the dialect is unknown, or does not know a magnitude or an option.
+            InputError: If the dialect is unknown, or does not know a magnitude or an option,
+                or a number is out of range.
         """
-        if self.dialect not in DIALECTS:
-            raise InputError(
-                f"RandAugment dialect is {self.dialect!r}; wanted {', '.join(DIALECTS)}"
-            )
-        if not 0 <= self.n <= _MOST_LAYERS or self.m < 0:
-            raise InputError(
-                f"RandAugment has n {self.n}, m {self.m}; wanted 0 to {_MOST_LAYERS} "
-                "operations and a magnitude of 0 or more"
-            )
+        check_choice("RandAugment dialect", self.dialect, DIALECTS)
+        check_whole("RandAugment n", self.n, low=0, high=MOST_LAYERS)
+        check_number("RandAugment m", self.m, low=0, high=_LARGEST_M)
+        if self.probability is not None:
+            check_number("RandAugment probability", self.probability, low=0, high=1)
+        std, end = self.magnitude_std, self.max_magnitude
+        check_number("RandAugment magnitude_std", std, low=0, high=_LARGEST_M)
+        if end is not None:
+            check_number("RandAugment max_magnitude", end, low=0, high=_LARGEST_M, above=True)
+        check_kind("RandAugment increasing", self.increasing, bool)
+        for name in ("translate_const", "cutout_const"):
+            check_number(f"RandAugment {name}", getattr(self, name), low=0, high=_MOST_PIXELS)
+        self._check_dialect()
+
+    def _check_dialect(self) -> None:
         if self.dialect in {"torchvision", "dali"} and (self.m > _LAST_BIN or self.m % 1):
             raise InputError(
                 f"RandAugment m is {self.m}; in the dialect {self.dialect!r} it is a bin, a "
@@ -168,7 +181,8 @@ def draw_ops(spec: RandAugment, size: int, uniforms: Doubles) -> OpDraw:
         normal = np.sqrt(-2 * np.log1p(-u[3])) * np.cos(2 * np.pi * u[4])
         levels += spec.magnitude_std * normal
     if spec.dialect == "timm":
-        levels = levels.clip(0, spec.max_magnitude or _LEVELS)
+        end = _LEVELS if spec.max_magnitude is None else spec.max_magnitude
+        levels = levels.clip(0, end)
     signs = np.where(u[2] < 0.5, -1.0, 1.0)  # noqa: PLR2004  either way, evenly
     values = np.zeros(chosen.shape)
     for op in dialect.ops:
@@ -288,7 +302,6 @@ def _matrices(
 
 _LEVELS: Final = 10.0
 _LAST_BIN: Final = 30
-_MOST_LAYERS: Final = 8
 _WARPS: Final = {Op.ROTATE: 30.0, Op.SHEAR_X: 0.3, Op.SHEAR_Y: 0.3}
 _SHEARS: Final = {Op.SHEAR_X: (0, 1), Op.SHEAR_Y: (1, 0)}
 _SHARED: Final = (

@@ -4,16 +4,16 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from plstore.errors import InputError
 from plstore.loaders.blocks import BlockTable, ViewFiles, find_blocks
 from plstore.loaders.imageset import ROW_SCHEMA, ImageSet, open_view_images, rows_of_view
 from plstore.loaders.order import GlobalStream, Stream, WindowedStream
+from plstore.loaders.settings import check_choice, check_whole
 from plstore.seeds import Purpose
 from plstore.store import View
 from plstore.store.references import ReferencedImages
@@ -89,12 +89,10 @@ def open_source(view: View, shuffle: Shuffle, window: int) -> Source:
     Raises:
         InputError: If there is no such shuffle, or the window is too small.
     """
+    check_choice("shuffle", shuffle, get_args(Shuffle))
+    check_whole("window", window, low=1)
     if shuffle == "global":
         return TwinSource(open_view_images(view))
-    if shuffle != "windowed":
-        raise InputError(f"shuffle is {shuffle!r}; wanted 'global' or 'windowed'")
-    if window < 1:
-        raise InputError(f"window is {window} draws; wanted 1 or more, such as 4096")
     return WindowSource(view, window)
 
 

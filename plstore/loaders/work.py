@@ -1,9 +1,9 @@
 """What a backend is told to do, and what it gives: the seam between plan and pixels."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +13,23 @@ from torch import Tensor
 from plstore.errors import InputError
 from plstore.loaders.noise import Noise, NoiseDraw
 from plstore.loaders.randaugment import DIALECTS, Dialect, RandAugment
+from plstore.loaders.settings import check_choice, check_kind, check_number, check_whole
 
 BackendName = Literal["dali", "threads", "torch"]
 Backend = Literal["auto", "dali", "threads", "torch"]
 Interpolation = Literal["bilinear", "bicubic"]
+LARGEST_SIDE: Final = 4096  # of what a model sees: one image of it is 48 MB
 
 
 def threads_of_a_rank() -> int:
-    """Return the cores that this process may use, shared by the ranks of this machine."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(len(os.sched_getaffinity(0)) // local, 1)
+    """Return the cores that this process may use, shared by the ranks of this machine.
+
+    Raises:
+        InputError: If `LOCAL_WORLD_SIZE` is no number of ranks.
+    """
+    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    check_whole("LOCAL_WORLD_SIZE", int(local) if local.isdecimal() else local, low=1)
+    return max(len(os.sched_getaffinity(0)) // int(local), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +40,12 @@ class ImageFormat:
     every backend, and normalised on the device.
 
     Attributes:
-        size: Pixels a side.
+        size: Pixels a side, 1 to 4,096.
         channels: 1 (grayscale) or 3 (RGB).
         mean: Mean by channel, 0 to 1.
-        std: Standard deviation by channel, 0 to 1.
+        std: Standard deviation by channel, above 0, up to 1.
         interpolation: Of the resize, always antialiased.
-        crop_pct: Share of the shorter side that the clean crop keeps.
+        crop_pct: Share of the shorter side that the clean crop keeps, above 0, up to 1.
     """
 
     size: int
@@ -49,21 +56,28 @@ class ImageFormat:
     crop_pct: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check that there is a mean and a deviation for each channel.
+        """Check every setting.
 
         Raises:
-            InputError: If there is not.
+            InputError: If a setting is unknown or out of range, or there is not one mean and
+                one deviation for each channel.
         """
-        if self.channels not in {1, 3} or self.size < 1:
-            raise InputError(
-                f"images have {self.channels} channels and {self.size} pixels a side; wanted 1 "
-                "or 3 channels, and a pixel or more"
-            )
-        if not len(self.mean) == len(self.std) == self.channels:
-            raise InputError(
-                f"mean has {len(self.mean)} values and std {len(self.std)} for {self.channels} "
-                "channels; wanted one each"
-            )
+        check_whole("ImageFormat size", self.size, low=1, high=LARGEST_SIDE)
+        check_choice("ImageFormat channels", self.channels, (1, 3))
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            check_kind(f"ImageFormat {name}", values, Sequence)
+            if len(values) != self.channels:
+                raise InputError(
+                    f"ImageFormat {name} has {len(values)} values for {self.channels} "
+                    "channels; wanted one each"
+                )
+            for value in values:
+                above = name == "std"
+                check_number(f"ImageFormat {name}", value, low=0, high=1, above=above)
+        kinds = get_args(Interpolation)
+        check_choice("ImageFormat interpolation", self.interpolation, kinds)
+        check_number("ImageFormat crop_pct", self.crop_pct, low=0, high=1, above=True)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return float32 [batch, channels, size, size] of uint8, on the images' device."""

@@ -271,19 +271,43 @@ def test_each_copy_has_its_own_noise(view: View) -> None:
 def test_ranks_that_cannot_share_a_batch_are_refused(view: View) -> None:
     with pytest.raises(InputError, match="cannot be shared by 3 ranks; wanted a multiple"):
         loader_of(view, rank=0, world_size=3)
-    with pytest.raises(InputError, match="wanted 0 to 1"):
+    with pytest.raises(InputError, match="rank is 2; wanted a whole number from 0 to 1"):
         loader_of(view, rank=2, world_size=2)
     with pytest.raises(InputError, match="go together"):
         loader_of(view, rank=1)
 
 
+IMPOSSIBLE_ARGUMENTS: list[tuple[str, object, str]] = [
+    ("labeled_batch", 0, "a whole number of 1 or more"),
+    ("labeled_batch", 2.5, "a whole number"),
+    ("pseudo_batch", -4, "a whole number of 0 or more"),
+    ("image_format", 32, "ImageFormat"),
+    ("noise", "paper", "Noise"),
+    ("seed", -1, "a whole number of 0 or more"),
+    ("seed", "0", "a whole number"),
+    ("first_step", -1, "a whole number of 0 or more"),
+    ("shuffle", "local", "'global', 'windowed'"),
+    ("window", 0, "a whole number of 1 or more"),
+    ("backend", "ffcv", "'auto', 'dali', 'threads', 'torch'"),
+    ("num_threads", 0, "a whole number of 1 or more"),
+    ("cache_bytes", -1, "a whole number of 0 or more"),
+]
+
+
 def test_impossible_numbers_are_refused(view: View) -> None:
-    with pytest.raises(InputError, match="pseudo_batch -4"):
-        loader_of(view, pseudo_batch=-4)
-    with pytest.raises(InputError, match="first_step is -1"):
-        loader_of(view, first_step=-1)
-    with pytest.raises(InputError, match="mean has 3 values and std 3 for 1"):
-        ImageFormat(size=32, channels=1)
+    for name, value, wanted in IMPOSSIBLE_ARGUMENTS:
+        with pytest.raises(InputError, match=f"{name} is .*wanted {wanted}"):
+            loader_of(view, **{name: value})
+    for device in ("tpu", "cuda:99", "cpu:0"):
+        with pytest.raises(InputError, match=f"device is '{device}'.*wanted 'c"):
+            loader_of(view, device=device)
+    loader = loader_of(view)
+    with pytest.raises(InputError, match="steps is 0; wanted a whole number of 1 or more"):
+        loader.verify(0)
+    with pytest.raises(InputError, match="step of the state is -1; wanted a whole number"):
+        loader.load_state_dict({**loader.state_dict(), "step": -1})
+    with pytest.raises(InputError, match="batch_size is 0; wanted a whole number of 1"):
+        next(clean_batches(open_split(view.store, "test"), RGB, batch_size=0))
 
 
 def in_place_store(folder: Path) -> Store:

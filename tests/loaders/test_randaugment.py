@@ -286,10 +286,10 @@ def test_operations_are_drawn_evenly_and_as_often_as_their_probability_says() ->
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"dialect": "google"}, "wanted noisystudent, timm, torchvision, dali"),
+        ({"dialect": "google"}, "wanted 'noisystudent', 'timm', 'torchvision', 'dali'"),
         ({"dialect": "dali", "m": 31}, "a whole number from 0 to 30"),
         ({"dialect": "torchvision", "m": 2.5}, "it is a bin"),
-        ({"n": 9}, "wanted 0 to 8 operations"),
+        ({"n": 9}, "n is 9; wanted a whole number from 0 to 8"),
         ({"max_magnitude": 30}, "options of the dialect 'timm'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from plstore.store import (
     write_labels,
 )
 from tests.conftest import CLASS_NAMES, encode
+from tests.trainers.given import record_backends
 from trainers.calibration import calibrate
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, add_teacher, count_missing, label_missing
@@ -138,15 +140,93 @@ def test_workers_share_the_ranges_of_ids(
 def test_a_model_of_other_classes_is_refused(store: Store, tmp_path: Path) -> None:
     settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
     network = build_model(settings, "test_resnet", 3)
-    for names, words in (
-        (("cat", "dog", "cow"), "only the model has cow, only the store has owl"),
-        (("dog", "cat", "owl"), "are in another order than the store's"),
-    ):
-        folder = tmp_path / names[0] / names[2]
-        save_bundle(folder, network, image_format(settings, network), names)
-        with pytest.raises(InputError, match=words):
-            add_teacher(store, "mine", str(folder), device="cpu")
+    save_bundle(tmp_path / "m", network, image_format(settings, network), ("cat", "dog", "cow"))
+    with pytest.raises(InputError, match="only the model has cow, only the store has owl"):
+        add_teacher(store, "mine", str(tmp_path / "m"), device="cpu")
     assert store.table("teachers").dataset().count_rows() == 0
+
+
+def test_classes_in_another_order_are_matched_by_name(store: Store, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    network = build_model(settings, "test_resnet", 3)
+    theirs = ("owl", "cat", "dog")
+    with torch.no_grad():
+        network.get_classifier().weight.mul_(100)  # type: ignore[operator]
+    save_bundle(tmp_path / "m", network, image_format(settings, network), theirs)
+    said: list[str] = []
+    add_teacher(store, "mine", str(tmp_path / "m"), device="cpu", say=said.append)
+    label_missing(store, MINE)
+    ids, found = labels_of(store, "unlabeled")
+    images = open_split(store, "unlabeled")
+    alone = load_bundle(tmp_path / "m")
+    own = torch.cat([p for _, p in probabilities(alone, images, device="cpu")]).numpy()
+    (teacher,) = store.table("teachers").read().to_pylist()
+    kept = load_bundle(store.root / teacher["checkpoint"])
+
+    assert np.ptp(own, axis=1).min() > 0.1
+    for place, name in enumerate(CLASS_NAMES):
+        assert np.abs(found[:, place] - own[:, theirs.index(name)]).max() < 5e-3
+    assert ids == list(range(12, 72))
+    assert kept.class_names == theirs
+    assert "matched by name" in said[0]
+    assert "matched by name" in teacher["metrics"]
+
+
+def test_the_same_weights_with_other_classes_are_another_model(
+    brought: Store, checkpoint: Path
+) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(path.read_text().replace('"cat"', '"x"').replace('"owl"', '"cat"'))
+    path.write_text(path.read_text().replace('"x"', '"owl"'))
+
+    with pytest.raises(InputError, match="has another teacher named 'mine'"):
+        add_teacher(brought, "mine", str(checkpoint), device="cpu")
+
+
+def test_labels_come_through_the_backend_that_is_asked_for(
+    brought: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = record_backends(monkeypatch)
+    for iteration, backend in enumerate(("torch", "dali", "auto"), start=1):
+        label_missing(brought, replace(MINE, backend=backend, iteration=iteration))  # type: ignore[arg-type]
+    lineages = [commit.lineage for commit in brought.table("soft_labels").history()]
+    named = {x["iteration"]: x["backend"] for x in lineages if "backend" in x}
+
+    assert used == ["torch", "torch", "dali", "dali", "threads", "threads"]
+    assert named == {1: "torch", 2: "dali", 3: "threads"}
+
+
+def test_lineage_names_the_images_that_were_read(brought: Store) -> None:
+    read = brought.table("images").version()
+
+    def meanwhile(_: int) -> None:
+        if brought.table("images").version() == read:
+            pixels = np.zeros((9, 9), np.uint8)
+            late = ImageRecord(key="late.png", split="unlabeled", data=encode(pixels))
+            import_images(brought, [late], dataset="pets", class_names=CLASS_NAMES)
+
+    label_missing(brought, replace(MINE, splits=("unlabeled",)), on_images=meanwhile)
+    lineages = [commit.lineage for commit in brought.table("soft_labels").history()]
+    named = [lineage["images_version"] for lineage in lineages if "images_version" in lineage]
+
+    assert brought.table("images").version() == read + 1
+    assert named == [read]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"temperature": 0}, "temperature is 0; wanted a number above 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"iteration": -1}, "iteration is -1; wanted a whole number of 0 or more"),
+        ({"part": (2, 2)}, "part is 2; wanted a whole number from 0 to 1"),
+        ({"part": (0, 0)}, "parts is 0; wanted a whole number of 1 or more"),
+    ],
+)
+def test_impossible_settings_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        replace(MINE, **changes)
 
 
 def test_a_teacher_that_is_not_there_is_named(store: Store) -> None:

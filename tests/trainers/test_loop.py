@@ -192,6 +192,26 @@ def test_a_changed_recipe_runs_beside_the_old_one(finished: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_two_stores_of_one_folder_keep_their_own_results(
+    finished: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "copy"
+    shutil.copytree(finished, home)
+    before = {name: (home / name).read_bytes() for name in ("result.json", "report.html")}
+    small = ["train.steps=4", "train.warmup_steps=1", "iterations=1", "control=false"]
+    small += ["select.min_confidence=0"]
+    words = [word for setting in small for word in ("--set", setting)]
+    subprocess.run(
+        command(home, *words, "--store", str(home / "other")), check=True, capture_output=True
+    )
+    other = json.loads((home / "other.result.json").read_text())
+
+    assert {name: (home / name).read_bytes() for name in before} == before
+    assert other["teacher"]["teacher_id"] != result(home)["teacher"]["teacher_id"]
+    assert other["teacher"]["teacher_id"] in (home / "other.report.html").read_text()
+
+
+@pytest.mark.slow
 def test_the_readmes_python_runs_on_the_demos_store(finished: Path, tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     blocks = readme.split("```python\n")

@@ -42,7 +42,8 @@ def odd_files() -> dict[str, list[bytes]]:
         "truncated": [jpeg[: len(jpeg) * 2 // 3]] * 4 + [png[:-7]] * 4,
         "empty": [b""] * 7,
         "not_an_image": [b"<html>404 not found</html>"] * 7,
-        "unsupported_format": [save(photo(), "GIF")] * 7,
+        "unsupported_pdf": [b"%PDF-1.7"] * 4,
+        "from_gif+palette": [save(photo(), "GIF")] * 3,
         "cmyk": [save(photo().convert("CMYK"), "JPEG")] * 7,
         "sixteen_bit": [save(sixteen, "PNG")] * 7,
         "exif_rotated": [save(photo(), "JPEG", exif=exif)] * 6,
@@ -89,10 +90,15 @@ def test_ten_thousand_images_of_which_fifty_are_damaged_or_odd(tmp_path: Path) -
         "truncated": 8,
         "empty": 7,
         "not_an_image": 7,
-        "unsupported_format": 7,
+        "unsupported_pdf": 4,
         "over_pixel_limit": 1,
     }
-    assert imported["conversions"] == {"cmyk": 7, "sixteen_bit": 7, "exif_rotated": 6}
+    assert imported["conversions"] == {
+        "cmyk": 7,
+        "sixteen_bit": 7,
+        "exif_rotated": 6,
+        "from_gif+palette": 3,
+    }
     assert found["students"][0]["counts"]["in"] == NUM_UNLABELED
     assert found["students"][0]["counts"]["dropped"].items() >= refused.items()
     for name in odd:

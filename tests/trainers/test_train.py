@@ -5,10 +5,12 @@ import torch
 
 from plstore.errors import PlstoreError
 from plstore.query import Balance, Selection, select
+from plstore.seeds import Purpose, torch_seed
 from plstore.store import Store, erase
 from tests.conftest import give_labels
 from trainers import train as train_module
 from trainers.losses import combined_cross_entropy
+from trainers.model import build_model
 from trainers.recipe import Recipe, check_recipe
 from trainers.train import Trained, Training, train
 
@@ -86,6 +88,44 @@ def test_a_stopped_training_goes_on_to_the_same_bits(
     assert started[0] == stop_at - 1
     assert same(whole, resumed)
     assert whole.metrics == resumed.metrics
+
+
+def test_the_average_follows_the_steps_of_its_training(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "_CHECKPOINT_SECONDS", 0.0)
+    begun = training(store, steps=4, ema_decay=0.9)
+    torch.manual_seed(torch_seed(begun.seed, Purpose.MODEL_INIT))
+    fresh = build_model(begun.recipe.model, begun.architecture, begun.num_classes)
+    expected = {name: value.clone() for name, value in fresh.state_dict().items()}
+    partial, checked = tmp_path / "part", []
+
+    def follow(_: int, __: float) -> None:
+        if not partial.is_file():
+            return
+        state = torch.load(partial, weights_only=True)
+        step = state["step"] - 1
+        if step in checked:
+            return
+        checked.append(step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        for name, value in state["network"].items():
+            if value.is_floating_point():
+                expected[name] = decay * expected[name] + (1 - decay) * value
+                found = state["ema"][f"module.{name}"]
+                torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-6)
+
+    train(begun, partial, follow)
+
+    assert checked == [0, 1, 2]
+
+
+def test_a_partial_training_that_cannot_be_read_says_what_to_do(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "part").write_bytes(b"PK\x03\x04cut off")
+    with pytest.raises(PlstoreError, match=r"part, of a training that was stopped.*Delete it"):
+        train(training(store), tmp_path / "part", lambda *_: None)
 
 
 def test_a_training_does_not_go_on_with_other_images(

@@ -1,0 +1,134 @@
+"""Weights to start from: timm's, from a cache or the network, or those of a file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import timm
+import torch
+from timm.models import PretrainedCfg
+from torch import nn
+
+from plstore.errors import InputError
+from plstore.fingerprint import file_hash
+from plstore.reach import hub_endpoint, why_hub_is_out_of_reach, why_url_is_out_of_reach
+from trainers.checkpoint import WEIGHTS, stored_shapes
+from trainers.recipe import Model
+
+_HUB_FILES: Final = (WEIGHTS, "pytorch_model.bin")
+_SHOWN: Final = 4
+
+
+def starting_weights(model: Model, architecture: str) -> Mapping[str, Any] | None:
+    """Return where timm is to load from, for `pretrained_cfg_overlay`; None for its own way.
+
+    What is in a cache is taken from there, without a question to the network.
+
+    Raises:
+        InputError: If there are none, or a network would be needed and does not answer within
+            6 seconds.
+    """
+    if model.weights is not None:
+        return {"file": str(weights_file(model.weights, architecture))}
+    if not model.pretrained:
+        return None
+    config = timm.get_pretrained_cfg(architecture)
+    if config is None or not config.has_weights:
+        raise InputError(
+            f"timm has no weights for {architecture!r}; leave --pretrained out, or bring some "
+            "with --weights"
+        )
+    if config.hf_hub_id:
+        return _from_hub(config, architecture)
+    _check_url(config, architecture)
+    return None
+
+
+def weights_file(place: str, architecture: str) -> Path:
+    """Return the file of weights that a recipe names, itself or by its folder.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = Path(place)
+    names = (f"{architecture}.safetensors", WEIGHTS)
+    found = (
+        path
+        if path.is_file()
+        else next((path / name for name in names if (path / name).is_file()), None)
+    )
+    if found is None or found.suffix != ".safetensors":
+        raise InputError(
+            f"--weights is {place!r}; wanted a .safetensors file, or a folder with "
+            f"{' or '.join(names)}"
+        )
+    return found
+
+
+def weights_hash(model: Model, architecture: str) -> str | None:
+    """Return the hash of the file of weights that a recipe names, None where it names none."""
+    if model.weights is None:
+        return None
+    return file_hash(weights_file(model.weights, architecture))
+
+
+def check_start(model: Model, network: nn.Module, architecture: str) -> None:
+    """Check that a recipe's file of weights has all of a model's, but for its classifier.
+
+    Raises:
+        InputError: If one is missing: it would start at random, without a word.
+    """
+    if model.weights is None:
+        return
+    path = weights_file(model.weights, architecture)
+    stored = stored_shapes(path)
+    heads: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    missing = [
+        name
+        for name in network.state_dict()
+        if name not in stored and not name.startswith(tuple(f"{head}." for head in heads))
+    ]
+    if missing:
+        raise InputError(
+            f"{path} lacks {len(missing)} weights of {architecture!r}, such as "
+            f"{', '.join(missing[:_SHOWN])}; it has {', '.join(sorted(stored)[:_SHOWN])}. "
+            "Wanted a file of the same model, as timm writes it"
+        )
+
+
+def _from_hub(config: PretrainedCfg, architecture: str) -> Mapping[str, Any] | None:
+    import huggingface_hub
+
+    name, _, revision = config.hf_hub_id.partition("@")
+    files = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
+    for file in files:
+        cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None)
+        if isinstance(cached, str):
+            return {"file": cached, "custom_load": config.custom_load}
+    reason = why_hub_is_out_of_reach(name, files[0], revision=revision or None)
+    if reason is not None:
+        cache = huggingface_hub.constants.HF_HUB_CACHE
+        raise InputError(
+            f"the weights of {architecture!r} are not in the cache {cache}, and cannot be got "
+            f"from {hub_endpoint()}: {reason}. Where there is a network, run 'hf download "
+            f"{name} {files[0]} --local-dir FOLDER', bring the folder here and name it with "
+            "--weights FOLDER in place of --pretrained; or copy that machine's cache here "
+            "(HF_HOME names its place); or leave --pretrained out"
+        )
+    return None
+
+
+def _check_url(config: PretrainedCfg, architecture: str) -> None:
+    url = config.url if isinstance(config.url, str) else config.url[0]
+    cached = Path(torch.hub.get_dir(), "checkpoints", os.path.basename(url))  # noqa: PTH119  of a URL
+    if cached.is_file():
+        return
+    reason = why_url_is_out_of_reach(url)
+    if reason is not None:
+        raise InputError(
+            f"the weights of {architecture!r} cannot be got from {url}: {reason}. Download "
+            f"them where there is a network and put them at {cached} (TORCH_HOME names its "
+            "place); or leave --pretrained out"
+        )
