@@ -52,8 +52,13 @@ def init(
 @with_examples
 def import_images(
     store: StoreOption,
-    labeled: Annotated[Path, typer.Option(help="A folder for each class, images below it.")],
-    unlabeled: Annotated[Path, typer.Option(help="Images anywhere below this folder.")],
+    labeled: Annotated[
+        Path | None,
+        typer.Option(help="A folder for each class, images below it; not needed again."),
+    ] = None,
+    unlabeled: Annotated[
+        Path | None, typer.Option(help="Images anywhere below this folder.")
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="As --labeled.")] = None,
     test: Annotated[Path | None, typer.Option(help="As --labeled; never trained on.")] = None,
     validation_fraction: FractionOption = 0.15,
@@ -65,8 +70,12 @@ def import_images(
 ) -> None:
     """Import folders of images: a class is a folder's name.
 
-    Example:
+    Images in the store keep their split, so the same folders may grow and be imported again.
+    Another pool with the same file names wants a name of its own.
+
+    Examples:
       plstore import images --store pets/store --labeled pets/labeled --unlabeled pets/all
+      plstore import images --store pets/store --unlabeled holiday/all --dataset holiday
     """
     from plstore.exchange import image_folders
 
@@ -140,7 +149,9 @@ def import_table(
     store: StoreOption,
     listing: Annotated[Path, typer.Argument(help="CSV with a header, or Parquet.")],
     path_column: Annotated[str, typer.Option(help="Paths or URLs of images.")] = "path",
-    label_column: Annotated[str, typer.Option(help="Classes; empty if unlabeled.")] = "label",
+    label_column: Annotated[
+        str, typer.Option(help="Classes; class, class_name, ... found; '' for no labels.")
+    ] = "label",
     split_column: Annotated[str, typer.Option(help="Splits, if there is such.")] = "split",
     validation_fraction: FractionOption = 0.15,
     seed: Annotated[int, typer.Option(help="Draws that share.")] = 0,
@@ -254,14 +265,14 @@ def import_webdataset(
 @with_examples
 def import_predictions(
     store: StoreOption,
-    values: Annotated[Path, typer.Argument(help="Parquet, CSV or .npy.")],
+    values: Annotated[Path, typer.Argument(help="Parquet, CSV, JSON or .npy.")],
     teacher: Annotated[str, typer.Option(help="Name that these labels get: [a-z0-9_-]+.")],
     iteration: Annotated[int, typer.Option(help="That these labels belong to.")] = 1,
     ids: Annotated[
-        Path | None, typer.Option(help="For .npy: sample ids (.npy) or keys, one a line.")
+        Path | None, typer.Option(help="For .npy: sample ids (.npy) or names, one a line.")
     ] = None,
     id_column: Annotated[
-        str | None, typer.Option(help="Of sample ids or image keys; found unless given.")
+        str | None, typer.Option(help="Of sample ids, keys or paths; found unless given.")
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Of the images, where keys repeat among data sets.")
@@ -276,20 +287,26 @@ def import_predictions(
 ) -> None:
     """Import predictions that you have as a teacher's labels; several files add up.
 
-    Example:
+    A table has a column a class (cat, dog or prob_cat, prob_dog), or a label and its
+    confidence; an array has its classes in the order of the store, which is printed.
+
+    Examples:
       plstore import predictions probs.npy --ids names.txt --teacher clip --store pets/store
+      plstore import predictions predictions.csv --teacher mine --store pets/store
     """
     from plstore.codec import Codec
     from plstore.exchange.predictions import keep_predictions, match_predictions
     from plstore.report.progress import Display
     from plstore.store import open as open_store
 
-    opened = open_store(store)
+    opened, display = open_store(store), Display()
     with match_predictions(
         opened, values, ids=ids, id_column=id_column, dataset=dataset, logits=logits
     ) as matched:
+        for note in matched.notes:
+            display.say(note)
         total = sum(matched.counts.values())
-        with Display().task("import predictions", total) as advance:
+        with display.task("import predictions", total) as advance:
             keep_predictions(
                 opened,
                 matched,
@@ -307,6 +324,10 @@ def import_predictions(
             {"what": "predictions of images not in the store", "n": matched.num_unknown}
         )
         rows.append({"what": "predictions of refused images", "n": matched.num_refused})
+        rows += [
+            {"what": f"rows without a class, {why}", "n": n}
+            for why, n in matched.left_out.items()
+        ]
     print_rows(rows, format_)
 
 
@@ -318,22 +339,16 @@ def _import(
     *,
     in_place: bool = False,
 ) -> None:
+    from plstore.exchange import import_source
     from plstore.report.progress import Display
-    from plstore.store import create, import_images
+    from plstore.store import create
 
-    with Display().task("import images", source.num_images or None) as advance:
-        counts = import_images(
-            create(path),
-            source.records(),
-            dataset=source.dataset,
-            class_names=source.class_names,
-            max_pixels=max_pixels,
-            in_place=in_place,
-            on_progress=advance,
-        )
+    imported = import_source(
+        create(path), source, Display(), max_pixels=max_pixels, in_place=in_place
+    )
+    counts = imported.counts
     rows = [{"what": "already there", "images": counts.already_there}]
-    if counts.deleted:
-        rows.append({"what": "deleted before, not imported", "images": counts.deleted})
+    rows += [{"what": what, "images": n} for what, n in imported.remarks.items()]
     rows += [{"what": k, "images": n} for k, n in sorted(counts.verdicts.items())]
     rows += [
         {"what": f"of these converted, {k}", "images": n}

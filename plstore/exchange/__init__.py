@@ -1,12 +1,13 @@
 """Import from and export to what people already have.
 
 Modules that need a library of an extra are imported where they are used: `hub` (datasets),
-`tars` (webdataset), `duplicates` (ImageHash).
+`duplicates` (ImageHash).
 """
 
 from plstore.exchange.export import Exported, export_labels, export_view
 from plstore.exchange.folders import image_folders
 from plstore.exchange.idx import IdxSplits, idx_files
+from plstore.exchange.intake import Imported, import_source
 from plstore.exchange.listing import ListingColumns, image_listing
 from plstore.exchange.parquet import parquet_folder, write_parquet_folder
 from plstore.exchange.predictions import Matched, match_predictions
@@ -16,6 +17,7 @@ from plstore.exchange.tars import tar_files
 __all__ = [
     "Exported",
     "IdxSplits",
+    "Imported",
     "ListingColumns",
     "Matched",
     "Source",
@@ -24,6 +26,7 @@ __all__ = [
     "idx_files",
     "image_folders",
     "image_listing",
+    "import_source",
     "match_predictions",
     "parquet_folder",
     "tar_files",

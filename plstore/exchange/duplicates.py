@@ -13,7 +13,7 @@ from PIL import Image
 
 from plstore.errors import InputError, MissingExtraError
 from plstore.schema import ACCEPTED
-from plstore.store import IMAGE_COLUMNS, Store, image_bytes
+from plstore.store import IMAGE_COLUMNS, Store, image_bytes, large_images_are_verdicts
 
 _HELD_OUT = ("validation", "test")
 _BITS = 64
@@ -90,7 +90,7 @@ def _hash_images(
     ids: list[_Ids] = [np.empty(0, np.int64)]
     hashes: list[int] = []
     names: dict[str, list[str]] = {"split": [], "content_hash": []}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, large_images_are_verdicts():  # they were, at import
         for batch in scanner.to_batches():
             ids.append(batch["sample_id"].to_numpy())
             for name in names:

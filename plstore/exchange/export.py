@@ -28,7 +28,7 @@ Kind = Literal["datasets", "parquet", "webdataset", "folder"]
 
 _ROWS = 1024
 _TAR_BYTES = 256 << 20
-_PARQUET_ROWS = 8192
+_LONGEST_NAME = 255  # of a folder, in bytes
 _HF_KEY = b"huggingface"
 _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 
@@ -269,7 +269,13 @@ class _TarWriter:
     """Tars in the GNU format: DALI's reader does not know PAX headers."""
 
     def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in class_names))
+        broken = [name for name in class_names if name.splitlines() != [name]]
+        if broken:
+            raise InputError(
+                f"class {broken[0]!r} cannot be a line of classes.txt; export as parquet"
+            )
+        lines = "".join(f"{name}\n" for name in class_names)
+        (folder / "classes.txt").write_text(lines, encoding="utf-8")
         self._folder = folder
         self._names = class_names
         self._tar: tarfile.TarFile | None = None
@@ -311,6 +317,12 @@ class _TarWriter:
             self._tar = None
 
 
+def _can_be_folder(name: str) -> bool:
+    is_own = name not in {"metadata.csv", "README.md"} and not name.startswith(".")
+    is_short = len(name.encode()) <= _LONGEST_NAME
+    return is_own and is_short and Path(name).name == name and "\0" not in name
+
+
 class _FolderWriter:
     """A folder for each class, and metadata.csv beside them: an ImageFolder of `datasets`."""
 
@@ -318,10 +330,11 @@ class _FolderWriter:
         self._folder = folder
         self._names = class_names
         for name in class_names:
-            if Path(name).name != name or name.startswith("."):
+            if not _can_be_folder(name):
                 raise InputError(f"class {name!r} cannot be a folder's name; export as parquet")
+        for name in class_names:
             (folder / name).mkdir()
-        self._file = (folder / "metadata.csv").open("w", newline="")
+        self._file = (folder / "metadata.csv").open("w", newline="", encoding="utf-8")
         columns = ["file_name", "class", "kind", "confidence", "copies", "sample_id"]
         self._csv = csv.DictWriter(self._file, columns)
         self._csv.writeheader()
@@ -373,4 +386,4 @@ def _write_card(
         "label for pseudo-labeled ones; `copies` is how often an epoch draws the image.",
         "",
     ]
-    (folder / "README.md").write_text("\n".join(lines))
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

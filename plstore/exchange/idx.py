@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import math
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from plstore.errors import InputError
+from plstore.exchange.label_space import declared_names
 from plstore.exchange.source import Source
 from plstore.fingerprint import content_hash, value_hash
 from plstore.seeds import Purpose, generator
@@ -18,6 +22,7 @@ from plstore.store import ImageRecord
 
 _BYTES = npt.NDArray[np.uint8]
 _UNSIGNED_BYTE = 0x08
+_MOST_DIMS = 3  # images, rows, columns
 _PNG_BYTES = 520  # a 28 x 28 PNG, for estimates
 
 
@@ -51,19 +56,31 @@ def read_idx(path: Path) -> _BYTES:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; wanted an IDX file") from error
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        data = _unpacked(path, data)
     if len(data) < 4 or data[:3] != bytes([0, 0, _UNSIGNED_BYTE]):  # noqa: PLR2004  the magic number
         raise InputError(
             f"{path} is no IDX file of unsigned bytes: it starts with {data[:4]!r}"
         )
-    num_dims = data[3]
-    shape = np.frombuffer(data, dtype=">i4", count=num_dims, offset=4)
-    values = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * num_dims)
-    if values.size != int(shape.prod()):
+    num_dims, start = data[3], 4 + 4 * data[3]
+    if not 1 <= num_dims <= _MOST_DIMS or len(data) < start:
         raise InputError(
-            f"{path} holds {values.size} values; its header promises {tuple(shape.tolist())}"
+            f"{path} has no whole header of an IDX file: it is cut off, or damaged"
+        )
+    shape = struct.unpack(f">{num_dims}i", data[4:start])
+    values = np.frombuffer(data, dtype=np.uint8, offset=start)
+    if min(shape) < 0 or values.size != math.prod(shape):
+        raise InputError(
+            f"{path} holds {values.size} values; its header promises {shape}: it is cut off, "
+            "or damaged"
         )
     return values.reshape(shape)
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be unpacked: {error}; copy it again") from error
 
 
 def idx_files(
@@ -76,6 +93,7 @@ def idx_files(
     Raises:
         InputError: If a file is missing or broken, or there are fewer images than asked for.
     """
+    class_names = declared_names(list(class_names), "the list of classes")
     train, test = (
         _pair(folder, "train", len(class_names)),
         _pair(folder, "t10k", len(class_names)),
@@ -128,10 +146,17 @@ def _key(split: str, row: int) -> str:
 def _pair(folder: Path, prefix: str, num_classes: int) -> tuple[_BYTES, _BYTES]:
     images = read_idx(_find(folder, f"{prefix}-images-idx3-ubyte"))
     labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"))
-    if len(images) != len(labels) or labels.max() >= num_classes:
+    if (images.ndim, labels.ndim) != (3, 1):
+        raise InputError(
+            f"{folder}: {prefix} images of shape {images.shape} and labels of shape "
+            f"{labels.shape}; wanted [images, rows, columns] and [images]"
+        )
+    highest = int(labels.max(initial=0))
+    if len(images) != len(labels) or highest >= num_classes:
         raise InputError(
             f"{folder}: {len(images)} {prefix} images and {len(labels)} labels up to "
-            f"{labels.max()}; wanted as many labels as images, below {num_classes}"
+            f"{highest}; wanted as many labels as images, below {num_classes}, the number of "
+            "classes"
         )
     return images, labels
 

@@ -1,25 +1,35 @@
 """A CSV or Parquet file that names images by path, with labels and splits if it has them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from plstore import storage
 from plstore.errors import InputError
-from plstore.exchange.folders import split_off
+from plstore.exchange.classes import (
+    UNKNOWN,
+    Value,
+    class_column,
+    class_order,
+    class_text,
+    marks_unknown,
+)
+from plstore.exchange.draw import Draw
+from plstore.exchange.files import VALIDATION, Files, file_source, stream_hash
 from plstore.exchange.source import Source
-from plstore.fingerprint import value_hash
+from plstore.exchange.tables import read_table
 from plstore.schema import SPLITS
-from plstore.store import ImageRecord
 
-_READ_AHEAD = 64
+LABEL_COLUMNS: Final = ("label", "class", "class_name", "category", "target")
+"""Where labels are looked for, if no column is named."""
+
+_UNLABELED = SPLITS.index("unlabeled")
+_LABELED = SPLITS.index("labeled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +38,8 @@ class ListingColumns:
 
     Attributes:
         path: Of the image: absolute, a URL, or relative to the listing's folder.
-        label: Class name or number; null or absent for unlabeled images.
+        label: Class name or number; missing for unlabeled images. Where there is no column
+            "label", that of another name in `LABEL_COLUMNS` is taken. Empty for no labels.
         split: "labeled", "unlabeled", "validation" or "test"; without such a column, an image
             with a label is labeled and one without is not.
     """
@@ -38,36 +49,7 @@ class ListingColumns:
     split: str = "split"
 
 
-@dataclass(frozen=True)
-class _Row:
-    path: str
-    label: str | None
-    split: str
-
-
 _DEFAULT = ListingColumns()
-
-
-def read_table(path: Path, *, as_text: Sequence[str] = ()) -> pa.Table:
-    """Read a CSV or Parquet file.
-
-    Args:
-        path: Which.
-        as_text: Columns of a CSV that are text, whatever they look like: 007 stays 007.
-
-    Raises:
-        InputError: If it is not there, or neither.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} is no file; wanted a CSV or Parquet file")
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path)
-        types = dict.fromkeys(as_text, pa.string())
-        options = pyarrow.csv.ConvertOptions(column_types=types)
-        return pyarrow.csv.read_csv(path, convert_options=options)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as CSV or Parquet: {error}") from error
 
 
 def image_listing(
@@ -80,6 +62,10 @@ def image_listing(
 ) -> Source:
     """Read images that a table names.
 
+    Labels are read as tables have them: 3.0 among numbers is 3, and what pandas or a database
+    writes for "missing" is no class, nor is -1 beside class numbers. Both are counted in
+    `noticed` where they are not simply blank.
+
     Args:
         listing: CSV with a header, or Parquet.
         columns: Names of its columns.
@@ -89,80 +75,155 @@ def image_listing(
         dataset: Name of the collection in the store.
 
     Raises:
-        InputError: If a column that was named is missing, a split is unknown, or paths repeat.
+        InputError: If a column that was named is missing, none holds labels and it is not said
+            that there are none, a split is unknown, or paths repeat.
     """
-    rows = _rows(listing, columns)
-    if validation_fraction and not any(row.split == "validation" for row in rows):
-        labeled = [n for n, row in enumerate(rows) if row.split == "labeled"]
-        named = [(rows[n].path, str(rows[n].label)) for n in labeled]
-        moved = {labeled[n] for n in split_off(named, validation_fraction, seed)}
-        rows = [
-            _Row(row.path, row.label, "validation") if n in moved else row
-            for n, row in enumerate(rows)
-        ]
-    names = {row.label for row in rows if row.label is not None}
-    class_names = sorted(
-        names, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)
-    )
-    identity = value_hash({"rows": [(row.path, row.label, row.split) for row in rows]})
-    return Source(
-        dataset=dataset,
-        identity=identity,
-        freshness=identity,
+    table = read_table(listing)
+    keys = _paths(listing, table, columns)
+    noticed: Counter[str] = Counter()
+    names, codes = _labels(listing, table, columns, noticed)
+    splits = _splits(listing, table, columns, codes)
+    codes[splits == _UNLABELED] = -1
+    class_names = class_order({names[code] for code in np.unique(codes[codes >= 0]).tolist()})
+    ids = {name: number for number, name in enumerate(class_names)}
+    labels = np.array([*(ids.get(name, -1) for name in names), -1], np.int32)[codes]
+    is_drawn = bool(validation_fraction) and not (splits == VALIDATION).any()
+    files = Files(
+        keys=keys,
+        places=_places(keys, listing.resolve().parent),
+        splits=splits,
+        labels=labels,
+        num_bytes=None,
         class_names=class_names,
-        num_images=len(rows),
-        num_bytes=0,
-        splits=dict(Counter(row.split for row in rows)),
-        keys=lambda: [row.path for row in rows],
-        records=lambda: _records(rows, listing.resolve().parent),
+        draw=Draw(fraction=validation_fraction if is_drawn else None, seed=seed),
+        noticed=noticed,
     )
+    identity = stream_hash("rows", files.drawn().rows_as_json(with_bytes=False))
+    return file_source(files, dataset=dataset, identity=identity, freshness=identity)
 
 
-def _rows(listing: Path, columns: ListingColumns) -> list[_Row]:
-    table = read_table(listing, as_text=(columns.path, columns.label, columns.split))
+def _paths(listing: Path, table: pa.Table, columns: ListingColumns) -> pa.Array:
     if columns.path not in table.column_names:
         raise InputError(
             f"{listing} has no column {columns.path!r}; it has {', '.join(table.column_names)}"
         )
-    for name, standard in ((columns.label, "label"), (columns.split, "split")):
-        if name != standard and name not in table.column_names:
-            raise InputError(
-                f"{listing} has no column {name!r}; it has {', '.join(table.column_names)}"
-            )
-    paths = [str(path) for path in table[columns.path].to_pylist()]
-    if len(set(paths)) != len(paths):
-        path, count = Counter(paths).most_common(1)[0]
-        raise InputError(f"{listing} names {path!r} {count} times; wanted every image once")
-    absent = [None] * len(paths)
-    values = {
-        name: table[name].to_pylist() if name in table.column_names else absent
-        for name in (columns.label, columns.split)
-    }
-    rows = []
-    for path, *given in zip(paths, *values.values(), strict=True):
-        label, split = (None if value in {None, ""} else str(value) for value in given)
-        where = split or ("unlabeled" if label is None else "labeled")
-        if where not in SPLITS:
-            raise InputError(
-                f"{listing} gives {path!r} the split {where!r}; wanted one of "
-                f"{', '.join(SPLITS)}"
-            )
-        rows.append(_Row(path, None if where == "unlabeled" else label, where))
-    return rows
-
-
-def _records(rows: list[_Row], folder: Path) -> Iterator[ImageRecord]:
-    def read(row: _Row) -> ImageRecord:
-        place = row.path if "://" in row.path else str(folder / row.path)
-        try:
-            data = storage.location(place).read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read the image {place}: {error}") from error
-        return ImageRecord(
-            key=row.path, split=row.split, data=data, label=row.label, place=place
+    paths = _flat(_as_text(listing, columns.path, table[columns.path]))
+    blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(paths), ""), True)  # noqa: FBT003
+    if (row := pc.index(blank, True).as_py()) >= 0:
+        raise InputError(
+            f"{listing} names no path in row {row + 1} and {pc.sum(blank).as_py()} in all; "
+            "take such rows out"
         )
+    counts = pc.value_counts(paths)
+    if len(counts) != len(paths):
+        most = counts[int(np.argmax(counts.field("counts").to_numpy()))].as_py()
+        raise InputError(
+            f"{listing} names {most['values']!r} {most['counts']} times; wanted every image "
+            "once"
+        )
+    return paths
 
-    source = iter(rows)
-    with ThreadPoolExecutor() as pool:
-        while batch := list(islice(source, _READ_AHEAD)):
-            yield from pool.map(read, batch)
+
+def _as_text(listing: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.large_string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{listing} has {column.type} in column {name!r}; wanted text"
+        ) from error
+
+
+def _flat(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _places(keys: pa.Array, folder: Path) -> pa.Array:
+    """Return where paths lead: URLs and absolute paths as they are, others below the folder."""
+    is_url = pc.match_substring(keys, "://")
+    is_whole = pc.or_(is_url, pc.starts_with(keys, "/"))
+    folder_, slash = (pa.scalar(text, pa.large_string()) for text in (str(folder), "/"))
+    places = pc.if_else(is_whole, keys, pc.binary_join_element_wise(folder_, keys, slash))
+    loose = pc.and_not(pc.match_substring_regex(places, "//|/[.]/|/[.]?$"), is_url)
+    if not pc.any(loose).as_py():
+        return places
+    tidy = [str(Path(place)) for place in places.filter(loose).to_pylist()]
+    return pc.replace_with_mask(places, loose, pa.array(tidy, pa.large_string()))
+
+
+def _labels(
+    listing: Path, table: pa.Table, columns: ListingColumns, noticed: Counter[str]
+) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """Return the names of classes, and for each row the index of one, -1 for none."""
+    column = _label_column(listing, table, columns)
+    if column is None:
+        return [], np.full(table.num_rows, -1, np.int32)
+    if pa.types.is_nested(table[column].type):
+        raise InputError(
+            f"{listing} has {table[column].type} in column {column!r}; wanted one class a row, "
+            "as text or a number"
+        )
+    values, codes = _encoded(table[column])
+    names = class_column(values)
+    counts = np.bincount(codes[codes >= 0], minlength=len(values)).tolist()
+    unknown = marks_unknown(names)
+    for n, (value, name) in enumerate(zip(values, names, strict=True)):
+        if name is None and isinstance(value, str) and value.strip():
+            noticed[f"label {value.strip()!r}, taken as missing"] += counts[n]
+        if name == UNKNOWN and unknown:
+            noticed[f"label {UNKNOWN}, taken as unknown"] += counts[n]
+            names[n] = None
+    kept = {name: n for n, name in enumerate(dict.fromkeys(n for n in names if n is not None))}
+    spelled = np.array([*(kept.get(str(name), -1) for name in names), -1], np.int32)
+    return list(kept), spelled[codes]
+
+
+def _encoded(column: pa.ChunkedArray) -> tuple[list[Value], npt.NDArray[np.int32]]:
+    """Return the different values of a column, and for each row the index of one, or -1."""
+    if not column.num_chunks:
+        return [], np.empty(0, np.int32)
+    encoded = _flat(column).dictionary_encode()
+    codes = pc.fill_null(encoded.indices.cast(pa.int32()), -1)
+    return encoded.dictionary.to_pylist(), codes.to_numpy(zero_copy_only=False).copy()
+
+
+def _label_column(listing: Path, table: pa.Table, columns: ListingColumns) -> str | None:
+    names: list[str] = table.column_names
+    if not columns.label or columns.label in names:
+        return columns.label or None
+    if columns.label != _DEFAULT.label:
+        raise InputError(
+            f"{listing} has no column {columns.label!r}; it has {', '.join(names)}"
+        )
+    others = [name for name in names if name not in {columns.path, columns.split}]
+    found = [name for name in others if name.strip().lower() in LABEL_COLUMNS]
+    if len(found) == 1 or not others:
+        return found[0] if found else None
+    raise InputError(
+        f"{listing} has no column 'label'; it has {', '.join(names)}. Name the one with the "
+        "classes (--label-column NAME), or say that no image has a label (--label-column '')"
+    )
+
+
+def _splits(
+    listing: Path, table: pa.Table, columns: ListingColumns, codes: npt.NDArray[np.int32]
+) -> npt.NDArray[np.int8]:
+    by_label = np.where(codes >= 0, _LABELED, _UNLABELED).astype(np.int8)
+    if columns.split not in table.column_names:
+        if columns.split != _DEFAULT.split:
+            raise InputError(
+                f"{listing} has no column {columns.split!r}; it has "
+                f"{', '.join(table.column_names)}"
+            )
+        return by_label
+    values, rows = _encoded(_as_text(listing, columns.split, table[columns.split]))
+    names = [class_text(value) for value in values]
+    for name in names:
+        if name is not None and name not in SPLITS:
+            row = int(np.argmax(rows == names.index(name)))
+            raise InputError(
+                f"{listing} gives {table[columns.path][row].as_py()!r} the split {name!r}; "
+                f"wanted one of {', '.join(SPLITS)}"
+            )
+    given = [-1 if name is None else SPLITS.index(name) for name in names]
+    found = np.array([*given, -1], np.int8)[rows]
+    return np.where(found >= 0, found, by_label)

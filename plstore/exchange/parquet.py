@@ -4,17 +4,21 @@ A folder holds ``labeled.parquet``, ``unlabeled.parquet``, ``validation.parquet`
 ``test.parquet``, each with a column ``image`` (struct of bytes and path) and, but for the
 unlabeled ones, ``label`` (a ClassLabel). ``truth.parquet`` may hold the labels of the
 unlabeled images, in their order, for evaluation. `datasets.load_dataset` opens all of them.
+Every file's numbers are read by its own names, and classes of files are matched by name.
 """
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from plstore.errors import InputError
+from plstore.exchange.label_space import declared_names, label_space
 from plstore.exchange.source import Source
 from plstore.fingerprint import file_hash, value_hash
 from plstore.schema import IMAGE_TYPE, SPLITS
@@ -27,22 +31,26 @@ def parquet_folder(folder: Path, *, dataset: str) -> Source:
     """Read a folder of Parquet files of images.
 
     Raises:
-        InputError: If a file or column is missing, a label is not one of the classes, or the
-            truth is not as long as the unlabeled images.
+        InputError: If a file or column is missing, damaged or of another kind, a label is not
+            one of the classes, a class is not among the labeled images', or the truth is not
+            as long as the unlabeled images.
     """
     paths = {split: folder / f"{split}.parquet" for split in SPLITS}
     present = {split: path for split, path in paths.items() if path.is_file()}
     for split in ("labeled", "unlabeled"):
         if split not in present:
             raise InputError(f"{folder} has no {split}.parquet; wanted labeled and unlabeled")
-    class_names = _class_names(present["labeled"])
     truth = folder / "truth.parquet"
-    counts = {split: pq.read_metadata(path).num_rows for split, path in present.items()}
-    if truth.is_file() and pq.read_metadata(truth).num_rows != counts["unlabeled"]:
-        raise InputError(
-            f"{truth} has {pq.read_metadata(truth).num_rows} rows for {counts['unlabeled']} "
-            "unlabeled images; wanted one label for each, in their order"
-        )
+    counts = {split: _open(path, "image").metadata.num_rows for split, path in present.items()}
+    named = {split: path for split, path in present.items() if split != "unlabeled"}
+    if truth.is_file():
+        _check_truth(truth, counts["unlabeled"])
+        named["truth"] = truth
+    class_names = label_space(
+        {name: _class_names(path) for name, path in named.items()},
+        lambda name: _used_names(named[name]),
+        str(folder),
+    )
     files = [*present.values(), *([truth] if truth.is_file() else [])]
     identity = value_hash({path.name: file_hash(path) for path in files})
     return Source(
@@ -89,16 +97,33 @@ def _write(path: Path, columns: dict[str, pa.Array], class_names: Sequence[str])
     pq.write_table(table, path, compression="zstd", row_group_size=1000)
 
 
+def _check_truth(path: Path, num_unlabeled: int) -> None:
+    num_rows = _open(path, "label").metadata.num_rows
+    if num_rows != num_unlabeled:
+        raise InputError(
+            f"{path} has {num_rows} rows for {num_unlabeled} unlabeled images; wanted one "
+            "label for each, in their order"
+        )
+
+
 def _class_names(path: Path) -> list[str]:
-    metadata = pq.read_schema(path).metadata or {}
+    metadata = _read(path).schema_arrow.metadata or {}
     try:
         names = json.loads(metadata[_HF_KEY])["info"]["features"]["label"]["names"]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} names no classes; wanted a 'label' column of the ClassLabel feature, as "
             "the datasets library writes it"
         ) from error
-    return [str(name) for name in names]
+    return declared_names(names, str(path))
+
+
+def _used_names(path: Path) -> set[str]:
+    names = _class_names(path)
+    with _reading(path):
+        column = _open(path, "label").read(columns=["label"])["label"]
+    labels = pc.unique(column).to_pylist()
+    return {names[label] for label in labels if label is not None and 0 <= label < len(names)}
 
 
 def _records(present: dict[str, Path], truth: Path | None) -> Iterator[ImageRecord]:
@@ -123,35 +148,64 @@ def _records(present: dict[str, Path], truth: Path | None) -> Iterator[ImageReco
 
 def _keys(path: Path, split: str) -> list[str]:
     """Return a name for each image: its path where those are unique, else its row number."""
-    rows = _open(path, "image").read(columns=["image.path"])["image"].to_pylist()
-    names = [None if row is None else row.get("path") for row in rows]
+    file = _open(path, "image")
+    names: list[str | None] = [None] * file.metadata.num_rows
+    if "path" in _fields(file.schema_arrow.field("image").type):
+        with _reading(path):
+            rows = file.read(columns=["image.path"])["image"].to_pylist()
+        names = [None if row is None else row["path"] for row in rows]
     if None in names or len(set(names)) != len(names):
         return [f"{split}/{index:09d}" for index in range(len(names))]
     return [f"{split}/{name}" for name in names]
 
 
 def _images(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in _open(path, "image").iter_batches(batch_size=1024, columns=["image"]):
-        for image in batch["image"].to_pylist():
-            yield image or {"bytes": None}
+    with _reading(path):
+        for batch in _open(path, "image").iter_batches(batch_size=1024, columns=["image"]):
+            for image in batch["image"].to_pylist():
+                yield image or {"bytes": None}
 
 
 def _label_names(path: Path) -> Iterator[str]:
     names = _class_names(path)
     row = 0
-    for batch in _open(path, "label").iter_batches(batch_size=8192, columns=["label"]):
-        for label in batch["label"].to_pylist():
-            if label is None or not 0 <= label < len(names):
-                raise InputError(
-                    f"{path} row {row} has the label {label}; wanted 0 to {len(names) - 1}. "
-                    "Images of unknown class belong in unlabeled.parquet"
-                )
-            yield names[label]
-            row += 1
+    with _reading(path):
+        for batch in _open(path, "label").iter_batches(batch_size=8192, columns=["label"]):
+            for label in batch["label"].to_pylist():
+                if label is None or not 0 <= label < len(names):
+                    raise InputError(
+                        f"{path} row {row} has the label {label}; wanted 0 to "
+                        f"{len(names) - 1}. Images of unknown class belong in unlabeled.parquet"
+                    )
+                yield names[label]
+                row += 1
 
 
 def _open(path: Path, column: str) -> pq.ParquetFile:
-    file = pq.ParquetFile(path)
-    if column not in file.schema_arrow.names:
-        raise InputError(f"{path} has no column {column!r}; it has {file.schema_arrow.names}")
+    file = _read(path)
+    schema = file.schema_arrow
+    if column not in schema.names:
+        raise InputError(f"{path} has no column {column!r}; it has {schema.names}")
+    kind = schema.field(column).type
+    if column == "label" and not pa.types.is_integer(kind):
+        raise InputError(f"{path} has labels of type {kind}; wanted numbers of a ClassLabel")
+    if column == "image" and "bytes" not in _fields(kind):
+        raise InputError(f"{path} has images of type {kind}; wanted a struct of bytes and path")
     return file
+
+
+def _fields(kind: pa.DataType) -> list[str]:
+    return [field.name for field in kind] if pa.types.is_struct(kind) else []
+
+
+def _read(path: Path) -> pq.ParquetFile:
+    with _reading(path):
+        return pq.ParquetFile(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read as Parquet: {error}") from error

@@ -1,9 +1,9 @@
 """Predictions that someone already has, as a teacher's labels: Parquet, CSV or NumPy arrays."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
-from plstore.exchange.listing import read_table
+from plstore.exchange.distributions import as_distributions, check_logits, softmax
+from plstore.exchange.image_names import Found, find_images
+from plstore.exchange.prediction_files import read_predictions
+from plstore.exchange.prediction_tables import Predictions
 from plstore.fingerprint import value_hash
 from plstore.schema import ACCEPTED
 from plstore.store import (
@@ -32,10 +33,7 @@ from plstore.store import (
 
 Floats = npt.NDArray[np.float32]
 
-_ID_COLUMNS = ("sample_id", "key", "path", "image", "id", "filename")
-_VALUE_COLUMNS = ("probabilities", "probs", "logits", "scores")
 _ROWS = 2048
-_NEAR_ONE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,9 @@ class Matched:
         num_refused: Predictions of images that were not accepted at import: left out.
         counts: Images by split.
         sample_ids: int64, of all of them.
+        left_out: Rows that predict nothing, by reason.
+        notes: What was assumed of the file, for people to read.
+        examples: A name of the file, and one of the store, where nothing was found.
     """
 
     splits: dict[str, Callable[[], Iterator[LabelBatch]]]
@@ -55,6 +56,9 @@ class Matched:
     num_refused: int
     counts: dict[str, int]
     sample_ids: npt.NDArray[np.int64]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    examples: tuple[str, str] | None = None
 
 
 @contextmanager
@@ -71,201 +75,130 @@ def match_predictions(
 
     Args:
         store: Where the images are.
-        values: ``.npy`` of float [rows, classes] in the order of the store's classes; or
-            Parquet or CSV with either one column a class, named as the class, or (Parquet) one
-            list column named probabilities, probs, logits or scores.
-        ids: For ``.npy``: a ``.npy`` of sample ids, or a text file of one key a line.
-        id_column: Of Parquet or CSV: sample ids if it is named sample_id, else keys of images.
-            Unless given, the first of sample_id, key, path, image, id and filename.
+        values: ``.npy`` of float [rows, classes] in the order of the store's classes; or a
+            table (Parquet, CSV, JSON) with one of these: a column a class, named as the class,
+            all with the same start if they have one (prob_cat, prob_dog); a list column named
+            probabilities, probs, logits or scores; or labels, in a column such as label or
+            class, and their confidence, if there is such a column. A label's class gets its
+            confidence (1 without), all others even shares of what is left. Rows without a
+            label are counted. Probabilities are normalised as `distributions` says.
+        ids: For ``.npy``: a ``.npy`` of sample ids or names, or a text file of one name a line.
+        id_column: Of a table: sample ids if it is named sample_id, else names of images. Unless
+            given, the first there is of sample_id, key, path, image, id, filename, file_name
+            and file. A name is an image's key, or a path that `find_images` finds it by.
         dataset: Of the images, where keys are not unique among data sets.
         logits: Whether a softmax is still to be applied.
 
     Raises:
-        InputError: If columns or shapes do not fit, ids repeat, or a row is no distribution.
+        InputError: If columns or shapes do not fit, a name may be of two images, two are of one
+            image, or a row is no distribution.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        matrix, names = _open(store, values, ids, id_column, Path(scratch))
-        if len(matrix) != len(names):
-            raise InputError(f"{values} has {len(matrix)} rows, and there are {len(names)} ids")
-        yield _match(store, values, matrix, names, dataset, logits)
-
-
-def _open(
-    store: Store, values: Path, ids: Path | None, id_column: str | None, scratch: Path
-) -> tuple[Floats, pa.Array]:
-    num_classes = len(store.class_names)
-    if values.suffix == ".npy":
-        try:
-            matrix = np.load(values, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{values} is no array of numbers: {error}") from error
-        if matrix.ndim != 2 or matrix.shape[1] != num_classes:  # noqa: PLR2004  rows and classes
-            raise InputError(
-                f"{values} has shape {matrix.shape}; wanted [rows, {num_classes}], the classes "
-                "in the order of the store's"
-            )
-        return matrix, _ids_beside(values, ids)
-    return _from_table(store, values, id_column, scratch)
-
-
-def _ids_beside(values: Path, ids: Path | None) -> pa.Array:
-    if ids is None or not ids.is_file():
-        raise InputError(
-            f"{values} names no images, and --ids is {ids}; wanted a .npy of sample ids or a "
-            "text file of one key a line"
+        predictions = read_predictions(
+            values,
+            store.class_names,
+            ids=ids,
+            id_column=id_column,
+            scratch=Path(scratch),
         )
-    if ids.suffix == ".npy":
-        return pa.array(np.load(ids, allow_pickle=False))
-    return pa.array(ids.read_text().splitlines(), pa.string())
+        if logits:
+            _check_logits(values, predictions)
+        found = find_images(store, predictions.names, dataset)
+        yield _match(values, predictions, found, logits=logits)
 
 
-def _from_table(
-    store: Store, path: Path, id_column: str | None, scratch: Path
-) -> tuple[Floats, pa.Array]:
-    """Copy a table's values to a mapped array, so that rows can be taken in any order."""
-    schema, num_rows, batches = _table_batches(path)
-    column = id_column or next((n for n in _ID_COLUMNS if n in schema.names), None)
-    if column is None or column not in schema.names:
+def _check_logits(path: Path, predictions: Predictions) -> None:
+    if predictions.is_hard:
+        raise InputError(f"{path} holds labels, no logits; leave out --logits")
+    if predictions.strangers:  # of probabilities, the sum would tell
         raise InputError(
-            f"{path} has no column {id_column or ' or '.join(_ID_COLUMNS)!r}; it has "
-            f"{', '.join(schema.names)}"
+            f"{path} has a column {predictions.strangers[0]!r}, of no class of the store, and "
+            "a softmax over the others would hide it; leave that column out, or give the "
+            "probabilities"
         )
-    take = _value_reader(store, path, schema)
-    shape = (num_rows, len(store.class_names))
-    matrix = np.lib.format.open_memmap(
-        scratch / "values.npy", mode="w+", dtype=np.float32, shape=shape
-    )
-    names: list[pa.Array] = []
-    start = 0
-    for batch in batches:
-        matrix[start : start + batch.num_rows] = take(batch)
-        ids = batch[column]
-        names.append(ids if column == "sample_id" else ids.cast(pa.string()))
-        start += batch.num_rows
-    return matrix, pa.concat_arrays(names) if names else pa.array([], pa.int64())
+    check_logits(predictions.take(np.arange(min(_ROWS, len(predictions.names)))), path)
 
 
-def _table_batches(path: Path) -> tuple[pa.Schema, int, Iterator[pa.RecordBatch]]:
-    if path.suffix == ".parquet" and path.is_file():
-        file = pq.ParquetFile(path)
-        return file.schema_arrow, file.metadata.num_rows, file.iter_batches(_ROWS)
-    table = read_table(path, as_text=_ID_COLUMNS[1:])
-    return table.schema, table.num_rows, iter(table.to_batches(max_chunksize=_ROWS))
-
-
-def _value_reader(
-    store: Store, path: Path, schema: pa.Schema
-) -> Callable[[pa.RecordBatch], Floats]:
-    names = list(store.class_names)
-    column = next((n for n in _VALUE_COLUMNS if n in schema.names), None)
-    if column is not None:
-
-        def from_list(batch: pa.RecordBatch) -> Floats:
-            lists = batch[column]
-            widths = pc.unique(pc.list_value_length(lists)).to_pylist()
-            if widths != [len(names)]:
-                raise InputError(
-                    f"{path} column {column!r} has lists of {widths} values; wanted "
-                    f"{len(names)}"
-                )
-            flat = lists.flatten().to_numpy(zero_copy_only=False)
-            return np.asarray(flat.reshape(-1, len(names)), np.float32)
-
-        return from_list
-    missing = [name for name in names if name not in schema.names]
-    if missing:
-        raise InputError(
-            f"{path} has no column for {len(missing)} of the {len(names)} classes, such as "
-            f"{missing[0]!r}; wanted a column a class, or one list column named "
-            f"{' or '.join(_VALUE_COLUMNS)}"
-        )
-
-    def from_columns(batch: pa.RecordBatch) -> Floats:
-        columns = [batch[name].to_numpy(zero_copy_only=False) for name in names]
-        return np.stack(columns, axis=1).astype(np.float32)
-
-    return from_columns
-
-
-def _match(
-    store: Store,
-    path: Path,
-    matrix: Floats,
-    names: pa.Array,
-    dataset: str | None,
-    logits: bool,  # noqa: FBT001  private: one caller
-) -> Matched:
-    images = _images(store, dataset, by_key=not pa.types.is_integer(names.type))
-    places = pc.index_in(names.cast(images["name"].type), images["name"].combine_chunks())
-    known = places.is_valid().to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(known)
-    found = images.take(places.drop_null())
-    sample_ids = found["sample_id"].to_numpy()
-    if len(np.unique(sample_ids)) != len(sample_ids):
-        raise InputError(f"{path} has more than one prediction of some images; wanted one each")
-    accepted = pc.equal(found["verdict"], ACCEPTED).to_numpy()
+def _match(path: Path, predictions: Predictions, found: Found, *, logits: bool) -> Matched:
+    rows = np.flatnonzero(found.rows >= 0)
+    images = found.images.take(pa.array(found.rows[rows]))
+    sample_ids = images["sample_id"].to_numpy()
+    _check_once(path, predictions, rows, sample_ids)
+    accepted = pc.equal(images["verdict"], ACCEPTED).to_numpy()
     splits: dict[str, Callable[[], Iterator[LabelBatch]]] = {}
     counts: dict[str, int] = {}
-    for split in dict.fromkeys(found["split"].to_pylist()):
-        here = np.flatnonzero(accepted & pc.equal(found["split"], split).to_numpy())
+    for split in dict.fromkeys(images["split"].to_pylist()):
+        here = np.flatnonzero(accepted & pc.equal(images["split"], split).to_numpy())
         order = here[np.argsort(sample_ids[here], kind="stable")]
         if len(order):
             counts[split] = len(order)
-            splits[split] = _reader(path, matrix, rows[order], sample_ids[order], logits)
+            splits[split] = _reader(path, predictions, rows[order], sample_ids[order], logits)
+    notes = list(predictions.notes)
+    if found.example is not None:
+        notes.append(
+            f"{found.num_by_end} names are no keys and were found by the ends of paths, such "
+            f"as {found.example[0]!r} for {found.example[1]!r}"
+        )
     return Matched(
         splits=splits,
-        num_unknown=int((~known).sum()),
+        num_unknown=len(found.rows) - len(rows),
         num_refused=int((~accepted).sum()),
         counts=counts,
         sample_ids=sample_ids[accepted],
+        left_out=predictions.left_out,
+        notes=tuple(notes),
+        examples=None if len(rows) else _examples(predictions, found),
     )
 
 
-def _images(store: Store, dataset: str | None, *, by_key: bool) -> pa.Table:
-    where = None if dataset is None else pc.field("dataset") == dataset
-    columns = ["sample_id", "split", "verdict", *(["key"] if by_key else [])]
-    images = store.table("images").read(columns=columns, where=where)
-    names = images["key"] if by_key else images["sample_id"]
-    if by_key and pc.count_distinct(names).as_py() != images.num_rows:
-        raise InputError(
-            f"keys of images repeat among the data sets of {store.root}; name one with "
-            "--dataset"
-        )
-    return images.append_column("name", names)
+def _check_once(
+    path: Path,
+    predictions: Predictions,
+    rows: npt.NDArray[np.int64],
+    sample_ids: npt.NDArray[np.int64],
+) -> None:
+    different, first = np.unique(sample_ids, return_index=True)
+    if len(different) == len(sample_ids):
+        return
+    second = int(np.setdiff1d(np.arange(len(sample_ids)), first)[0])
+    pair = (int(np.flatnonzero(sample_ids == sample_ids[second])[0]), second)
+    places = [_place(path, predictions, int(rows[i])) for i in pair]
+    raise InputError(
+        f"{path} has more than one prediction of some images, such as {places[0]} and "
+        f"{places[1]}; wanted one each"
+    )
+
+
+def _place(path: Path, predictions: Predictions, row: int) -> str:
+    return f"{path} row {predictions.numbers[row]} ({predictions.names[row].as_py()!r})"
+
+
+def _examples(predictions: Predictions, found: Found) -> tuple[str, str] | None:
+    if not len(predictions.names) or not found.images.num_rows:
+        return None
+    name = "key" if "key" in found.images.column_names else "sample_id"
+    return repr(predictions.names[0].as_py()), repr(found.images[name][0].as_py())
 
 
 def _reader(
     path: Path,
-    matrix: Floats,
-    rows: npt.NDArray[np.intp],
+    predictions: Predictions,
+    rows: npt.NDArray[np.int64],
     sample_ids: npt.NDArray[np.int64],
     logits: bool,  # noqa: FBT001  private: one caller
 ) -> Callable[[], Iterator[LabelBatch]]:
-    def batches() -> Iterator[LabelBatch]:
-        for start in range(0, len(rows), _ROWS):
-            values = np.asarray(matrix[rows[start : start + _ROWS]], np.float32)
-            probabilities = _softmax(values) if logits else _checked(values, path)
-            yield LabelBatch(
-                sample_ids=sample_ids[start : start + _ROWS], probabilities=probabilities
-            )
+    turn = softmax if logits else as_distributions
 
-    return batches
-
-
-def _softmax(logits: Floats) -> Floats:
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True), np.float32)
-
-
-def _checked(values: Floats, path: Path) -> Floats:
-    sums = values.sum(axis=1)
-    if (values < 0).any() or not (np.abs(sums - 1) <= _NEAR_ONE).all():
-        row = int(np.argmax((values < 0).any(axis=1) | ~(np.abs(sums - 1) <= _NEAR_ONE)))
-        raise InputError(
-            f"{path} holds a row of minimum {values[row].min()} and sum {sums[row]}: no "
-            "probabilities. Logits want --logits"
+    def batch(start: int) -> LabelBatch:
+        here = rows[start : start + _ROWS]
+        return LabelBatch(
+            sample_ids=sample_ids[start : start + _ROWS],
+            probabilities=turn(
+                predictions.take(here), lambda row: _place(path, predictions, int(here[row]))
+            ),
         )
-    return values
+
+    return lambda: map(batch, range(0, len(rows), _ROWS))
 
 
 def keep_predictions(
@@ -293,53 +226,72 @@ def keep_predictions(
         on_images: Called with the number of images just kept.
 
     Raises:
-        InputError: If the teacher is of another kind, some images have its labels already, or
-            none of the predictions is of an image of the store.
+        InputError: If the teacher is of another kind, some images have its labels already,
+            others would lose theirs, or none of the predictions is of an image of the store.
+        CommitConflictError: If others wrote labels of the same images at the same time.
     """
     check_teacher_id(teacher_id)
     _check_teacher(store, teacher_id)
-    table = store.table("soft_labels")
-    there = [
-        shard
-        for split in matched.splits
-        for shard in table.shards(
-            partition=LabelSet(
-                iteration=iteration, teacher_id=teacher_id, split=split
-            ).partition
+    read, there = _labels_there(store, matched, teacher_id, iteration)
+    shards = _write(store, matched, teacher_id, iteration, codec, on_images)
+    if not shards:
+        raise InputError(_nothing(store, matched, source))
+    new, old = ([shard.path for shard in some] for some in (shards, there))
+    version = read
+    if set(new) - set(old) or (replace and set(old) - set(new)):  # else they are there already
+        if there:
+            _check_beside(store, matched, there, teacher_id, replace=replace)
+        # The version, because labels that were replaced may come back.
+        what = {"version": read, "new": new, "there": old, "replace": replace}
+        version = commit_labels(
+            store,
+            shards,
+            lineage={
+                "step": "import predictions",
+                "teacher_id": teacher_id,
+                "iteration": iteration,
+                "source": source,
+                "codec": codec.as_json(),
+            },
+            transaction=f"predictions-{value_hash(what)}",
+            beside=None if replace else there,
+            instead_of=there if replace else None,
         )
-    ]
-    shards, prints = [], []
+    _name_teacher(store, teacher_id, iteration)
+    return version
+
+
+def _write(
+    store: Store,
+    matched: Matched,
+    teacher_id: str,
+    iteration: int,
+    codec: Codec,
+    on_images: Callable[[int], None],
+) -> list[Shard]:
+    shards: list[Shard] = []
     for split, batches in matched.splits.items():
         label_set = LabelSet(iteration=iteration, teacher_id=teacher_id, split=split)
-        written = write_labels(
-            store, label_set, _counted(batches(), on_images), codec=codec, identity=teacher_id
-        )
-        shards += written
-        prints += [shard.path for shard in written]
-    if not shards:
-        raise InputError(
-            f"none of the predictions of {source} is of an accepted image of {store.root}: "
-            f"{matched.num_unknown} name no image, {matched.num_refused} a refused one"
-        )
-    if not {shard.path for shard in shards} - {shard.path for shard in there}:
-        return table.version()  # the same predictions, kept before
-    if there:
-        _check_beside(store, matched, there, teacher_id, replace=replace)
-    lineage = {
-        "step": "import predictions",
-        "teacher_id": teacher_id,
-        "iteration": iteration,
-        "source": source,
-        "codec": codec.as_json(),
-    }
-    what = {"new": prints, "there": [shard.path for shard in there], "replace": replace}
-    version = commit_labels(
-        store,
-        shards,
-        lineage=lineage,
-        transaction=f"predictions-{value_hash(what)}",
-        beside=None if replace else there,
-    )
+        counted = _counted(batches(), on_images)
+        shards += write_labels(store, label_set, counted, codec=codec, identity=teacher_id)
+    return shards
+
+
+def _labels_there(
+    store: Store, matched: Matched, teacher_id: str, iteration: int
+) -> tuple[int, list[Shard]]:
+    """Return the newest version with the files of the label sets that are to be filled."""
+    version, newest = store.table("soft_labels").newest()
+    own = {"teacher_id": teacher_id, "iteration": str(iteration)}.items()
+    return version, [
+        shard
+        for shard in newest
+        if own <= shard.partition.items() and shard.partition["split"] in matched.splits
+    ]
+
+
+def _name_teacher(store: Store, teacher_id: str, iteration: int) -> None:
+    """Say whose labels these are, last of all: an import that was stopped before it goes on."""
     row = {
         "teacher_id": teacher_id,
         "iteration": iteration,
@@ -350,7 +302,22 @@ def keep_predictions(
         "created_at": datetime.now(UTC),
     }
     store.append("teachers", [row], identity=f"predictions-{teacher_id}", step="import")
-    return version
+
+
+def _nothing(store: Store, matched: Matched, source: str) -> str:
+    lost = "".join(
+        f", {count} without a class: {why}" for why, count in matched.left_out.items()
+    )
+    found = (
+        f"none of the predictions of {source} is of an accepted image of {store.root}: "
+        f"{matched.num_unknown} name no image, {matched.num_refused} a refused one{lost}"
+    )
+    if matched.examples is None:
+        return found
+    return (
+        f"{found}. The first is of {matched.examples[0]}; the store has such as "
+        f"{matched.examples[1]}"
+    )
 
 
 def _check_teacher(store: Store, teacher_id: str) -> None:

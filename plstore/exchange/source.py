@@ -1,9 +1,9 @@
 """A collection of images that can be imported: what every reader here returns."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from plstore.store import ImageRecord
+from plstore.store import ImageRecord, Intake
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,9 @@ class Source:
         splits: Images by split.
         keys: Returns the images' names, without reading the images.
         records: Yields the images, in the same order every time.
+        noticed: What was left out or read in another way than it is written, with how often.
+        settle: Returns the source as a store takes it, where that depends on what the store
+            has: images there keep their split, and validation is drawn among the others.
     """
 
     dataset: str
@@ -31,3 +34,5 @@ class Source:
     splits: dict[str, int]
     keys: Callable[[], Sequence[str]]
     records: Callable[[], Iterator[ImageRecord]]
+    noticed: Mapping[str, int] = field(default_factory=dict)
+    settle: Callable[[Intake], "Source"] | None = None

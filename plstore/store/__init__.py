@@ -25,7 +25,8 @@ from plstore.store.histograms import (
     register_labels,
     write_histograms,
 )
-from plstore.store.images import ImageRecord, ImportCounts, import_images
+from plstore.store.images import Intake, import_images, prepare_import
+from plstore.store.known import KnownImages
 from plstore.store.labels import (
     SHARD_IDS,
     LabelBatch,
@@ -38,6 +39,14 @@ from plstore.store.labels import (
 )
 from plstore.store.layout import ViewMode, attach_images, shuffled
 from plstore.store.pixels import IMAGE_COLUMNS, image_bytes
+from plstore.store.records import (
+    DEFAULT_MAX_BYTES,
+    UNSTORED,
+    ImageFile,
+    ImageRecord,
+    ImportCounts,
+    read_file,
+)
 from plstore.store.shard import Claim, Commit, Shard
 from plstore.store.store import Store, create, open  # noqa: A004  plstore.open is the door
 from plstore.store.table import Table
@@ -77,11 +86,13 @@ __all__ = [
     "BUCKET_SQL",
     "CHANGES",
     "DEFAULT_GRACE",
+    "DEFAULT_MAX_BYTES",
     "DEFAULT_MAX_PIXELS",
     "HISTOGRAM",
     "IMAGE_COLUMNS",
     "NUM_BUCKETS",
     "SHARD_IDS",
+    "UNSTORED",
     "AsOf",
     "Claim",
     "Collectable",
@@ -90,9 +101,12 @@ __all__ = [
     "Ensemble",
     "Erasure",
     "Fused",
+    "ImageFile",
     "ImageRecord",
     "ImportCounts",
+    "Intake",
     "KeptCounts",
+    "KnownImages",
     "LabelBatch",
     "LabelSet",
     "Member",
@@ -146,6 +160,8 @@ __all__ = [
     "open_view",
     "pin",
     "pins",
+    "prepare_import",
+    "read_file",
     "register_labels",
     "resolve",
     "shuffled",

@@ -1,5 +1,6 @@
 """A store: a folder of tables, opened, created and asked for its versions."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -80,23 +81,27 @@ class Store:
     def ensure_classes(self, names: Sequence[str]) -> dict[str, int]:
         """Fix the label space, or check that it holds these classes; return ids by name.
 
+        Names are compared and kept in Unicode's composed form (NFC). The ids are the store's,
+        whatever the order of `names`: another process may have been first to fix it.
+
         Raises:
             InputError: If names repeat, or the store's label space lacks one.
         """
-        if len(set(names)) != len(names):
+        composed = [unicodedata.normalize("NFC", name) for name in names]
+        if len(set(composed)) != len(names):
             raise InputError(f"class names repeat: {', '.join(names)}")
         table = self.table("classes")
         rows = table.read()
         if not rows.num_rows and names:
             ids = pa.array(range(len(names)), pa.int32())
-            rows = pa.table({"class_id": ids, "name": pa.array(names, pa.string())})
+            rows = pa.table({"class_id": ids, "name": pa.array(composed, pa.string())})
             lineage = {"step": "import", "classes": len(names)}
             table.append(rows, lineage=lineage, transaction="classes")
             rows = table.read()
-        class_ids: dict[str, int] = dict(
-            zip(rows["name"].to_pylist(), rows["class_id"].to_pylist(), strict=True)
-        )
-        missing = [name for name in names if name not in class_ids]
+        class_ids: dict[str, int] = {}
+        for row in rows.sort_by("class_id").to_pylist():
+            class_ids.setdefault(unicodedata.normalize("NFC", row["name"]), row["class_id"])
+        missing = [name for name in composed if name not in class_ids]
         if missing:
             raise InputError(
                 f"classes {', '.join(missing)} are not in the store, which has "

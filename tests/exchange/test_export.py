@@ -3,6 +3,7 @@
 import gc
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -12,8 +13,10 @@ import webdataset
 
 import plstore
 from plstore.errors import InputError
-from plstore.exchange import export_labels, export_view
-from plstore.store import LabelSet, Store, View
+from plstore.exchange import export_labels, export_view, image_folders
+from plstore.exchange.export import Kind
+from plstore.query import select_labeled
+from plstore.store import LabelSet, Store, View, import_images
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 
@@ -124,6 +127,48 @@ def test_a_label_set_is_exported_with_its_images(store: Store, tmp_path: Path) -
     assert np.abs(np.stack(rows["probabilities"][:]) - probabilities).max() < 2e-3
     plain = rows.with_format(None).cast_column("image", datasets.Image(decode=False))
     assert plain[0]["image"]["bytes"] == make_records()[12].data
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("webdataset", "dog\nowl", "cannot be a line of classes.txt"),
+        ("folder", "README.md", "cannot be a folder's name"),
+        ("folder", "a/b", "cannot be a folder's name"),
+        ("folder", "x" * 256, "cannot be a folder's name"),
+        ("folder", "a\0", "cannot be a folder's name"),
+    ],
+)
+def test_a_class_that_cannot_be_written_by_its_name_is_refused(
+    tmp_path: Path, kind: Kind, name: str, words: str
+) -> None:
+    other = plstore.create(tmp_path / "other")
+    names = ["cat", name, "owl"]
+    records = [
+        replace(r, label=None if r.label is None else names[CLASS_NAMES.index(r.label)])
+        for r in make_records(6, 0)
+    ]
+    import_images(
+        other, (replace(r, truth=None) for r in records), dataset="d", class_names=names
+    )
+    view = select_labeled(other, "all")
+
+    with pytest.raises(InputError, match=words):
+        export_view(view, tmp_path / "out", kind)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.usefixtures("leaky")
+def test_a_folder_comes_back_by_name(view: View, tmp_path: Path) -> None:
+    export_view(view, tmp_path / "out", "folder")
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "1.png").write_bytes(make_records()[12].data)
+    source = image_folders(labeled=tmp_path / "out", unlabeled=tmp_path / "pool")
+    found = {r.data: r.label for r in source.records() if r.split != "unlabeled"}
+
+    assert tuple(source.class_names) == CLASS_NAMES
+    names = {row["image"]: CLASS_NAMES[int(str(row["class_id"]))] for row in rows_of(view)}
+    assert found == names
 
 
 def test_a_folder_that_holds_something_is_left_alone(view: View, tmp_path: Path) -> None:

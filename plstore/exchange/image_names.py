@@ -1,0 +1,160 @@
+"""Images of a store by the names that other programs gave them: keys, places, ends of paths."""
+
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from plstore import storage
+from plstore.errors import InputError
+from plstore.schema import SPLITS
+from plstore.store import Store
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The images that some names are of.
+
+    Attributes:
+        rows: int64, for each name the row of `images`; -1 where it names none.
+        images: Columns sample_id, split, verdict and, where names are text, key.
+        num_by_end: Names that are no key, but end as one image's path does, and no other's.
+        example: One of these with the key that it was taken for.
+    """
+
+    rows: Ints
+    images: pa.Table
+    num_by_end: int = 0
+    example: tuple[str, str] | None = None
+
+
+def find_images(store: Store, names: pa.Array, dataset: str | None = None) -> Found:
+    """Find images by sample id, or by key, or by the end of their path.
+
+    A name is first looked up among the keys. One that is no key may be a file name, a relative
+    or an absolute path: it is of the one image whose key or place on disk ends with it, or that
+    it ends with, folder by folder. (Keys of imported folders start with the split, which is no
+    part of the path.) Of several the one with the longest end in common is taken.
+
+    Args:
+        store: Where the images are.
+        names: int64 sample ids, or text.
+        dataset: Of the images; all unless given.
+
+    Raises:
+        InputError: If a name may be of two images, or keys repeat among data sets.
+    """
+    by_key = not pa.types.is_integer(names.type)
+    where = None if dataset is None else pc.field("dataset") == dataset
+    columns = ["sample_id", "split", "verdict", *(["key"] if by_key else [])]
+    images = store.table("images").read(columns=columns, where=where)
+    values = images["key" if by_key else "sample_id"].combine_chunks()
+    if by_key and pc.count_distinct(values).as_py() != images.num_rows:
+        raise InputError(
+            f"keys of images repeat among the data sets of {store.root}; name one with "
+            "--dataset"
+        )
+    places = pc.index_in(names.cast(values.type), values)
+    rows = places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    left = np.flatnonzero(rows < 0)
+    if not by_key or not len(left) or not images.num_rows:
+        return Found(rows=rows, images=images)
+    ends = _Ends(store, images)
+    texts = names.take(pa.array(left)).to_pylist()
+    rows[left] = [-1 if text is None else ends.find(text) for text in texts]
+    by_end = left[rows[left] >= 0]
+    example = None
+    if len(by_end):
+        example = (names[by_end[0]].as_py(), values[rows[by_end[0]]].as_py())
+    return Found(rows=rows, images=images, num_by_end=len(by_end), example=example)
+
+
+class _Ends:
+    """Paths of images, to be found by their ends: two or three short texts an image.
+
+    A path is kept backwards, with a slash behind: then one that ends with another starts with
+    it, and sorting brings these together.
+    """
+
+    def __init__(self, store: Store, images: pa.Table) -> None:
+        self._keys = images["key"].combine_chunks()
+        forms = [(_backwards(text), row) for text, row in _forms(store, images)]
+        forms.sort()
+        self._paths = [path for path, _ in forms]
+        self._rows = [row for _, row in forms]
+
+    def find(self, name: str) -> int:
+        """Return the row of the image that a name is of; -1 if of none.
+
+        Raises:
+            InputError: If it may be of two.
+        """
+        wanted = _backwards(name)
+        start = bisect_left(self._paths, wanted)
+        if (row := self._one(name, start, wanted, whole=False)) >= 0:
+            return row  # the name is the end of a path
+        end = wanted.rfind("/", 0, -1)
+        while end > 0:  # a path is the end of the name, the longest first
+            part = wanted[: end + 1]
+            row = self._one(name, bisect_left(self._paths, part), part, whole=True)
+            if row >= 0:
+                return row
+            end = wanted.rfind("/", 0, end)
+        return -1
+
+    def _one(self, name: str, start: int, wanted: str, *, whole: bool) -> int:
+        found = -1
+        for place in range(start, len(self._paths)):
+            path = self._paths[place]
+            if path != wanted if whole else not path.startswith(wanted):
+                break
+            row = self._rows[place]
+            if found not in {-1, row}:
+                both = sorted(self._keys[i].as_py() for i in (found, row))
+                raise InputError(
+                    f"{name!r} may be {both[0]!r} or {both[1]!r}; wanted more of its path, or "
+                    "the keys of images themselves"
+                )
+            found = row
+        return found
+
+
+def _forms(store: Store, images: pa.Table) -> Iterator[tuple[str, int]]:
+    """Yield the paths that each image goes by, with its row."""
+    keys = images["key"].to_pylist()
+    for row, key in enumerate(keys):
+        yield key, row
+        first, slash, rest = key.partition("/")
+        if slash and first in SPLITS:
+            yield rest, row
+    ids = images["sample_id"].combine_chunks()
+    for known_ids, places in _places(store):
+        rows = pc.index_in(known_ids, ids).to_pylist()
+        for row, place in zip(rows, places.to_pylist(), strict=True):
+            if row is not None and place is not None and place != keys[row]:
+                yield place, row
+
+
+def _places(store: Store) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Yield sample ids and places of images, without reading the images themselves."""
+    filesystem = storage.arrow_filesystem(store.root)
+    for path in store.table("images").files():
+        with filesystem.open_input_file(storage.arrow_path(path)) as file:
+            table = pq.ParquetFile(file).read(columns=["sample_id", "image.path"])
+        for batch in table.to_batches():
+            yield batch["sample_id"], batch["image"].field("path")
+
+
+def _backwards(path: str) -> str:
+    text = path if path.isascii() else unicodedata.normalize("NFC", path)
+    if "/" not in text:
+        text = text.replace("\\", "/")
+    return text.removeprefix("./")[::-1].removesuffix("/") + "/"
