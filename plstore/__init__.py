@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from plstore.query import Balance, Rule, Selection, connect, select
     from plstore.store import Store, create, open, open_view  # noqa: A004  plstore.open is the door
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Balance",
