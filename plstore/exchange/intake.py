@@ -82,21 +82,21 @@ def import_source(
         InputError: As of `import_images`; or if a class has no labeled image that can be used.
     """
     intake = prepare_import(store, source.dataset, max_pixels=max_pixels, once=True)
-    if source.settle is not None:
-        with large_images_are_verdicts():
+    with large_images_are_verdicts():
+        if source.settle is not None:
             source = source.settle(intake)
-    shows.say(_splits(source))
-    shows.say(_classes(list(store.ensure_classes(())) or source.class_names))
-    with shows.task("import images", source.num_images or None) as advance:
-        counts = import_images(
-            store,
-            source.records(),
-            dataset=source.dataset,
-            class_names=source.class_names,
-            in_place=in_place,
-            on_progress=advance,
-            intake=intake,
-        )
+        shows.say(_splits(source))
+        shows.say(_classes(list(store.ensure_classes(())) or source.class_names))
+        with shows.task("import images", source.num_images or None) as advance:
+            counts = import_images(
+                store,
+                source.records(),
+                dataset=source.dataset,
+                class_names=source.class_names,
+                in_place=in_place,
+                on_progress=advance,
+                intake=intake,
+            )
     return Imported(source=source, counts=counts)
 
 
