@@ -31,7 +31,6 @@ _LABEL_SQL = "struct(class_ids integer[], probs float[], residual float, tail bl
 _FLOOR = np.float32(1e-12)
 _CHUNK_FLOATS = 2**22  # of distributions in memory at once: 16 MB
 _MOST_IN_LISTS = 2**31 - 1
-_SUM_TOLERANCE = 2e-3
 
 _PROB = """
 create macro prob(label, class_id) as
@@ -96,31 +95,36 @@ def _distributions(labels: pa.ChunkedArray, num_classes: int) -> _Floats:
     array = array.cast(LABEL_TYPE)
     with np.errstate(all="ignore"):  # what comes of no distribution is seen below
         rows = decode(array, num_classes)
-    _check_classes(array, num_classes)
-    sums = rows.sum(axis=1)
-    is_one = (np.abs(sums - 1) <= _SUM_TOLERANCE) & (rows.min(axis=1, initial=0) >= 0)
-    is_one |= array.is_null().to_numpy(zero_copy_only=False)
-    if not is_one.all():
-        row = int(np.argmin(is_one))
-        raise InputError(
-            f"a label is no distribution: its probabilities are {rows[row].min()} and above, "
-            f"with the sum {sums[row]}; wanted values of 0 to 1 that sum to 1"
-        )
+    _check(array, rows)
     return rows
 
 
-def _check_classes(labels: pa.StructArray, num_classes: int) -> None:
-    """Refuse labels that hold a class twice, or other than one probability a class."""
-    class_ids, probs = labels.flatten()[:2]
-    lengths = class_ids.value_lengths().fill_null(0)
-    if not lengths.equals(probs.value_lengths().fill_null(0)):
+def _check(labels: pa.StructArray, rows: _Floats) -> None:
+    """Refuse labels that are no distributions; `rows` are they, decoded.
+
+    Decoded rows sum to 1 where no number is below 0, one is above it, and no class is twice.
+    """
+    class_ids, probs, residual, _ = labels.flatten()
+    counts = class_ids.value_lengths().fill_null(0)
+    if not counts.equals(probs.value_lengths().fill_null(0)):
         raise InputError("a label holds more or fewer classes than probabilities")
-    places = np.repeat(np.arange(len(labels)) * num_classes, lengths.to_numpy())
-    places += class_ids.flatten().to_numpy()
-    held = np.zeros(len(labels) * num_classes, bool)
+    rests = residual.fill_null(0).to_numpy(zero_copy_only=False)
+    for numbers in (probs.flatten().to_numpy(), rests):
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < np.inf:
+            raise InputError(
+                f"a label is no distribution: it holds {numbers.min()} to {numbers.max()}; "
+                "wanted numbers of 0 to 1"
+            )
+    ids, lengths = class_ids.flatten().to_numpy(), counts.to_numpy()
+    places = np.repeat(np.arange(len(labels)) * rows.shape[1], lengths) + ids
+    held = np.zeros(rows.size, bool)
     held[places] = True
     if np.count_nonzero(held) != len(places):
-        raise InputError("a label holds a class twice")
+        raise InputError("a label is no distribution: it holds a class twice")
+    is_there = labels.is_valid().to_numpy(zero_copy_only=False)
+    first = places[(np.cumsum(lengths) - lengths)[lengths > 0]]
+    if not (lengths[is_there].all() and (rows.reshape(-1)[first] > 0).all()):
+        raise InputError("a label is no distribution: its first class has no probability")
 
 
 # Kept for good, one a number of classes: DuckDB calls them from cursors, which may outlive the

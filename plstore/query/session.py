@@ -35,7 +35,9 @@ class Limits:
     Attributes:
         memory: As DuckDB takes it, such as "8GB"; half of what this process can have unless
             given, which in a container is less than the machine's. SQL that needs more fails:
-            it has no folder to spill to.
+            it has no folder to spill to. On the command line, and in `run_isolated`, the system
+            holds the process to it: all that comes on top of what it had before the SQL, with
+            a hundred megabytes to spare for the stacks of threads.
         seconds: Of one statement, with the reading of its rows; it is stopped then. None for no
             limit.
     """

@@ -177,6 +177,7 @@ def test_two_compactions_of_the_same_files_do_not_both_happen(
     handle = table._delta()
     table.commit([merged[0]], lineage={}, transaction="a", remove=shards, data_change=False)
     monkeypatch.setattr(table, "_delta", lambda: handle)  # stale, as another writer's is
+    monkeypatch.setattr("plstore.store.change._CONFLICT_SECONDS", 0.05)
 
     with pytest.raises(CommitConflictError, match="at the same time"):
         table.commit([merged[1]], lineage={}, transaction="b", remove=shards, data_change=False)
