@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test format lint types unit wheel bench clean
+.PHONY: help setup demo quick test format lint types unit wheel bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,6 +24,13 @@ demo: $(READY)  ## Noisy Student on real images: table, demo/result.json, demo/r
 
 test: lint types unit wheel  ## everything that CI runs
 
+QUICK := tests/codec tests/exchange tests/query/test_rules.py tests/query/test_session.py \
+  tests/report tests/store/test_store.py tests/store/test_fusion.py tests/store/test_versions.py
+
+quick: $(READY)  ## ruff and the fast tests, for the edit loop
+	$(BIN)/ruff check .
+	$(BIN)/pytest -n 2 -q -m "not slow" $(QUICK)
+
 format: $(READY)  ## rewrite the code in its format
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
@@ -38,7 +45,7 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 unit: $(READY)  ## the tests, with a smoke run of the whole loop
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 wheel: $(READY)  ## the wheel works alone: core, in an empty environment
 	$(BIN)/python tests/check_wheel.py

@@ -205,7 +205,8 @@ def test_import_train_label_select_and_sql_on_a_bucket(url: str, tmp_path: Path)
     assert chosen[0]["n"] == "mine@1"
     assert count == [{"n": 10}]
     assert shell("verify", *store) == []
-    assert (location(url).parent / "result.json").is_file()
+    place = location(url)
+    assert (place.parent / f"{place.name}.result.json").is_file()
 
 
 @pytest.mark.parametrize("mode", ["packed", "reference"])

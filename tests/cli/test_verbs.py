@@ -149,7 +149,10 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
             ["select", "v", "--teacher", "t0", "--min-confidence", "9"],
             "min_confidence 9.0; wanted 0 up",
         ),
-        (["label", "--teacher", "t0", "--temperature", "-1"], "temperature is -1.0; wanted a number above 0"),
+        (
+            ["label", "--teacher", "t0", "--temperature", "-1"],
+            "temperature is -1.0; wanted a number above 0",
+        ),
         (["predict", "."], "has no teacher yet with a model"),
         (["correct", "--ids", "3"], "no --label and no column of that name"),
         (["select", "v", "--teacher", "t0", "--parameter", "a=1"], "without --query"),
