@@ -1,6 +1,5 @@
 """The verb that decides what a student trains on: select."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -180,20 +179,25 @@ def _parameters(query: str | None, words: list[str]) -> dict[str, Any]:
 
 
 def _read_quotas(path: Path) -> dict[str, int]:
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    from plstore.exchange.classes import class_column
+    from plstore.exchange.tables import read_table, whole_numbers
+
+    table = read_table(path)
+    if missing := sorted({"class", "quota"} - set(table.column_names)):
+        raise InputError(
+            f"{path} has the columns {', '.join(table.column_names)}; wanted class and quota, "
+            f"and lacks {' and '.join(missing)}"
+        )
+    names = class_column(table["class"].to_pylist())
+    numbers = whole_numbers(table["quota"], f"{path}, column quota,").to_pylist()
     quotas: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
-        name, text = row.get("class"), row.get("quota")
-        if name is None or text is None or not text.strip().isdigit():
+    for row, (name, number) in enumerate(zip(names, numbers, strict=True), start=1):
+        if name is None or number < 0:
             raise InputError(
-                f"{path}, line {number}: {row}; wanted the columns class and quota, a whole "
-                "number, under a header with these names"
+                f"{path}, row {row}: class {name}, quota {number}; wanted the name of a class "
+                "and a number from 0 up"
             )
         if name in quotas:
-            raise InputError(f"{path}, line {number}: class {name!r} is there twice")
-        quotas[name] = int(text)
+            raise InputError(f"{path}, row {row}: class {name!r} is there twice")
+        quotas[name] = number
     return quotas

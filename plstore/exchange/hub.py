@@ -8,7 +8,6 @@ is named for both labeled and unlabeled. There it says which of the two an image
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from plstore.exchange.classes import (
     marks_unknown,
 )
 from plstore.exchange.label_space import declared_names, label_space
+from plstore.exchange.opening import open_split, told_as_input
 from plstore.exchange.source import Source
 from plstore.fingerprint import value_hash
 from plstore.schema import SPLITS
@@ -66,7 +66,7 @@ def hub_dataset(
             trained on and tested with, or a class is not among the labeled images'.
     """
     _check_splits(splits)
-    opened = {ours: _open(name, theirs, streaming) for ours, theirs in splits.items()}
+    opened = {ours: open_split(name, theirs, streaming) for ours, theirs in splits.items()}
     parts = {
         ours: _part(part, ours, f"{name} ({splits[ours]})", image_column, label_column)
         for ours, part in opened.items()
@@ -180,7 +180,7 @@ class _Part:
             )
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
-        with _as_input_error(f"cannot read the {self.split} images"):
+        with told_as_input(f"cannot read the {self.split} images"):
             if self.rows is not None and isinstance(self.data, datasets.Dataset):
                 yield from zip(self.rows.tolist(), self.data.select(self.rows), strict=True)
                 return
@@ -216,7 +216,7 @@ def _part(
     missing = [column for column in columns if column not in features]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}; it has {', '.join(features)}")
-    with _as_input_error(f"{where}: the column {image_column!r} as images"):
+    with told_as_input(f"{where}: the column {image_column!r} as images"):
         data = data.cast_column(image_column, datasets.Image(decode=False))
     return _Part(
         data=data,
@@ -240,7 +240,7 @@ def _labels(data: Any, column: str, where: str) -> _Labels:  # noqa: ANN401
     feature = data.features[column]
 
     def values() -> list[Any]:
-        with _as_input_error(f"{where}: the column {column!r}"):
+        with told_as_input(f"{where}: the column {column!r}"):
             return _distinct(data, column)
 
     if isinstance(feature, datasets.ClassLabel):
@@ -333,39 +333,6 @@ def _read_inside(place: str) -> bytes:
             return bytes(file.read(DEFAULT_MAX_BYTES + 1))
     except Exception as error:  # each archive and client raises its own
         raise InputError(f"cannot read the image {place}: {error}") from error
-
-
-def _open(name: str, split: str, streaming: bool) -> Any:  # noqa: ANN401, FBT001  a Dataset, untyped
-    with _as_input_error(f"cannot open split {split!r} of the data set {name!r}"):
-        if Path(name, "dataset_dict.json").is_file():
-            return datasets.load_from_disk(name)[split]
-        if Path(name, "state.json").is_file():
-            part = datasets.load_from_disk(name)
-            if split != str(part.split):
-                raise InputError(
-                    f"{name} holds one split, {part.split}; found {split!r}. Save the splits "
-                    "as a DatasetDict to import several"
-                )
-            return part
-        return datasets.load_dataset(name, split=split, streaming=streaming)
-
-
-@contextmanager
-def _as_input_error(what: str) -> Iterator[None]:
-    """Say what was done when the library finds its data wrong."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (
-        OSError,
-        ValueError,  # Arrow's too
-        KeyError,
-        TypeError,
-        pa.ArrowNotImplementedError,
-        datasets.exceptions.DatasetsError,
-    ) as error:
-        raise InputError(f"{what}: {error}") from error
 
 
 def _fingerprint(part: Any) -> str:  # noqa: ANN401

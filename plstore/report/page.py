@@ -112,6 +112,10 @@ def _imported(imported: Mapping[str, Any]) -> str:
         {"images": count, "verdict": f"accepted, {name}", "meaning": "converted at import"}
         for name, count in imported["conversions"].items()
     ]
+    rows += [
+        {"images": count, "verdict": fault, "meaning": "not imported; tried again next time"}
+        for fault, count in imported.get("unread", {}).items()
+    ]
     splits = ", ".join(f"{split} {count}" for split, count in imported["splits"].items())
     table = _table(rows) if rows else ""
     return _paragraph(f"By split: {splits or 'imported before'}.") + table

@@ -156,7 +156,7 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
         (["predict", "."], "has no teacher yet with a model"),
         (["correct", "--ids", "3"], "no --label and no column of that name"),
         (["select", "v", "--teacher", "t0", "--parameter", "a=1"], "without --query"),
-        (["select", "v", "--teacher", "t0", "--quotas", "no.csv"], "cannot read no.csv"),
+        (["select", "v", "--teacher", "t0", "--quotas", "no.csv"], "no.csv is no file"),
         (["sql", "select 1", "--memory", "much"], "memory limit 'much'"),
         (["query", "run", "coverage/labels_per_class", "--min-confidence", "x"], "is 'x'"),
         (["fuse", "a", "b", "--teacher", "c"], "has no labels by 'a'; it has those by t0"),

@@ -1,8 +1,11 @@
 """Data sets of the `datasets` library: every split by its own names, unknown labels apart."""
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +241,21 @@ def test_an_export_comes_back_by_name(store: Store, tmp_path: Path) -> None:
     assert [(record.data, record.label) for record in source.records()] == [
         (row["image"], store.class_names[row["class_id"]]) for row in rows
     ]
+
+
+def test_without_a_network_a_data_set_of_the_hub_says_what_to_do(
+    tmp_path: Path, unused_port: Callable[[], int]
+) -> None:
+    # A program of its own: the library reads its address once.
+    words = ["import", "datasets", "someone/pets", "--labeled", "train", "--unlabeled", "test"]
+    done = subprocess.run(
+        [sys.executable, "-m", "plstore.cli.main", *words, "--store", tmp_path / "store"],
+        env={**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{unused_port()}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "hf download someone/pets --repo-type dataset" in done.stderr
+    assert "Retrying" not in done.stderr
