@@ -16,6 +16,7 @@ from plstore.store import (
     LabelBatch,
     LabelSet,
     Member,
+    Shard,
     Store,
     commit_labels,
     compact,
@@ -23,6 +24,7 @@ from plstore.store import (
     verify,
     write_labels,
 )
+from plstore.store.shard import locks
 from tests.conftest import give_labels
 
 MEMBERS = [Member(teacher_id="a", iteration=1), Member(teacher_id="b", iteration=1)]
@@ -78,7 +80,7 @@ def test_a_fusion_of_labels_that_changed_meanwhile_is_refused(
 def test_files_that_were_merged_and_came_back_are_merged_again(store: Store) -> None:
     table = store.table("runs")
 
-    def shard(run: str) -> plstore.store.Shard:
+    def shard(run: str) -> Shard:
         row = {"run": run, "step": 1, "name": "loss", "value": 0.5}
         content = pa.Table.from_pylist([row], schema=TABLES["runs"].columns)
         return table.write_shard(run, content)
@@ -152,3 +154,26 @@ def test_a_second_worker_of_the_same_images_is_refused(store: Store) -> None:
     assert sorted(done) == ["committed", "refused"]
     assert store.table("soft_labels").dataset().count_rows() == 60
     assert {problem.what for problem in verify(store)} == {"orphan_file"}  # of the other one
+
+
+def names_of(*shards: Shard, whole: bool = False) -> set[str]:
+    return {transaction.app_id for transaction in locks(shards, whole=whole)}
+
+
+def test_only_those_who_write_the_same_range_stand_in_each_others_way() -> None:
+    def shard(first: int, last: int, teacher: str = "a") -> Shard:
+        bounds = {"minValues": {"sample_id": first}, "maxValues": {"sample_id": last}}
+        stats = {"numRecords": 1, **bounds}
+        return Shard(path="p", size_bytes=1, partition={"teacher_id": teacher}, stats=stats)
+
+    here, beyond = shard(0, 9), shard(SHARD_IDS, SHARD_IDS + 9)
+    both = shard(5, SHARD_IDS + 5)
+
+    assert not names_of(here) & names_of(beyond)
+    assert names_of(here) & names_of(shard(20, 30))
+    assert names_of(both) & names_of(here)
+    assert names_of(both) & names_of(beyond)
+    assert not names_of(here) & names_of(shard(0, 9, "b"))
+    assert names_of(here, whole=True) & names_of(beyond, whole=True)
+    assert names_of(here, whole=True) & names_of(here)
+    assert len(names_of(shard(0, 1000 * SHARD_IDS), whole=True)) == 65
