@@ -24,8 +24,8 @@ demo: $(READY)  ## Noisy Student on real images: table, demo/result.json, demo/r
 
 test: lint types unit wheel  ## everything that CI runs
 
-QUICK := tests/codec tests/exchange tests/query/test_rules.py tests/query/test_session.py \
-  tests/report tests/store/test_store.py tests/store/test_fusion.py tests/store/test_versions.py
+QUICK := tests/codec tests/exchange tests/selection/test_rules.py tests/query/test_session.py \
+  tests/report tests/store/test_store.py tests/labels/test_fusion.py tests/store/test_versions.py
 
 quick: $(READY)  ## ruff and the fast tests, for the edit loop
 	$(BIN)/ruff check .

@@ -26,9 +26,9 @@ from benchmarks.subspace import decode_subspace, fit_basis, subspace_columns
 from benchmarks.teachers import TEACHERS, photo_paths, teacher_logits
 from plstore.codec import Codec, CodecName, decode, encode
 from plstore.errors import MissingExtraError
+from plstore.labels import LabelBatch, coded_rows
 from plstore.schema import TABLES, Profile, TableSpec
-from plstore.store.labels import LabelBatch, coded_rows
-from plstore.store.parquet import parquet_bytes
+from plstore.store import parquet_bytes
 
 Floats = npt.NDArray[np.float32]
 

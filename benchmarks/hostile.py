@@ -93,14 +93,8 @@ def make_labeled_store(folder: Path) -> None:
 
     import plstore
     from plstore.codec import Codec
-    from plstore.store import (
-        ImageRecord,
-        LabelBatch,
-        LabelSet,
-        commit_labels,
-        import_images,
-        write_labels,
-    )
+    from plstore.images import ImageRecord, import_images
+    from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
 
     noise = np.random.default_rng(0)
     names = [f"class-{n}" for n in range(_NUM_CLASSES)]

@@ -17,26 +17,18 @@ from PIL import Image
 import plstore
 from plstore.codec import Codec
 from plstore.errors import CommitConflictError, StoreError
-from plstore.store import (
-    ImageRecord,
+from plstore.images import ImageRecord, import_images
+from plstore.labels import (
     LabelBatch,
     LabelSet,
     Member,
-    Store,
-    add_tag,
-    collect,
     commit_labels,
-    compact,
-    correct,
-    delete_tag,
-    erase,
-    exclude,
-    find_view,
-    import_images,
     make_ensemble,
-    tags,
     write_labels,
 )
+from plstore.store import Store, add_tag, delete_tag, tags
+from plstore.upkeep import collect, compact, correct, corrected_labels, erase, exclude
+from plstore.views import find_view
 from trainers.calibration import calibrate
 
 NUM_WRITERS = 3
@@ -48,20 +40,11 @@ NUM_KEPT = 300
 """Images that are never deleted: people decide on these."""
 
 GRACE = timedelta(seconds=6)
-KINDS = (
-    "label",
-    "label",
-    "fuse",
-    "calibrate",
-    "select",
-    "import",
-    "exclude",
-    "delete",
-    "correct",
-    "tag",
-    "compact",
-    "collect",
+_PIECES = (
+    *("label", "label", "fuse", "calibrate", "select"),
+    *("import", "exclude", "correct", "tag"),
 )
+KINDS = (*_PIECES, "compact", "collect", *_PIECES, "delete", "collect")
 
 _FIRST = NUM_LABELED + NUM_VALIDATION
 _IMPORTED = 3
@@ -317,10 +300,7 @@ def _count_decisions(store: Store, pieces: Pieces) -> tuple[int, int]:
     lost = len(wanted - excluded.keys())
     repeated = sum(excluded.values()) - len(excluded)
     classes = dict(enumerate(store.class_names))
-    found = {
-        sample_id: classes[label]
-        for sample_id, label in plstore.store.corrected_labels(store).items()
-    }
+    found = {sample_id: classes[label] for sample_id, label in corrected_labels(store).items()}
     last = {decided_id(w, n): decided_class(n) for w, n in sorted(pieces["correct"])}
     lost += sum(found.get(sample_id) != name for sample_id, name in last.items())
     known = {tag.name for tag in tags(store)}

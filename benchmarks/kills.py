@@ -30,9 +30,11 @@ from benchmarks.kill_work import (
     write_until_killed,
 )
 from benchmarks.record import Measurement
-from plstore.store import collect, verify
+from plstore.upkeep import collect, verify
 
-_LONGEST_LIFE = 2.5
+_MEAN_LIFE = 2.0
+"""Seconds; exponential, so that some live long enough for a deletion."""
+
 _LONG_DEATHS = 0.02
 _ENDLESS = 10**9
 
@@ -80,7 +82,7 @@ def kill_writers(folder: Path, kills: int, on_kills: Callable[[int], None]) -> d
         for writer, (process, pipe) in writers.items():
             if process.is_alive() and late[writer] == 0:
                 failed += not _is_ready(pipe)
-        time.sleep(draw.uniform(0, _LONGEST_LIFE))
+        time.sleep(draw.expovariate(1 / _MEAN_LIFE))
         for writer, (process, _) in writers.items():
             if late[writer] > time.monotonic():
                 continue

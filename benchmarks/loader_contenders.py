@@ -148,7 +148,7 @@ def _plstore(
     def batches(folder: Path, case: Case) -> Batches:
         import plstore
         from plstore.loaders import ImageFormat, Noise, RandAugment, load
-        from plstore.store import open_view
+        from plstore.views import open_view
 
         augment = RandAugment(
             n=2 if case == "randaugment" else 0,

@@ -44,7 +44,7 @@ def measure_costs(folder: Path, *, quick: bool) -> Iterator[Measurement]:
 def _loader(folder: Path, backend: str, **changes: Any) -> "Loader":  # noqa: ANN401  arguments of load
     import plstore
     from plstore.loaders import ImageFormat, Noise, load
-    from plstore.store import open_view
+    from plstore.views import open_view
 
     values: dict[str, Any] = {
         "labeled_batch": 16,
@@ -185,15 +185,10 @@ def _small_view(folder: Path, recipe: "Recipe") -> Any:  # noqa: ANN401  a View
 
     import plstore
     from plstore.codec import Codec
-    from plstore.query import Balance, Selection, select
-    from plstore.store import (
-        LabelBatch,
-        LabelSet,
-        commit_labels,
-        import_images,
-        open_view,
-        write_labels,
-    )
+    from plstore.images import import_images
+    from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
+    from plstore.selection import Balance, Selection, select
+    from plstore.views import open_view
     from trainers.sources import open_source
 
     if (folder / "store").is_dir():

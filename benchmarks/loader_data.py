@@ -23,17 +23,11 @@ from PIL import Image
 import plstore
 from benchmarks.teachers import photo_paths
 from plstore.codec import Codec
-from plstore.query import Balance, Selection, select
+from plstore.images import ImageRecord, import_images
+from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
 from plstore.seeds import Purpose, generator
-from plstore.store import (
-    ImageRecord,
-    LabelBatch,
-    LabelSet,
-    Store,
-    commit_labels,
-    import_images,
-    write_labels,
-)
+from plstore.selection import Balance, Selection, select
+from plstore.store import Store
 
 NUM_CLASSES: Final = 1000
 NUM_TARS: Final = 4  # a worker process reads tars of its own

@@ -53,7 +53,7 @@ def quota(num_rows: int) -> int:
 def make_store(folder: Path, num_rows: int) -> None:
     """Fill a store with labels, unless it is there."""
     import plstore
-    from plstore.store import SHARD_IDS, LabelSet, commit_labels
+    from plstore.labels import SHARD_IDS, LabelSet, commit_labels
 
     store = plstore.create(folder / "store")
     store.ensure_classes([f"class-{n}" for n in range(NUM_CLASSES)])
@@ -136,7 +136,7 @@ def _files(folder: Path) -> list[str]:
 def _duckdb(folder: Path, spill: str) -> Any:  # noqa: ANN401  a connection
     import duckdb
 
-    from plstore.query.macros import create_macros
+    from plstore.query import create_macros
 
     connection = duckdb.connect(
         config={"memory_limit": _WINDOW_MEMORY, "temp_directory": spill}
@@ -165,12 +165,16 @@ def run_plstore(folder: Path, num_rows: int, *, sidecars: bool = False) -> _Sums
     if not sidecars:
         for path in store.work_folder("histograms").rglob("*.parquet"):
             path.unlink()
-    from plstore.query.balance import Balance
-    from plstore.query.cuts import find_cuts
-    from plstore.query.engine import DuckDBEngine, scratch_connection, scratch_folder
-    from plstore.query.pool import pool_of_labels
-    from plstore.query.standing import find_standing
-    from plstore.store import LabelSet
+    from plstore.labels import LabelSet
+    from plstore.selection import (
+        Balance,
+        DuckDBEngine,
+        find_cuts,
+        find_standing,
+        pool_of_labels,
+        scratch_connection,
+        scratch_folder,
+    )
 
     balance = Balance(min_confidence=FLOOR, images_per_class=quota(num_rows), seed=SEED)
     label_set = LabelSet(iteration=1, teacher_id=_TEACHER, split="unlabeled")
@@ -194,7 +198,7 @@ def run_plstore(folder: Path, num_rows: int, *, sidecars: bool = False) -> _Sums
 def run_retune(folder: Path, num_rows: int) -> _Sums:
     """Count by class what another floor and another K would keep, from the kept counts."""
     store = _open(folder)
-    from plstore.query import Balance, Selection, preview
+    from plstore.selection import Balance, Selection, preview
 
     balance = Balance(min_confidence=0.55, images_per_class=quota(num_rows) // 2)
     counts = preview(store, Selection(view="v", teachers=[_TEACHER], balance=balance))
@@ -255,11 +259,7 @@ def run_pandas(folder: Path, num_rows: int) -> _Sums:
 def run_spark(folder: Path, num_rows: int) -> _Sums:
     """The same steps in Spark, on all cores of this machine; histogram counted there too."""
     store = _open(folder)
-    from plstore.query.balance import Balance
-    from plstore.query.cuts import find_cuts
-    from plstore.query.pool import Pool
-    from plstore.query.spark import SparkEngine
-    from plstore.query.standing import find_standing
+    from plstore.selection import Balance, Pool, SparkEngine, find_cuts, find_standing
 
     balance = Balance(min_confidence=FLOOR, images_per_class=quota(num_rows), seed=SEED)
     shards = store.table("soft_labels").shards()

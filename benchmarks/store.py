@@ -25,21 +25,12 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 import plstore
-from benchmarks.kills import measure as measure_kills
 from benchmarks.record import Measurement, publish
-from benchmarks.workers import measure as measure_workers
 from plstore.codec import Codec
+from plstore.labels import SHARD_IDS, LabelBatch, LabelSet, coded_rows, commit_labels
+from plstore.query import diff_labels
 from plstore.schema import TABLES
-from plstore.store import (
-    SHARD_IDS,
-    LabelBatch,
-    LabelSet,
-    Shard,
-    Store,
-    commit_labels,
-    diff_labels,
-)
-from plstore.store.labels import coded_rows
+from plstore.store import Shard, Store
 
 _NUM_CLASSES = 1000
 _SCHEMA = TABLES["soft_labels"].file_schema
@@ -274,8 +265,12 @@ def run(parts: Sequence[str], *, quick: bool) -> Iterator[Measurement]:
     if "diff" in parts:
         yield from measure_diff(quick=quick)
     if "workers" in parts:
+        from benchmarks.workers import measure as measure_workers
+
         yield from measure_workers(8 if quick else 32, commits=2 if quick else 8)
     if "kills" in parts:
+        from benchmarks.kills import measure as measure_kills  # not in the memory of the others
+
         yield from measure_kills(6 if quick else 1000)
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import plstore
 from benchmarks.record import Measurement
 from plstore.codec import Codec
-from plstore.store import SHARD_IDS, LabelBatch, LabelSet, commit_labels, write_labels
+from plstore.labels import SHARD_IDS, LabelBatch, LabelSet, commit_labels, write_labels
 
 _ROWS = 256
 _NUM_CLASSES = 10

@@ -5,51 +5,169 @@
 ``plstore.select(store, ...)`` chooses what a student trains on and writes a view.
 ``plstore.load(view, ...)`` feeds a view to a training loop.
 
-Everything is imported on first use, so that ``import plstore`` costs nothing.
+Every verb of the command line has its call here; API.md shows them. Everything is imported on
+first use, so that ``import plstore`` costs nothing, and training needs its extra only when it
+is asked for.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from plstore.errors import PlstoreError
-    from plstore.loaders import load
-    from plstore.query import Balance, Rule, Selection, connect, select
-    from plstore.store import Store, create, open, open_view  # noqa: A004  plstore.open is the door
+from plstore.version import __version__
 
-__version__ = "0.3.0"
+if TYPE_CHECKING:
+    from plstore.codec import Codec
+    from plstore.errors import PlstoreError
+    from plstore.exchange import (
+        Source,
+        export,
+        image_folders,
+        image_listing,
+        import_predictions,
+        parquet_folder,
+        tar_files,
+    )
+    from plstore.exchange import import_source as import_images
+    from plstore.labels import Member, TeacherRecord, find_teacher, list_teachers
+    from plstore.labels import make_ensemble as fuse
+    from plstore.loaders import load
+    from plstore.query import connect, diff, list_queries, run_query, run_sql
+    from plstore.selection import Balance, Rule, Selection, preview, select
+    from plstore.store import (
+        Store,
+        create,
+        open,  # noqa: A004  plstore.open is the door
+        tags,
+    )
+    from plstore.store import add_tag as tag
+    from plstore.upkeep import collect, compact, correct, erase, exclude, verify
+    from plstore.views import open_view
+    from trainers.bringing import bring_teacher
+    from trainers.calibration import calibrate
+    from trainers.evaluation import evaluate
+    from trainers.keeping import train_on_view as train
+    from trainers.labeling import Labeling, label
+    from trainers.loop import run
+    from trainers.prediction import Prediction, predict
+    from trainers.recipe import Recipe, load_recipe
+
+_HOMES = {
+    "Balance": "plstore.selection",
+    "Codec": "plstore.codec",
+    "Labeling": "trainers.labeling",
+    "Member": "plstore.labels",
+    "PlstoreError": "plstore.errors",
+    "Prediction": "trainers.prediction",
+    "Recipe": "trainers.recipe",
+    "Rule": "plstore.selection",
+    "Selection": "plstore.selection",
+    "Source": "plstore.exchange",
+    "Store": "plstore.store",
+    "TeacherRecord": "plstore.labels",
+    "bring_teacher": "trainers.bringing",
+    "calibrate": "trainers.calibration",
+    "collect": "plstore.upkeep",
+    "compact": "plstore.upkeep",
+    "connect": "plstore.query",
+    "correct": "plstore.upkeep",
+    "create": "plstore.store",
+    "diff": "plstore.query",
+    "erase": "plstore.upkeep",
+    "evaluate": "trainers.evaluation",
+    "exclude": "plstore.upkeep",
+    "export": "plstore.exchange",
+    "find_teacher": "plstore.labels",
+    "fuse": "plstore.labels:make_ensemble",
+    "image_folders": "plstore.exchange",
+    "image_listing": "plstore.exchange",
+    "import_images": "plstore.exchange:import_source",
+    "import_predictions": "plstore.exchange",
+    "label": "trainers.labeling",
+    "list_queries": "plstore.query",
+    "list_teachers": "plstore.labels",
+    "load": "plstore.loaders",
+    "load_recipe": "trainers.recipe",
+    "open": "plstore.store",
+    "open_view": "plstore.views",
+    "parquet_folder": "plstore.exchange",
+    "predict": "trainers.prediction",
+    "preview": "plstore.selection",
+    "run": "trainers.loop",
+    "run_query": "plstore.query",
+    "run_sql": "plstore.query",
+    "select": "plstore.selection",
+    "tag": "plstore.store:add_tag",
+    "tags": "plstore.store",
+    "tar_files": "plstore.exchange",
+    "train": "trainers.keeping:train_on_view",
+    "verify": "plstore.upkeep",
+}
+"""Where each public name is: a room, and its name there where it is another."""
 
 __all__ = [
     "Balance",
+    "Codec",
+    "Labeling",
+    "Member",
     "PlstoreError",
+    "Prediction",
+    "Recipe",
     "Rule",
     "Selection",
+    "Source",
     "Store",
+    "TeacherRecord",
+    "__version__",
+    "bring_teacher",
+    "calibrate",
+    "collect",
+    "compact",
     "connect",
+    "correct",
     "create",
+    "diff",
+    "erase",
+    "evaluate",
+    "exclude",
+    "export",
+    "find_teacher",
+    "fuse",
+    "image_folders",
+    "image_listing",
+    "import_images",
+    "import_predictions",
+    "label",
+    "list_queries",
+    "list_teachers",
     "load",
+    "load_recipe",
     "open",
     "open_view",
+    "parquet_folder",
+    "predict",
+    "preview",
+    "run",
+    "run_query",
+    "run_sql",
     "select",
+    "tag",
+    "tags",
+    "tar_files",
+    "train",
+    "verify",
 ]
-
-_HOMES = {
-    "Balance": "plstore.query",
-    "PlstoreError": "plstore.errors",
-    "Rule": "plstore.query",
-    "Selection": "plstore.query",
-    "Store": "plstore.store",
-    "connect": "plstore.query",
-    "create": "plstore.store",
-    "load": "plstore.loaders",
-    "open": "plstore.store",
-    "open_view": "plstore.store",
-    "select": "plstore.query",
-}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name from its home on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'plstore' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    room, _, there = _HOMES[name].partition(":")
+    try:
+        return getattr(import_module(room), there or name)
+    except ModuleNotFoundError as error:
+        from plstore.errors import MissingExtraError
+
+        if not room.startswith("trainers"):
+            raise
+        raise MissingExtraError(error.name or "torch", "train", f"plstore.{name}") from error

@@ -1,4 +1,4 @@
-"""What of this machine is ours: its memory, or the smaller share that a container may take."""
+"""What of this machine is ours: cores, and memory, or the smaller share of a container."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,11 @@ from pathlib import Path, PurePosixPath
 
 _V2 = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
 _V1 = "sys/fs/cgroup/memory"
+
+
+def num_cores() -> int:
+    """Return the cores that this process may run on, 1 or more."""
+    return len(os.sched_getaffinity(0))
 
 
 def memory_bytes(root: Path = Path("/")) -> int:

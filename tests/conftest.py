@@ -12,16 +12,10 @@ from PIL import Image
 
 import plstore
 from plstore.codec import Codec
+from plstore.images import ImageRecord, import_images
+from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
 from plstore.schema import Profile
-from plstore.store import (
-    ImageRecord,
-    LabelBatch,
-    LabelSet,
-    Store,
-    commit_labels,
-    import_images,
-    write_labels,
-)
+from plstore.store import Store
 
 CLASS_NAMES = ("cat", "dog", "owl")
 

@@ -17,20 +17,13 @@ from PIL import Image
 
 import plstore
 from plstore.errors import MissingExtraError, StoreError
+from plstore.images import import_images
 from plstore.loaders import ImageFormat, Noise, RandAugment, load
 from plstore.query import diff
 from plstore.storage import create_once, location
-from plstore.store import (
-    Store,
-    ViewMode,
-    add_tag,
-    collect,
-    compact,
-    erase,
-    import_images,
-    tags,
-    verify,
-)
+from plstore.store import Store, add_tag, tags
+from plstore.upkeep import collect, compact, erase, verify
+from plstore.views import ViewMode
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 BUCKET = "pseudo-labels"

@@ -13,7 +13,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from plstore.codec import decode
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
-from plstore.store import LabelSet, Store, at_temperature, corrected_labels
+from plstore.labels import LabelSet, at_temperature
+from plstore.store import Store
+from plstore.upkeep import corrected_labels
 
 _BINS = 15
 _BOUNDS = (np.log(0.05), np.log(20.0))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -10,13 +10,12 @@ from plstore.exchange import Source
 from trainers.losses import combined_cross_entropy
 from trainers.model import build_model
 from trainers.recipe import Recipe
-from trainers.steps import Step
+
+LABEL_BYTES: Final = 61
+"""A soft label of 20 classes, compact."""
 
 _WARM_UP_STEPS = 1
 _TIMED_STEPS = 3
-_NOISE_SHARE = 1.25  # measured: decoding and noise beside training on the same cores
-_LABEL_BYTES = 61  # a soft label of 20 classes, compact
-_IMPORT_PER_SECOND = 2000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,54 +26,47 @@ class Estimate:
     seconds: float
     num_bytes: int
 
+    @classmethod
+    def of(cls, images: int, seconds: float, num_bytes: float) -> "Estimate":
+        """Return an estimate of whole bytes."""
+        return cls(images=images, seconds=seconds, num_bytes=int(num_bytes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """A model on this device: seconds an image to train and to label, bytes of its weights."""
+
+    train_seconds: float
+    clean_seconds: float
+    num_bytes: int
+
 
 class Estimator:
-    """Estimates from the images' count and size, and from a few timed steps."""
+    """What steps estimate from: the images' count and size, and a few timed steps."""
 
     def __init__(self, recipe: Recipe, source: Source, device: str) -> None:
         """Time nothing yet."""
-        self._recipe = recipe
-        self._source = source
+        self.recipe = recipe
+        self.source = source
         self._device = device
-        self._step_seconds: dict[str, tuple[float, float, int]] = {}
+        self._timed_models: dict[str, Timed] = {}
 
-    def estimate(self, step: Step) -> Estimate:
-        """Return what a step would take."""
-        splits = self._source.splits
-        labeled, unlabeled = splits["labeled"], splits["unlabeled"]
-        held_out = splits.get("validation", 0) + splits.get("test", 0)
-        architecture = self._recipe.model.student(step.iteration)
-        image_bytes = self._source.num_bytes / max(self._source.num_images, 1)
-        if step.kind == "import":
-            count = self._source.num_images
-            return _estimate(count, count / _IMPORT_PER_SECOND, self._source.num_bytes)
-        if step.kind == "labeled":
-            return _estimate(labeled, 0.2, labeled * image_bytes)
-        if step.kind == "select":
-            count = labeled + unlabeled
-            # images in the loader's cache; labels there and in the view, which names the images
-            return _estimate(unlabeled, 1.0, count * (image_bytes + 2 * _LABEL_BYTES))
-        train_seconds, clean_seconds, num_bytes = self._time(architecture)
-        if step.kind == "train":
-            settings = self._recipe.train
-            images = settings.steps * (settings.labeled_batch + settings.pseudo_batch)
-            return _estimate(images, train_seconds * images * _NOISE_SHARE, num_bytes)
-        count = held_out
-        if step.kind == "label":
-            count = unlabeled + splits.get("validation", 0)
-        return _estimate(count, clean_seconds * count * _NOISE_SHARE, count * _LABEL_BYTES)
+    @property
+    def image_bytes(self) -> float:
+        """Bytes of an image's file, on average."""
+        return self.source.num_bytes / max(self.source.num_images, 1)
 
-    def _time(self, architecture: str) -> tuple[float, float, int]:
-        if architecture not in self._step_seconds:
-            self._step_seconds[architecture] = self._measure(architecture)
-        return self._step_seconds[architecture]
+    def timed(self, architecture: str) -> Timed:
+        """Return how long a model takes, timed once."""
+        if architecture not in self._timed_models:
+            self._timed_models[architecture] = self._measure(architecture)
+        return self._timed_models[architecture]
 
-    def _measure(self, architecture: str) -> tuple[float, float, int]:
-        """Return seconds an image to train, seconds an image to label, and bytes of weights."""
-        recipe = self._recipe
+    def _measure(self, architecture: str) -> Timed:
+        recipe = self.recipe
         if recipe.train.threads is not None:
             torch.set_num_threads(recipe.train.threads)
-        classes = len(self._source.class_names)
+        classes = len(self.source.class_names)
         batch = recipe.train.labeled_batch + recipe.train.pseudo_batch
         settings = recipe.model.model_copy(update={"pretrained": False, "weights": None})
         network = build_model(settings, architecture, classes).to(self._device).train()
@@ -99,7 +91,11 @@ class Estimator:
         num_bytes = sum(value.nbytes for value in network.state_dict().values())
         train_seconds = self._timed(train_step) / batch
         network.eval()
-        return train_seconds, self._timed(label_step) / batch, num_bytes
+        return Timed(
+            train_seconds=train_seconds,
+            clean_seconds=self._timed(label_step) / batch,
+            num_bytes=num_bytes,
+        )
 
     def _timed(self, work: Any) -> float:  # noqa: ANN401  a decorated function, untyped by torch
         for _ in range(_WARM_UP_STEPS):
@@ -110,7 +106,3 @@ class Estimator:
         if self._device.startswith("cuda"):
             torch.cuda.synchronize()
         return (perf_counter() - start) / _TIMED_STEPS
-
-
-def _estimate(images: int, seconds: float, num_bytes: float) -> Estimate:
-    return Estimate(images=images, seconds=seconds, num_bytes=int(num_bytes))

@@ -9,17 +9,16 @@ import pyarrow.compute as pc
 
 from plstore.errors import InputError
 from plstore.exchange import Source, import_source
+from plstore.exchange.intake import Shows
+from plstore.images import UNSTORED
 from plstore.query import run_query
-from plstore.report.progress import Display
 from plstore.schema import ACCEPTED
-from plstore.store import UNSTORED, Store
+from plstore.store import Store
 
 Outputs = dict[str, Any]
 
 
-def import_for_run(
-    store: Store, source: Source, *, max_pixels: int, display: Display
-) -> Outputs:
+def import_for_run(store: Store, source: Source, *, max_pixels: int, display: Shows) -> Outputs:
     """Import the images of a run; return the version of `images` and what is in it.
 
     Raises:
@@ -36,6 +35,17 @@ def import_for_run(
     for conversion, number in counts["conversions"].items():
         display.say(f"  of these converted, {conversion}: {number}")
     return {"images_version": store.table("images").version(), **counts, "unread": unread}
+
+
+def check_present(store: Store) -> Outputs:
+    """Return the version of `images` and what is in it, for a run on what a store has.
+
+    Raises:
+        InputError: If none of a split or class that a run needs is there.
+    """
+    counts = _counts(store, None)
+    _check_imported(store, counts["splits"])
+    return {"images_version": store.table("images").version(), **counts, "unread": {}}
 
 
 def _check_store_is_its_own(store: Store, source: Source) -> None:
@@ -73,7 +83,7 @@ def _check_imported(store: Store, splits: Mapping[str, int]) -> None:
         )
 
 
-def _counts(store: Store, dataset: str) -> dict[str, dict[str, int]]:
+def _counts(store: Store, dataset: str | None) -> dict[str, dict[str, int]]:
     # From the store, not from this import: an earlier one may have been stopped half-way.
     counts: dict[str, Counter[str]] = {
         "splits": Counter(),
@@ -81,7 +91,7 @@ def _counts(store: Store, dataset: str) -> dict[str, dict[str, int]]:
         "conversions": Counter(),
     }
     for row in run_query(store, "coverage/verdicts").to_pylist():
-        if row["dataset"] == dataset:
+        if dataset in {None, row["dataset"]}:
             counts["splits"][row["split"]] += row["num_images"]
             counts["verdicts"][row["verdict"]] += row["num_images"]
             if row["conversion"] is not None:

@@ -6,7 +6,6 @@ import torch
 
 from plstore.loaders import Batch, ImageSet, clean_batches
 from plstore.loaders.work import Backend
-from plstore.store import LabelBatch
 from trainers.model import Bundle
 
 
@@ -34,41 +33,3 @@ def probabilities(
             logits = bundle.logits(batch.images)
             yield batch, torch.softmax(logits / temperature, dim=1).cpu()
         on_images(len(batch.images))
-
-
-def label_batches(
-    bundle: Bundle,
-    images: ImageSet,
-    *,
-    device: str,
-    backend: Backend,
-    temperature: float,
-    on_images: Callable[[int], None],
-) -> Iterator[LabelBatch]:
-    """Yield a teacher's distributions of images, as the store takes them."""
-    for batch, probs in probabilities(
-        bundle,
-        images,
-        device=device,
-        backend=backend,
-        temperature=temperature,
-        on_images=on_images,
-    ):
-        yield LabelBatch(sample_ids=batch.sample_ids.numpy(), probabilities=probs.numpy())
-
-
-def accuracy(
-    bundle: Bundle,
-    images: ImageSet,
-    *,
-    device: str,
-    backend: Backend,
-    on_images: Callable[[int], None],
-) -> float:
-    """Return the top-1 accuracy on labeled images, in percent."""
-    right = 0
-    for batch, probs in probabilities(
-        bundle, images, device=device, backend=backend, on_images=on_images
-    ):
-        right += int((probs.argmax(dim=1) == batch.targets.cpu().argmax(dim=1)).sum())
-    return 100 * right / len(images)

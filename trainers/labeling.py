@@ -1,10 +1,13 @@
-"""Labeling on its own: with a teacher of the store, or with a model that someone brings."""
+"""Labeling: a teacher says what it sees in images, range by range of sample ids.
 
-import json
+One range is one piece of work: `label_range` reads its images from a snapshot and writes files
+that nothing names yet, the same ones for the same ids, wherever it runs; a commit makes them
+visible. So a labeling that is stopped goes on with the ranges that are left, several workers
+share them, and memory stays flat.
+"""
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,31 +15,30 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
-from plstore.fingerprint import canonical_json, content_hash, file_hash, value_hash
-from plstore.loaders import pick_backend
+from plstore.fingerprint import content_hash, value_hash
+from plstore.images import IMAGE_COLUMNS, image_bytes
+from plstore.labels import (
+    SHARD_IDS,
+    LabelBatch,
+    LabelSet,
+    TeacherRecord,
+    commit_labels,
+    find_teacher,
+    list_teachers,
+    write_labels,
+)
+from plstore.loaders import import_backend, pick_backend
 from plstore.loaders.imageset import ImageSet, image_table
 from plstore.loaders.settings import check_number, check_whole
 from plstore.loaders.work import Backend
 from plstore.schema import ACCEPTED
-from plstore.store import (
-    IMAGE_COLUMNS,
-    SHARD_IDS,
-    LabelBatch,
-    LabelSet,
-    Shard,
-    Store,
-    Table,
-    check_teacher_id,
-    commit_labels,
-    image_bytes,
-    write_labels,
-)
-from trainers.checkpoint import CONFIG, WEIGHTS
+from plstore.store import Shard, Store, Table
+from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
-from trainers.model import Bundle, fetch_bundle, keep_bundle, load_bundle
+from trainers.model import Bundle, load_teacher
+from trainers.train import pick_device
 
 _BATCH = 1024
 _BATCH_BYTES = 64 << 20
@@ -55,16 +57,23 @@ class Labeling:
         part: This worker's number and how many share the work; each takes its own shards.
         device: "cpu" or a CUDA device.
         backend: Of the loader; "auto" as in `plstore.load`, whatever the teacher was fed by.
+        identity: Of the step of a run that labels: labels that it did not make are replaced.
+            None adds to the labels that there are.
+        images_version: Of the table `images`; the newest, of each range anew, unless given.
+        notes: More for the lineage of the labels.
     """
 
     teacher_id: str
-    iteration: int
-    splits: Sequence[str]
-    codec: Codec
+    iteration: int = 1
+    splits: Sequence[str] = ("unlabeled", "validation")
+    codec: Codec = field(default_factory=Codec)
     temperature: float = 1.0
     part: tuple[int, int] = (0, 1)
     device: str = "cpu"
     backend: Backend = "auto"
+    identity: str | None = None
+    images_version: int | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every setting that is a number.
@@ -79,81 +88,27 @@ class Labeling:
         check_whole("part", number, low=0, high=parts - 1)
 
 
-def add_teacher(
-    store: Store,
-    teacher_id: str,
-    checkpoint: str,
-    *,
-    device: str,
-    say: Callable[[str], None] = lambda _: None,
-) -> str:
-    """Bring a model into the store as a teacher; return the hash of its weights.
+def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> dict[str, int]:
+    """Label what a teacher has not labeled yet; return how many images, by split.
+
+    Goes on where it was stopped; see `label_missing`.
 
     Args:
-        store: Where to.
-        teacher_id: Its name there.
-        checkpoint: A folder with config.json and model.safetensors, as `plstore run` and
-            timm's save_for_hf write them; its label_names must be the store's classes, in
-            whatever order: outputs are matched with classes by name.
-        device: "cpu" or a CUDA device.
-        say: Told what people should know of the model.
+        store: The store.
+        labeling: By whom, what, and how; its device may be "auto".
+        on_event: Told of progress.
 
     Raises:
-        InputError: If it is no such folder, a weight is missing or left over, counts do not
-            agree, its classes are others, or the name is taken.
+        InputError: If the store has no such teacher, or it has no model.
+        MissingExtraError: If the loader's backend is not installed.
     """
-    check_teacher_id(teacher_id)
-    bundle = load_bundle(Path(checkpoint), class_names=store.class_names, device=device)
-    for note in bundle.notes:
-        say(f"{checkpoint}: {note}")
-    brought = {
-        "brought": file_hash(bundle.folder / WEIGHTS),
-        "brought_config": file_hash(bundle.folder / CONFIG),
-    }
-    if (kept := _brought_before(store, teacher_id, brought)) is not None:
-        return kept
-    architecture = str(getattr(bundle.network, "pretrained_cfg", {}).get("architecture", ""))
-    name, digest = keep_bundle(
-        store, teacher_id, bundle.network, bundle.format, bundle.output_names
-    )
-    row = {
-        "teacher_id": teacher_id,
-        "iteration": 0,
-        "role": "imported",
-        "architecture": architecture,
-        "checkpoint": name,
-        "checkpoint_hash": digest,
-        "preprocessing": canonical_json(vars(bundle.format)),
-        "metrics": canonical_json({**brought, "notes": list(bundle.notes)}),
-        "code_version": plstore.__version__,
-        "created_at": datetime.now(UTC),
-    }
-    identity = f"imported-{teacher_id}-{value_hash(brought)}"
-    store.append("teachers", [row], identity=identity, step="label")
-    return digest
-
-
-def _brought_before(store: Store, teacher_id: str, brought: Mapping[str, str]) -> str | None:
-    """Return the hash of the weights that are kept of a model that was brought before.
-
-    A config of other classes or preprocessing makes another model of the same weights.
-    """
-    rows = _teachers(store, teacher_id)
-    if not rows:
-        return None
-    known = json.loads(rows[-1]["metrics"] or "{}")
-    named = {name: known[name] for name in brought if name in known}  # older rows lack one
-    if "brought" not in named or not named.items() <= brought.items():
-        raise InputError(
-            f"{store.root} has another teacher named {teacher_id!r}; name this one otherwise"
-        )
-    return str(rows[-1]["checkpoint_hash"])
-
-
-def _teachers(store: Store, teacher_id: str) -> list[dict[str, Any]]:
-    where = pc.field("teacher_id") == teacher_id
-    rows: list[dict[str, Any]] = store.table("teachers").read(where=where).to_pylist()
-    return rows
+    device = pick_device(labeling.device)
+    backend = pick_backend(labeling.backend, device)
+    import_backend(backend)
+    ready = replace(labeling, device=device, backend=backend)
+    total = count_missing(store, ready)
+    with Teller(on_event).task(f"label by {labeling.teacher_id}", total) as advance:
+        return label_missing(store, ready, on_images=advance)
 
 
 def label_missing(
@@ -166,43 +121,80 @@ def label_missing(
     call labels.
 
     Raises:
-        InputError: If the store has no such teacher.
+        InputError: If the store has no such teacher, or it has no model.
     """
-    rows = _teachers(store, labeling.teacher_id)
-    if not rows or not rows[-1]["checkpoint"]:
-        known = store.table("teachers").read(columns=["teacher_id"])["teacher_id"].to_pylist()
-        raise InputError(
-            f"{store.root} has no teacher {labeling.teacher_id!r} with a checkpoint; it has "
-            f"{', '.join(known) or 'none'}. --checkpoint brings one"
-        )
-    teacher = rows[-1]
-    _check_settings(store, labeling)
-    folder = fetch_bundle(store, teacher["checkpoint"], teacher["checkpoint_hash"])
-    bundle = load_bundle(folder, class_names=store.class_names, device=labeling.device)
+    teacher = _teacher(store, labeling.teacher_id)
+    if labeling.identity is None:
+        _check_settings(store, labeling)
+    bundle = load_teacher(store, teacher, device=labeling.device)
     counts = dict.fromkeys(labeling.splits, 0)
     for split in labeling.splits:
-        label_set = LabelSet(
-            iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
-        )
         for missing in missing_labels(store, labeling, split):
-            what = {
-                "set": vars(label_set),
-                "ids": content_hash(missing.ids.tobytes()),
-                "beside": [shard.path for shard in missing.beside],
-            }
-            identity = value_hash(what)
-            batches = _batches(store, labeling, bundle, missing, on_images)
-            commit_labels(
-                store,
-                write_labels(
-                    store, label_set, batches, codec=labeling.codec, identity=identity
-                ),
-                lineage=_lineage(labeling, teacher, missing),
-                transaction=f"label-{identity}",
-                beside=missing.beside,
-            )
+            shards = label_range(store, bundle, labeling, missing, on_images)
+            commit_range(store, teacher, labeling, missing, shards)
             counts[split] += len(missing.ids)
     return counts
+
+
+def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
+    teacher = find_teacher(store, teacher_id)
+    if teacher is None or not teacher.checkpoint:
+        known = ", ".join(t.teacher_id for t in list_teachers(store))
+        raise InputError(
+            f"{store.root} has no teacher {teacher_id!r} with a checkpoint; it has "
+            f"{known or 'none'}. --checkpoint brings one"
+        )
+    return teacher
+
+
+def label_range(
+    store: Store,
+    bundle: Bundle,
+    labeling: Labeling,
+    missing: "Missing",
+    on_images: Callable[[int], None] = lambda _: None,
+) -> list[Shard]:
+    """Write what a model says of the images of one range: files that nothing names yet.
+
+    It depends on its arguments and the snapshot that they name alone, and done twice it writes
+    the same files: any machine that reads the store can do any range.
+
+    Args:
+        store: The store.
+        bundle: The teacher's model.
+        labeling: How.
+        missing: Which images.
+        on_images: Called with the number of images just finished.
+    """
+    return write_labels(
+        store,
+        missing.label_set,
+        _batches(store, labeling, bundle, missing, on_images),
+        codec=labeling.codec,
+        identity=missing.identity(labeling),
+    )
+
+
+def commit_range(
+    store: Store,
+    teacher: TeacherRecord,
+    labeling: Labeling,
+    missing: "Missing",
+    shards: list[Shard],
+) -> int:
+    """Make what `label_range` wrote visible; return the version of `soft_labels`.
+
+    Raises:
+        CommitConflictError: If other labels of these images were committed since.
+    """
+    return commit_labels(
+        store,
+        shards,
+        lineage=_lineage(labeling, teacher, missing),
+        transaction=f"label-{missing.identity(labeling)}",
+        beside=missing.beside,
+        instead_of=missing.instead_of or None,
+    )
 
 
 def _check_settings(store: Store, labeling: Labeling) -> None:
@@ -242,14 +234,28 @@ class Missing:
     """Images of a range of sample ids that have no label.
 
     Attributes:
+        label_set: That their labels belong to.
         ids: int64 [images], ascending.
-        beside: The shards of labels that there are in the range.
+        beside: The shards of labels that there are in the range, and stay.
+        instead_of: The shards whose place their labels take, if there are any.
         images_version: Of the table `images`, that they were found in and are read from.
     """
 
+    label_set: LabelSet
     ids: npt.NDArray[np.int64]
     beside: list[Shard]
+    instead_of: list[Shard]
     images_version: int
+
+    def identity(self, labeling: Labeling) -> str:
+        """Return what files and commit of these labels are known by, [a-z0-9-]+."""
+        what = {
+            "set": vars(self.label_set),
+            "ids": content_hash(self.ids.tobytes()),
+            "beside": [shard.path for shard in (*self.beside, *self.instead_of)],
+        }
+        made_by = "" if labeling.identity is None else f"{labeling.identity}-"
+        return f"{made_by}{value_hash(what)}"
 
 
 def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
@@ -271,13 +277,30 @@ def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Mis
     for block in blocks:
         if block % parts != number:
             continue
-        version = images.version()  # of each range anew: files of old ones are collected
+        version = labeling.images_version
+        if version is None:  # of each range anew: files of old ones are collected
+            version = images.version()
         there = _ids(images, _overlapping(images.shards(version), block), split, block)
-        beside = _overlapping(labeled, block)
-        done = _ids(table, beside, None, block)
+        here = _overlapping(labeled, block)
+        foreign = [shard for shard in here if not _is_ours(shard, labeling)]
+        done = _ids(table, here, None, block) if not foreign else np.empty(0, np.int64)
         missing = np.setdiff1d(there, done)
         if len(missing):
-            yield Missing(ids=missing, beside=beside, images_version=version)
+            yield Missing(
+                label_set=label_set,
+                ids=missing,
+                beside=[] if foreign else here,
+                instead_of=here if foreign else [],
+                images_version=version,
+            )
+
+
+def _is_ours(shard: Shard, labeling: Labeling) -> bool:
+    """Whether labels are those that this labeling makes."""
+    if labeling.identity is None:
+        return True
+    name = shard.path.rpartition("/")[2]
+    return name.startswith(f"labels-{labeling.identity}-")
 
 
 def _overlapping(shards: Sequence[Shard], block: int) -> list[Shard]:
@@ -297,13 +320,14 @@ def _ids(
     return ids
 
 
-def _lineage(labeling: Labeling, teacher: dict[str, Any], missing: Missing) -> dict[str, Any]:
+def _lineage(labeling: Labeling, teacher: TeacherRecord, missing: Missing) -> dict[str, Any]:
     return {
         "step": "label",
         **_settings(labeling),
-        "checkpoint_hash": teacher["checkpoint_hash"],
+        "checkpoint_hash": teacher.checkpoint_hash,
         "images_version": missing.images_version,
         "backend": pick_backend(labeling.backend, labeling.device),
+        **labeling.notes,
     }
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from plstore.errors import InputError, StoreError
 from plstore.fingerprint import file_hash
+from plstore.labels import TeacherRecord
 from plstore.loaders import ImageFormat
 from plstore.storage import get_folder, is_remote, put_folder
 from plstore.store import Store
@@ -255,6 +256,22 @@ def load_bundle(
         order=None if order is None else torch.tensor(order, device=device),
         notes=tuple(notes),
     )
+
+
+def load_teacher(store: Store, teacher: TeacherRecord, *, device: str) -> Bundle:
+    """Load the model of a teacher, its outputs in the order of the store's classes.
+
+    Raises:
+        InputError: If it has none, as a fusion or imported labels.
+        StoreError: If its weights are gone, or not those that were kept.
+    """
+    if teacher.checkpoint is None or teacher.checkpoint_hash is None:
+        raise InputError(
+            f"teacher {teacher.teacher_id!r} of {store.root} has labels and no model: its role "
+            f"is {teacher.role!r}"
+        )
+    folder = fetch_bundle(store, teacher.checkpoint, teacher.checkpoint_hash)
+    return load_bundle(folder, class_names=store.class_names, device=device)
 
 
 def check_weights(folder: Path, digest: str) -> None:

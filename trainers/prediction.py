@@ -12,22 +12,23 @@ import torch
 from plstore.errors import InputError
 from plstore.exchange.folders import files_below
 from plstore.fingerprint import content_hash
-from plstore.loaders import import_backend, pick_backend
-from plstore.loaders.imageset import ImageSet, image_table
-from plstore.loaders.work import Backend, threads_of_a_rank
-from plstore.report.progress import Display
-from plstore.schema import ACCEPTED
-from plstore.store import (
+from plstore.images import (
     DEFAULT_MAX_BYTES,
-    Store,
     Verdict,
+    file_size,
     judge,
     large_images_are_verdicts,
     read_file,
 )
-from plstore.store.records import file_size
+from plstore.labels import TeacherRecord, list_teachers
+from plstore.loaders import import_backend, pick_backend
+from plstore.loaders.imageset import ImageSet, image_table
+from plstore.loaders.work import Backend, threads_of_a_rank
+from plstore.schema import ACCEPTED
+from plstore.store import Store
+from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
-from trainers.model import Bundle, fetch_bundle, load_bundle
+from trainers.model import Bundle, load_teacher
 from trainers.train import pick_device
 
 Row = dict[str, Any]
@@ -54,7 +55,16 @@ class Prediction:
     with_probabilities: bool = False
 
 
-def predict(store: Store, folder: Path, prediction: Prediction, display: Display) -> list[Row]:
+_DEFAULT = Prediction()
+
+
+def predict(
+    store: Store,
+    folder: str | Path,
+    prediction: Prediction = _DEFAULT,
+    *,
+    on_event: Listener = unheard,
+) -> list[Row]:
     """Return what a trained model sees in every file of a folder, by path.
 
     A row has `path` (relative to the folder), `class`, `confidence`, `verdict` and, if wanted,
@@ -66,13 +76,13 @@ def predict(store: Store, folder: Path, prediction: Prediction, display: Display
     Raises:
         InputError: If the store has no such model, or there is no such folder.
     """
+    folder, display = Path(folder), Teller(on_event)
     device = pick_device(prediction.device)
     backend = pick_backend(prediction.backend, device)
     import_backend(backend)
     teacher = _teacher(store, prediction.teacher_id)
-    checkpoint = fetch_bundle(store, teacher["checkpoint"], teacher["checkpoint_hash"])
-    bundle = load_bundle(checkpoint, class_names=store.class_names, device=device)
-    display.say(f"{teacher['teacher_id']}: {teacher['architecture']}, {teacher['role']}")
+    bundle = load_teacher(store, teacher, device=device)
+    display.say(f"{teacher.teacher_id}: {teacher.architecture}, {teacher.role}")
     paths = files_below(folder)
     rows: list[Row] = []
     with display.task("predict", len(paths)) as advance, large_images_are_verdicts():
@@ -153,28 +163,26 @@ def _short(row: Row) -> Row:
     return {name: row[name] for name in ("path", "class", "confidence", "verdict")}
 
 
-def _say_refused(rows: Sequence[Row], display: Display) -> None:
+def _say_refused(rows: Sequence[Row], display: Teller) -> None:
     refused = Counter(row["verdict"] for row in rows if row["verdict"] != ACCEPTED)
     if refused:
         reasons = ", ".join(f"{why} {count}" for why, count in sorted(refused.items()))
         display.say(f"{refused.total()} of {len(rows)} files have no class: {reasons}")
 
 
-def _teacher(store: Store, teacher_id: str | None) -> Row:
-    rows = store.table("teachers").read().sort_by("created_at").to_pylist()
-    rows = [row for row in rows if row["checkpoint"]]  # a fusion has no model of its own
+def _teacher(store: Store, teacher_id: str | None) -> TeacherRecord:
+    models = [t for t in list_teachers(store) if t.checkpoint]  # a fusion has none of its own
+    found = models
     if teacher_id is None:
-        rows = [row for row in rows if row["role"] in {"teacher", "student", "control"}]
-        newest = rows[-1]["recipe_hash"] if rows else None
-        rows = [r for r in rows if r["role"] != "control" and r["recipe_hash"] == newest]
-        rows.sort(key=lambda row: row["iteration"])
+        found = [t for t in models if t.is_trained]
+        newest = found[-1].recipe_hash if found else None
+        found = [t for t in found if t.role != "control" and t.recipe_hash == newest]
+        found.sort(key=lambda teacher: teacher.iteration)
     else:
-        rows = [row for row in rows if row["teacher_id"] == teacher_id]
-    if not rows:
-        known = store.table("teachers").read(columns=["teacher_id", "checkpoint"]).to_pylist()
-        ids = [row["teacher_id"] for row in known if row["checkpoint"]]
+        found = [t for t in models if t.teacher_id == teacher_id]
+    if not found:
         raise InputError(
             f"{store.root} has no teacher {teacher_id or 'yet'} with a model; it has "
-            f"{', '.join(ids) or 'none: plstore run trains them'}"
+            f"{', '.join(t.teacher_id for t in models) or 'none: plstore run trains them'}"
         )
-    return dict(rows[-1])
+    return found[-1]

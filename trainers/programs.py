@@ -10,14 +10,14 @@ from plstore.errors import InputError
 from plstore.report.page import write_report
 from plstore.report.progress import Display
 from plstore.storage import write_atomically
-from plstore.store import Store, create
+from plstore.store import Store
+from plstore.store import open as open_store
 from trainers.estimate import Estimator
-from trainers.loop import Run
+from trainers.events import Shown
+from trainers.ledger import Ledger
+from trainers.loop import open_run, run
 from trainers.recipe import Recipe
-from trainers.result import build_result, result_rows, write_result
-from trainers.sources import open_source
-from trainers.steps import Ledger
-from trainers.train import pick_device
+from trainers.result import result_rows, write_result
 
 Row = dict[str, Any]
 
@@ -26,11 +26,10 @@ _STORE = "store"  # the name that needs no mark
 
 def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) -> list[Row]:
     """Run a recipe; leave result and report beside the store; return its table."""
-    run = _open(recipe, store, device, display)
-    result = build_result(run, run.execute())
+    result = run(recipe, store, device=device, on_event=Shown(display))
     rows = result_rows(result)
     write_result(beside(store, "result.json"), result)
-    write_report(beside(store, "report.html"), run.store, result, rows)
+    write_report(beside(store, "report.html"), open_store(store), result, rows)
     display.say(f"result: {beside(store, 'result.json')}")
     display.say(f"report: {beside(store, 'report.html')}")
     return rows
@@ -88,21 +87,14 @@ def parse_seeds(text: str) -> list[int]:
 
 def dry_run(recipe: Recipe, store: Path, *, device: str, display: Display) -> list[Row]:
     """Return the steps of a run with images, time and disk; touch nothing."""
-    device = pick_device(device)
-    source = open_source(recipe.data, recipe.seed)
-    planned = Run(
-        recipe=recipe,
-        source=source,
-        store=Store(store),
-        device=device,
-        display=display,
-    )
-    ledger = Ledger(planned.store)
+    opened = open_run(recipe, Store(store), device=device)
+    source, device = opened.context.source, opened.context.device
+    ledger = Ledger(opened.context.store)
     estimator = Estimator(recipe, source, device)
     rows: list[Row] = []
-    for step in planned.steps:
+    for step in opened.steps:
         done = ledger.outputs(step) is not None
-        estimate = estimator.estimate(step)
+        estimate = step.cost(estimator)
         rows.append(
             {
                 "step": step.name,
@@ -116,14 +108,6 @@ def dry_run(recipe: Recipe, store: Path, *, device: str, display: Display) -> li
     sums = {key: round(sum(row[key] for row in rows), 1) for key in ("seconds", "megabytes")}
     display.say(f"images: {source.splits}; time from {device}, timed just now")
     return [*rows, total | sums]
-
-
-def _open(recipe: Recipe, store: Path, device: str, display: Display) -> Run:
-    device = pick_device(device)
-    source = open_source(recipe.data, recipe.seed)  # before a store is made for nothing
-    return Run(
-        recipe=recipe, source=source, store=create(store), device=device, display=display
-    )
 
 
 def _seed_line(result: Row) -> Row:

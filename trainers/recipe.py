@@ -23,8 +23,9 @@ class _Section(BaseModel):
 class Data(_Section):
     """Where images come from."""
 
-    source: Literal["sample", "parquet", "idx", "folders"] = "sample"
-    """The bundled sample, a folder of Parquet files, of IDX files, or folders of images."""
+    source: Literal["sample", "parquet", "idx", "folders", "store"] = "sample"
+    """The bundled sample, a folder of Parquet files, of IDX files, folders of images, or those
+    that the store has already."""
     dataset: str = "fashion_mnist"
     """Name of the collection in the store."""
     path: str | None = None
@@ -263,6 +264,8 @@ class Recipe(_Section):
     iterations: Annotated[int, Field(ge=1, le=99)] = 3
     control: bool = True
     """Also train the control: the last student's model, labels alone."""
+    teacher: str | None = None
+    """Of the store: it labels first, or has labels. The run trains one unless given."""
     data: Data = Data()
     model: Model = Model()
     train: Train = Train()

@@ -4,47 +4,65 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import plstore
 from plstore.query import run_query
 from plstore.storage import write_json
-from trainers.loop import Run
-from trainers.steps import CONTROL, Ledger
+from plstore.store import Store
+from plstore.version import __version__
+from trainers.recipe import Recipe
 
-Outputs = Mapping[str, Any]
+_MODEL = ("teacher_id", "architecture", "checkpoint", "test_accuracy", "validation_accuracy")
 
 
-def build_result(run: Run, done: Mapping[str, Outputs]) -> dict[str, Any]:
+class Findings:
+    """What the steps of a run found, by model; accuracies are in percent."""
+
+    def __init__(self, store: Store) -> None:
+        """Begin with nothing."""
+        self.store = store
+        self.imported: dict[str, Any] = {}
+        self._models: dict[str, dict[str, Any]] = {}
+        self._right: Mapping[str, float] | None = None
+
+    def model(self, name: str) -> dict[str, Any]:
+        """Return what is said of a model: "0" for the teacher, "1", … or "control"."""
+        return self._models.setdefault(name, dict.fromkeys(_MODEL))
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return what was said of a model, None if nothing was."""
+        return self._models.get(name)
+
+    def pseudo_label_accuracy(self, view: str) -> float | None:
+        """Return how many of a view's pseudo-labels are right, in percent, if that is known.
+
+        It is known where the store has the truth of unlabeled images.
+        """
+        if self._right is None:
+            rows = run_query(self.store, "calibration/pseudo_label_accuracy").to_pylist()
+            found = {(row["view"], row["version"]): 100 * row["accuracy"] for row in rows}
+            columns = ["view", "version", "identity"]
+            views = self.store.table("views").read(columns=columns).to_pylist()
+            names = {(row["view"], row["version"]): row["identity"] for row in views}
+            self._right = {names[key]: n for key, n in found.items() if key in names}
+        return self._right.get(view)
+
+
+def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str, Any]:
     """Return the result of a finished run as JSON-like values.
 
     Accuracies are in percent. `pseudo_label_accuracy` is there where the truth of unlabeled
     images is known; it is over the pseudo-labeled images that were kept.
     """
-    ledger = Ledger(run.store)
-    right = _pseudo_label_accuracies(run)
-    students = []
-    for iteration in range(1, run.recipe.iterations + 1):
-        counts = done[f"select-{iteration}"]["counts"]
-        student = _model(done, str(iteration))
-        student["iteration"] = iteration
-        student["taught_by"] = done[f"label-{iteration}"]["teacher_id"]
-        student["images"] = counts["kept"]
-        student["counts"] = counts
-        student["view"] = done[f"select-{iteration}"]["view"]
-        student["min_confidence"] = run.recipe.select.min_confidence
-        if student["view"] in right:
-            student["pseudo_label_accuracy"] = right[student["view"]]
-        students.append(student)
     return {
-        "recipe": run.recipe.name,
-        "recipe_hash": run.recipe.hash,
-        "seed": run.recipe.seed,
-        "code_version": plstore.__version__,
-        "store_versions": run.store.versions(),
-        "run_seconds": round(sum(ledger.seconds(step) for step in run.steps), 1),
-        "imported": {k: v for k, v in done["import"].items() if k != "images_version"},
-        "teacher": _model(done, "0"),
-        "control": _model(done, CONTROL) if run.recipe.control else None,
-        "students": students,
+        "recipe": recipe.name,
+        "recipe_hash": recipe.hash,
+        "seed": recipe.seed,
+        "code_version": __version__,
+        "store_versions": findings.store.versions(),
+        "run_seconds": round(seconds, 1),
+        "imported": findings.imported,
+        "teacher": findings.model("0"),
+        "control": findings.find("control"),
+        "students": [findings.model(str(n)) for n in range(1, recipe.iterations + 1)],
     }
 
 
@@ -78,22 +96,3 @@ def _row(iteration: int, role: str, model: Mapping[str, Any]) -> dict[str, objec
 
 def _percent(value: float | None) -> str | None:
     return None if value is None else f"{value:.2f}"
-
-
-def _model(done: Mapping[str, Outputs], name: str) -> dict[str, Any]:
-    trained, evaluated = done[f"train-{name}"], done[f"evaluate-{name}"]
-    return {
-        "teacher_id": trained["teacher_id"],
-        "architecture": trained["architecture"],
-        "checkpoint": trained["checkpoint"],
-        "test_accuracy": evaluated.get("test_accuracy"),
-        "validation_accuracy": evaluated.get("validation_accuracy"),
-    }
-
-
-def _pseudo_label_accuracies(run: Run) -> dict[str, float]:
-    rows = run_query(run.store, "calibration/pseudo_label_accuracy").to_pylist()
-    views = run.store.table("views").read(columns=["view", "version", "identity"]).to_pylist()
-    names = {(row["view"], row["version"]): row["identity"] for row in views}
-    found = {(row["view"], row["version"]): 100 * row["accuracy"] for row in rows}
-    return {names[key]: value for key, value in found.items() if key in names}

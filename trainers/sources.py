@@ -4,20 +4,30 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.compute as pc
+
+from plstore.errors import InputError
 from plstore.exchange import IdxSplits, Source, idx_files, image_folders, parquet_folder
 from plstore.fingerprint import value_hash
-from plstore.store import ImageRecord, Intake
+from plstore.images import ImageRecord, Intake
+from plstore.schema import SPLITS
+from plstore.store import Store
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
 from trainers.recipe import Data
 
 
-def open_source(data: Data, seed: int) -> Source:
+def open_source(data: Data, seed: int, store: Store | None = None) -> Source:
     """Return the images that a recipe's data section names.
+
+    Args:
+        data: The section.
+        seed: Of splits that are drawn.
+        store: For a recipe whose images are those of its store.
 
     Raises:
         InputError: If they are not there, or not as they must be.
     """
-    source = _open(data, seed)
+    source = _of_store(store) if data.source == "store" else _open(data, seed)
     if data.limit_unlabeled is None:
         return source
     return _limited(source, data.limit_unlabeled)
@@ -50,6 +60,32 @@ def _open(data: Data, seed: int) -> Source:
         )
     folder = sample_folder() if data.source == "sample" else Path(str(data.path))
     return parquet_folder(folder, dataset=data.dataset)
+
+
+def _of_store(store: Store | None) -> Source:
+    """Return what a store has, for a run that imports nothing."""
+    if store is None or not store.root.exists() or not store.next_sample_id():
+        raise InputError(
+            f"{'the store' if store is None else store.root} has no images to run on; 'plstore "
+            "import images' brings them, or name your folders with --labeled and --unlabeled"
+        )
+    version = store.table("images").version()
+    splits = {split: store.count_images(split, version=version) for split in SPLITS}
+    deleted = store.table("deletions").dataset().count_rows()
+    # Images never change: they come, with the next numbers, and may be deleted.
+    what = {"next_id": store.next_sample_id(), "deleted": deleted, "splits": splits}
+    rows = store.table("images").dataset(version).to_table(columns=["num_bytes"])
+    return Source(
+        dataset="",
+        identity=value_hash(what),
+        freshness="",
+        class_names=store.class_names,
+        num_images=sum(splits.values()),
+        num_bytes=pc.sum(rows["num_bytes"]).as_py() or 0,
+        splits={split: count for split, count in splits.items() if count},
+        keys=list,
+        records=lambda: iter(()),
+    )
 
 
 def _limited(source: Source, limit: int) -> Source:

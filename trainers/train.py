@@ -17,14 +17,13 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-import plstore
 from plstore.errors import PlstoreError
-from plstore.fingerprint import canonical_json
+from plstore.labels import Role, TeacherRecord
 from plstore.loaders import ImageFormat, load
 from plstore.loaders.settings import check_device
 from plstore.scratch import put_in_place
 from plstore.seeds import Purpose, torch_seed
-from plstore.store import View
+from plstore.views import View
 from trainers.losses import combined_cross_entropy
 from trainers.model import Ema, build_model, image_format
 from trainers.recipe import Recipe
@@ -159,19 +158,32 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
     )
 
 
-def trained_columns(training: Training, trained: Trained) -> dict[str, Any]:
-    """Return what the table `teachers` says of how a model came to be."""
-    return {
-        "architecture": training.architecture,
-        "preprocessing": canonical_json(vars(trained.format)),
-        "metrics": canonical_json(trained.summary),
-        "view": training.view.record.view,
-        "view_version": training.view.record.version,
-        "recipe": training.recipe.model_dump_json(),
-        "recipe_hash": training.recipe.hash,
-        "seed": training.recipe.seed,
-        "code_version": plstore.__version__,
-    }
+def teacher_record(
+    training: Training,
+    trained: Trained,
+    *,
+    teacher_id: str,
+    iteration: int,
+    role: Role,
+    checkpoint: str,
+    checkpoint_hash: str,
+) -> TeacherRecord:
+    """Return what the store keeps of a model that was trained, and of how."""
+    return TeacherRecord(
+        teacher_id=teacher_id,
+        iteration=iteration,
+        role=role,
+        architecture=training.architecture,
+        checkpoint=checkpoint,
+        checkpoint_hash=checkpoint_hash,
+        preprocessing=vars(trained.format),
+        metrics=trained.summary,
+        view=training.view.record.view,
+        view_version=training.view.record.version,
+        recipe=training.recipe.model_dump(mode="json"),
+        recipe_hash=training.recipe.hash,
+        seed=training.recipe.seed,
+    )
 
 
 class _State:

@@ -5,11 +5,20 @@ Exit codes: 0 done, 1 found wrong, 2 bad input, 3 interrupted (run it again to g
 
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from plstore.cli import ask, choose, keep, label, make, train
+from plstore.cli import (
+    exporting,
+    importing,
+    labeling,
+    reading,
+    selecting,
+    training,
+    upkeep,
+)
 from plstore.cli.child import this_process_is_the_command
 from plstore.cli.options import with_examples
 from plstore.errors import PlstoreError
@@ -17,25 +26,60 @@ from plstore.errors import PlstoreError
 BAD_INPUT = 2
 INTERRUPTED = 3
 
+
+class _Grouped(TyperGroup):
+    """Lists verbs by what one does with them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  typer's own click
+        """Return the verbs in the order of their groups."""
+        known = super().list_commands(ctx)
+        return sorted(known, key=[verb for verbs in _GROUPS.values() for verb in verbs].index)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        """Write a section a group."""
+        for title, verbs in _GROUPS.items():
+            commands = {verb: self.get_command(ctx, verb) for verb in verbs}
+            limit = formatter.width - 6 - max(map(len, verbs))
+            with formatter.section(title):
+                formatter.write_dl(
+                    [
+                        (verb, command.get_short_help_str(limit))
+                        for verb, command in commands.items()
+                        if command is not None
+                    ]
+                )
+
+
+_GROUPS: dict[str, tuple[str, ...]] = {
+    "All of it": ("run",),
+    "Fill a store": ("init", "import"),
+    "Step by step": ("train", "evaluate", "label", "calibrate", "fuse", "select", "predict"),
+    "Look": ("sql", "query", "audit", "diff", "log", "info", "files"),
+    "Decide": ("exclude", "correct", "delete", "duplicates"),
+    "Keep in order": ("tag", "pins", "verify", "gc", "compact"),
+    "Take out": ("export",),
+}
+
 app = typer.Typer(
     name="plstore",
     help="A pseudo-label store and toolkit for Noisy Student training.",
+    cls=_Grouped,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("init")(with_examples(make.init))
-app.add_typer(make.importing, name="import")
+app.command("init")(with_examples(importing.init))
+app.add_typer(importing.verbs, name="import")
 for verb in (
-    *(train.run, train.predict),
-    *(label.label, label.calibrate, label.fuse, choose.select),
-    *(ask.sql, ask.audit, ask.diff, ask.log, ask.info, ask.files),
-    *(keep.tag, keep.pins, keep.verify, keep.gc, keep.compact),
-    *(keep.exclude, keep.correct, keep.delete, keep.duplicates, keep.export),
+    *(training.run, training.train, training.evaluate, training.predict),
+    *(labeling.label, labeling.calibrate, labeling.fuse, selecting.select),
+    *(reading.sql, reading.audit, reading.diff, reading.log, reading.info, reading.files),
+    *(upkeep.tag, upkeep.pins, upkeep.verify, upkeep.gc, upkeep.compact),
+    *(upkeep.exclude, upkeep.correct, upkeep.delete, upkeep.duplicates, exporting.export),
 ):
     app.command(verb.__name__)(with_examples(verb))
-app.add_typer(ask.queries, name="query")
+app.add_typer(reading.queries, name="query")
 
 
 @app.callback(invoke_without_command=True)
@@ -47,9 +91,9 @@ def root(
 ) -> None:
     """A pseudo-label store and toolkit for Noisy Student training."""
     if version:
-        import plstore
+        from plstore.version import __version__
 
-        print(plstore.__version__)
+        print(__version__)
         raise typer.Exit
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())

@@ -4,9 +4,11 @@ Modules that need a library of an extra are imported where they are used: `hub` 
 `duplicates` (ImageHash).
 """
 
-from plstore.exchange.export import Exported, export_labels, export_view
+from plstore.exchange.exporting import export
+from plstore.exchange.exports import Exported, export_labels, export_view
 from plstore.exchange.folders import image_folders
 from plstore.exchange.idx import IdxSplits, idx_files
+from plstore.exchange.imported_labels import import_predictions
 from plstore.exchange.intake import Imported, import_source
 from plstore.exchange.listing import ListingColumns, image_listing
 from plstore.exchange.parquet import parquet_folder, write_parquet_folder
@@ -21,11 +23,13 @@ __all__ = [
     "ListingColumns",
     "Matched",
     "Source",
+    "export",
     "export_labels",
     "export_view",
     "idx_files",
     "image_folders",
     "image_listing",
+    "import_predictions",
     "import_source",
     "match_predictions",
     "parquet_folder",

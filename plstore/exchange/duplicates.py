@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from plstore.errors import InputError, MissingExtraError
+from plstore.images import IMAGE_COLUMNS, image_bytes, large_images_are_verdicts
 from plstore.schema import ACCEPTED
-from plstore.store import IMAGE_COLUMNS, Store, image_bytes, large_images_are_verdicts
+from plstore.store import Store
 
 _HELD_OUT = ("validation", "test")
 _BITS = 64

@@ -15,8 +15,8 @@ from plstore.errors import InputError
 from plstore.exchange.draw import Candidates, Draw, by_class, draw_by_name, draw_usable
 from plstore.exchange.source import Source
 from plstore.fingerprint import canonical_json
+from plstore.images import ImageFile, Intake
 from plstore.schema import SPLITS
-from plstore.store import ImageFile, Intake
 
 LABELED: Final = SPLITS.index("labeled")
 VALIDATION: Final = SPLITS.index("validation")

@@ -38,10 +38,10 @@ _SIDECAR_NAMES = frozenset(("readme", "license", "licence", "notice", "makefile"
 
 def image_folders(
     *,
-    labeled: Path | None = None,
-    unlabeled: Path | None = None,
-    test: Path | None = None,
-    validation: Path | None = None,
+    labeled: str | Path | None = None,
+    unlabeled: str | Path | None = None,
+    test: str | Path | None = None,
+    validation: str | Path | None = None,
     validation_fraction: float = 0.1,
     seed: int = 0,
     dataset: str = "images",
@@ -71,7 +71,7 @@ def image_folders(
         "test": test,
         "unlabeled": unlabeled,
     }
-    given = {split: _folder(path) for split, path in folders.items() if path is not None}
+    given = {split: _folder(Path(path)) for split, path in folders.items() if path is not None}
     if not given:
         raise InputError("no folder is named; wanted labeled or unlabeled images, or both")
     draw = Draw(

@@ -32,8 +32,8 @@ from plstore.exchange.label_space import declared_names, label_space
 from plstore.exchange.opening import open_split, told_as_input
 from plstore.exchange.source import Source
 from plstore.fingerprint import value_hash
+from plstore.images import DEFAULT_MAX_BYTES, ImageFile, ImageRecord
 from plstore.schema import SPLITS
-from plstore.store import DEFAULT_MAX_BYTES, ImageFile, ImageRecord
 
 _BATCH_ROWS: Final = 8192
 _Rows = npt.NDArray[np.int64]

@@ -17,8 +17,8 @@ from plstore.errors import InputError
 from plstore.exchange.label_space import declared_names
 from plstore.exchange.source import Source
 from plstore.fingerprint import content_hash, value_hash
+from plstore.images import ImageRecord
 from plstore.seeds import Purpose, generator
-from plstore.store import ImageRecord
 
 _BYTES = npt.NDArray[np.uint8]
 _UNSIGNED_BYTE = 0x08

@@ -1,21 +1,22 @@
 """A source into a store: settled by what the store has, said, imported, counted."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from plstore.exchange.source import Source
-from plstore.store import (
+from plstore.images import (
     DEFAULT_MAX_PIXELS,
     ImportCounts,
-    Store,
     import_images,
     large_images_are_verdicts,
     prepare_import,
 )
+from plstore.store import Store
 
 _CLASSES_SHOWN = 20
+_Advance = Callable[[int], None]
 
 
 class Shows(Protocol):
@@ -24,10 +25,25 @@ class Shows(Protocol):
     def say(self, message: str) -> None:
         """Show one line."""
 
-    def task(
-        self, title: str, total: int | None
-    ) -> AbstractContextManager[Callable[[int], None]]:
+    def task(self, title: str, total: int | None) -> AbstractContextManager[_Advance]:
         """Show a task and yield what takes the number of images just done."""
+
+
+class _Silent:
+    """Shows nothing."""
+
+    def say(self, message: str) -> None:
+        """Say nothing."""
+
+    def task(self, title: str, total: int | None) -> AbstractContextManager[_Advance]:
+        """Show nothing."""
+        del title, total
+        return nullcontext(lambda _: None)
+
+
+def silent() -> Shows:
+    """Return what shows nothing."""
+    return _Silent()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +76,7 @@ class Imported:
 def import_source(
     store: Store,
     source: Source,
-    shows: Shows,
+    shows: Shows | None = None,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     in_place: bool = False,
@@ -74,13 +90,14 @@ def import_source(
     Args:
         store: Where to.
         source: What.
-        shows: Where splits and classes are said, and progress is shown.
+        shows: Where splits and classes are said, and progress is shown; nowhere unless given.
         max_pixels: Images of more pixels are refused.
         in_place: As of `import_images`.
 
     Raises:
         InputError: As of `import_images`; or if a class has no labeled image that can be used.
     """
+    shows = silent() if shows is None else shows
     intake = prepare_import(store, source.dataset, max_pixels=max_pixels, once=True)
     with large_images_are_verdicts():
         if source.settle is not None:

@@ -53,7 +53,7 @@ _DEFAULT = ListingColumns()
 
 
 def image_listing(
-    listing: Path,
+    listing: str | Path,
     *,
     columns: ListingColumns = _DEFAULT,
     validation_fraction: float = 0.15,
@@ -78,6 +78,7 @@ def image_listing(
         InputError: If a column that was named is missing, none holds labels and it is not said
             that there are none, a split is unknown, or paths repeat.
     """
+    listing = Path(listing)
     table = read_table(listing)
     keys = _paths(listing, table, columns)
     noticed: Counter[str] = Counter()

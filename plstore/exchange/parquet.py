@@ -21,13 +21,13 @@ from plstore.errors import InputError
 from plstore.exchange.label_space import declared_names, label_space
 from plstore.exchange.source import Source
 from plstore.fingerprint import file_hash, value_hash
+from plstore.images import ImageRecord
 from plstore.schema import IMAGE_TYPE, SPLITS
-from plstore.store import ImageRecord
 
 _HF_KEY = b"huggingface"
 
 
-def parquet_folder(folder: Path, *, dataset: str) -> Source:
+def parquet_folder(folder: str | Path, *, dataset: str) -> Source:
     """Read a folder of Parquet files of images.
 
     Raises:
@@ -35,6 +35,7 @@ def parquet_folder(folder: Path, *, dataset: str) -> Source:
             one of the classes, a class is not among the labeled images', or the truth is not
             as long as the unlabeled images.
     """
+    folder = Path(folder)
     paths = {split: folder / f"{split}.parquet" for split in SPLITS}
     present = {split: path for split, path in paths.items() if path.is_file()}
     for split in ("labeled", "unlabeled"):

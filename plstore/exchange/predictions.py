@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import plstore
 from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.exchange.distributions import as_distributions, check_logits, softmax
@@ -20,16 +18,18 @@ from plstore.exchange.image_names import Found, find_images
 from plstore.exchange.prediction_files import read_predictions
 from plstore.exchange.prediction_tables import Predictions
 from plstore.fingerprint import value_hash
-from plstore.schema import ACCEPTED
-from plstore.store import (
+from plstore.labels import (
     LabelBatch,
     LabelSet,
-    Shard,
-    Store,
+    TeacherRecord,
+    add_teacher,
     check_teacher_id,
     commit_labels,
+    find_teacher,
     write_labels,
 )
+from plstore.schema import ACCEPTED
+from plstore.store import Shard, Store
 
 Floats = npt.NDArray[np.float32]
 
@@ -292,16 +292,8 @@ def _labels_there(
 
 def _name_teacher(store: Store, teacher_id: str, iteration: int) -> None:
     """Say whose labels these are, last of all: an import that was stopped before it goes on."""
-    row = {
-        "teacher_id": teacher_id,
-        "iteration": iteration,
-        "role": "predictions",
-        "architecture": "",
-        "metrics": "{}",
-        "code_version": plstore.__version__,
-        "created_at": datetime.now(UTC),
-    }
-    store.append("teachers", [row], identity=f"predictions-{teacher_id}", step="import")
+    record = TeacherRecord(teacher_id=teacher_id, iteration=iteration, role="predictions")
+    add_teacher(store, record, identity=f"predictions-{teacher_id}", step="import")
 
 
 def _nothing(store: Store, matched: Matched, source: str) -> str:
@@ -321,13 +313,12 @@ def _nothing(store: Store, matched: Matched, source: str) -> str:
 
 
 def _check_teacher(store: Store, teacher_id: str) -> None:
-    where = pc.field("teacher_id") == teacher_id
-    for row in store.table("teachers").read(where=where).to_pylist():
-        if row["role"] != "predictions":
-            raise InputError(
-                f"{store.root} has a {row['role']} named {teacher_id!r}; name these "
-                "predictions otherwise"
-            )
+    known = find_teacher(store, teacher_id)
+    if known is not None and known.role != "predictions":
+        raise InputError(
+            f"{store.root} has a {known.role} named {teacher_id!r}; name these predictions "
+            "otherwise"
+        )
 
 
 def _check_beside(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from plstore.store import ImageRecord, Intake
+from plstore.images import ImageRecord, Intake
 
 
 @dataclass(frozen=True, kw_only=True)

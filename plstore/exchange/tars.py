@@ -33,8 +33,8 @@ from plstore.exchange.classes import (
 from plstore.exchange.label_space import declared_names, label_space
 from plstore.exchange.source import Source
 from plstore.fingerprint import value_hash
+from plstore.images import DEFAULT_MAX_BYTES, ImageRecord
 from plstore.schema import SPLITS
-from plstore.store import DEFAULT_MAX_BYTES, ImageRecord
 
 _IMAGES: Final = frozenset(
     (
@@ -51,7 +51,7 @@ _CLASSES_FILE: Final = "classes.txt"
 
 
 def tar_files(
-    shards: Mapping[str, Sequence[Path]],
+    shards: Mapping[str, Sequence[str | Path]],
     *,
     class_names: Sequence[str] | None = None,
     dataset: str = "images",
@@ -70,16 +70,17 @@ def tar_files(
             labeled image has no class, or one that the labeled images lack; or names cannot be
             told apart, see above.
     """
-    _check_shards(shards)
+    paths_of = {split: [Path(path) for path in paths] for split, paths in shards.items()}
+    _check_shards(paths_of)
     given = None if class_names is None else declared_names(list(class_names), "--classes")
-    tars = {s: [_list(p, s, given) for p in paths] for s, paths in shards.items()}
+    tars = {s: [_list(p, s, given) for p in paths] for s, paths in paths_of.items()}
     labels = _labels([tar for some in tars.values() for tar in some])
     found = [(split, key) for split, some in tars.items() for tar in some for key in tar.images]
-    _check_found(shards, found)
+    _check_found(paths_of, found)
     used = {split: set(by_key.values()) for split, by_key in labels.items()}
     declared = {split: _declared(tars[split], used[split]) for split in labels}
     files = [
-        (str(p), p.stat().st_size, p.stat().st_mtime_ns) for s in shards.values() for p in s
+        (str(p), p.stat().st_size, p.stat().st_mtime_ns) for s in paths_of.values() for p in s
     ]
     sizes = [size for _, size, _ in files]
     return Source(
@@ -91,7 +92,7 @@ def tar_files(
         num_bytes=sum(sizes),
         splits=dict(Counter(split for split, _ in found)),
         keys=lambda: [f"{split}/{key}" for split, key in found],
-        records=lambda: _records(shards, labels),
+        records=lambda: _records(paths_of, labels),
         noticed=_noticed([tar for some in tars.values() for tar in some]),
     )
 

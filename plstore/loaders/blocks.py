@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plstore import storage
-from plstore.store import Shard, View, split_by_size
+from plstore.store import Shard
+from plstore.views import View, split_by_size
 
 _PLACES: Final = ("image_file", "image_row_group")
 _CACHED_GROUPS: Final = 8

@@ -18,17 +18,12 @@ import pyarrow.compute as pc
 from plstore.codec import decode
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
+from plstore.images import IMAGE_COLUMNS, image_bytes, judge, large_images_are_verdicts
 from plstore.schema import ACCEPTED, LABEL_TYPE
 from plstore.scratch import put_in_place
-from plstore.store import (
-    IMAGE_COLUMNS,
-    Store,
-    View,
-    corrected_labels,
-    image_bytes,
-    judge,
-    large_images_are_verdicts,
-)
+from plstore.store import Store
+from plstore.upkeep import corrected_labels
+from plstore.views import View
 
 ROW_SCHEMA = pa.schema(
     [

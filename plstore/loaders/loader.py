@@ -24,7 +24,7 @@ from plstore.loaders.work import (
     Work,
     threads_of_a_rank,
 )
-from plstore.store import View
+from plstore.views import View
 
 MAX_BATCH: Final = 256
 _REPLACEMENTS: Final = 100

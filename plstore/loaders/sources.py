@@ -15,8 +15,7 @@ from plstore.loaders.imageset import ROW_SCHEMA, ImageSet, open_view_images, row
 from plstore.loaders.order import GlobalStream, Stream, WindowedStream
 from plstore.loaders.settings import check_choice, check_whole
 from plstore.seeds import Purpose
-from plstore.store import View
-from plstore.store.references import ReferencedImages
+from plstore.views import ReferencedImages, View
 
 Shuffle = Literal["global", "windowed"]
 Rows = npt.NDArray[np.int64]

@@ -5,10 +5,10 @@ the table `images` in its own order and rendered by Pillow, labels are decoded f
 rows by sample id.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +19,14 @@ from torch import Tensor
 
 from plstore.codec import decode
 from plstore.errors import StoreError
+from plstore.images import IMAGE_COLUMNS, image_bytes
 from plstore.loaders.backends import run_backend, work_of
 from plstore.loaders.noise import center_windows
-from plstore.loaders.work import BackendSpec, Work
+from plstore.loaders.plan import Plan
+from plstore.loaders.sources import Samples
+from plstore.loaders.work import BackendName, BackendSpec, ImageFormat, Work
 from plstore.schema import ACCEPTED
-from plstore.store import IMAGE_COLUMNS, View, image_bytes
-
-if TYPE_CHECKING:
-    from plstore.loaders.loader import Loader
+from plstore.views import View
 
 _CELLS: Final = 8  # an image is known by the means of 8 x 8 cells
 _TOLERANCE: Final = 6.0  # levels of 255, between backends; two photos differ by far more
@@ -56,7 +56,24 @@ class Verification:
         return not self.errors
 
 
-def verify_loader(loader: "Loader", steps: int | None = None) -> Verification:
+class Verifiable(Protocol):
+    """What a loader shows of itself to be verified; see `plstore.loaders.Loader`."""
+
+    view: View
+    plan: Plan
+    format: ImageFormat
+    backend: BackendName
+
+    def samples(self, step: int) -> tuple[Samples, tuple[int, ...]]:
+        """Return the samples of a step, and the ids of those that were replaced."""
+
+    def spec(
+        self, work: Callable[[int], Work], *, first_step: int, noisy: bool = True
+    ) -> BackendSpec:
+        """Return what a backend is built from."""
+
+
+def verify_loader(loader: Verifiable, steps: int | None = None) -> Verification:
     """Compare the clean images, labels and ids of a loader with the store.
 
     Memory: about 800 bytes a sample.
@@ -94,7 +111,7 @@ def verify_loader(loader: "Loader", steps: int | None = None) -> Verification:
 _Found = tuple[Work, Tensor, Tensor, npt.NDArray[np.int64]]
 
 
-def _clean(loader: "Loader", steps: int) -> Iterator[_Found]:
+def _clean(loader: Verifiable, steps: int) -> Iterator[_Found]:
     """Yield what the loader's own way gives without noise."""
     works: dict[int, Work] = {}
 
@@ -130,7 +147,7 @@ def _targets(
     return targets
 
 
-def _cells(loader: "Loader", ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def _cells(loader: Verifiable, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """Return the means of the cells of images, float32 [ids, cells], by another way.
 
     NaN for those that the store does not have or cannot decode.

@@ -14,6 +14,7 @@ from plstore.errors import InputError
 from plstore.loaders.noise import Noise, NoiseDraw
 from plstore.loaders.randaugment import DIALECTS, Dialect, RandAugment
 from plstore.loaders.settings import check_choice, check_kind, check_number, check_whole
+from plstore.machine import num_cores
 
 BackendName = Literal["dali", "threads", "torch"]
 Backend = Literal["auto", "dali", "threads", "torch"]
@@ -29,7 +30,7 @@ def threads_of_a_rank() -> int:
     """
     local = os.environ.get("LOCAL_WORLD_SIZE", "1")
     check_whole("LOCAL_WORLD_SIZE", int(local) if local.isdecimal() else local, low=1)
-    return max(len(os.sched_getaffinity(0)) // int(local), 1)
+    return max(num_cores() // int(local), 1)
 
 
 @dataclass(frozen=True, kw_only=True)

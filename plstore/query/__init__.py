@@ -1,35 +1,50 @@
-"""Opens a snapshot as DuckDB views, runs saved or typed SQL, plans selections."""
+"""A snapshot as DuckDB views: saved and typed SQL, label functions, differences."""
 
 from typing import TYPE_CHECKING
 
-from plstore.query.balance import Balance, Policy
 from plstore.query.compare import diff
-from plstore.query.library import Parameter, SavedQuery, list_queries, saved_query
-from plstore.query.rules import Rule
-from plstore.query.selection import Selection, preview, select, select_labeled
-from plstore.query.session import Limits, connect, run_query, run_sql
+from plstore.query.differences import diff_labels
+from plstore.query.exact import holds_numbers
+from plstore.query.functions import create_functions
+from plstore.query.library import SavedQuery, list_queries, saved_query
+from plstore.query.macros import BUCKET_SQL, DRAWS, SELECTION_MACROS, create_macros
+from plstore.query.session import (
+    Limits,
+    check_read_only,
+    connect,
+    fetch,
+    fetch_within,
+    lock,
+    run_query,
+    run_sql,
+    stream,
+)
 
 if TYPE_CHECKING:
     from plstore.query.isolated import run_isolated
 
 __all__ = [
-    "Balance",
+    "BUCKET_SQL",
+    "DRAWS",
+    "SELECTION_MACROS",
     "Limits",
-    "Parameter",
-    "Policy",
-    "Rule",
     "SavedQuery",
-    "Selection",
+    "check_read_only",
     "connect",
+    "create_functions",
+    "create_macros",
     "diff",
+    "diff_labels",
+    "fetch",
+    "fetch_within",
+    "holds_numbers",
     "list_queries",
-    "preview",
+    "lock",
     "run_isolated",
     "run_query",
     "run_sql",
     "saved_query",
-    "select",
-    "select_labeled",
+    "stream",
 ]
 
 

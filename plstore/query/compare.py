@@ -3,21 +3,14 @@
 import pyarrow as pa
 
 from plstore.errors import InputError
-from plstore.store import (
-    AsOf,
-    LabelSet,
-    Store,
-    View,
-    diff_labels,
-    diff_views,
-    label_sets,
-    open_view,
-    resolve,
-)
+from plstore.labels import LabelSet, label_sets
+from plstore.query.differences import diff_labels, diff_views
+from plstore.store import AsOf, Store, resolve
+from plstore.views import View, open_view
 
 
 def diff(store: Store, before: str, after: str, *, as_of: AsOf = None) -> pa.Table:
-    """Return what changed, as `plstore.store.CHANGES`.
+    """Return what changed, as `plstore.query.differences.CHANGES`.
 
     Args:
         store: The store.

@@ -5,7 +5,11 @@ from typing import Final
 
 import duckdb
 
-from plstore.store import BUCKET_SQL
+BUCKET_SQL: Final = (
+    "greatest(0, least(999, cast(floor(cast({0} as double) * 1000) as integer)"
+    " - cast({0} <= cast(floor(cast({0} as double) * 1000) / 1000 as float) as integer)))"
+)
+"""The bucket of a confidence, in SQL that DuckDB and Spark read alike."""
 
 DRAWS: Final = 2_147_483_579
 """A draw is a whole number from 0 to below this, a prime: 2^31 - 69."""

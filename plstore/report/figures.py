@@ -10,7 +10,8 @@ from PIL import Image
 
 from plstore.query import run_query
 from plstore.seeds import Purpose, generator
-from plstore.store import Store, View
+from plstore.store import Store
+from plstore.views import View
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,8 @@ from plstore.report.figures import (
 )
 from plstore.schema import REFUSALS
 from plstore.storage import write_atomically
-from plstore.store import Store, find_view
+from plstore.store import Store
+from plstore.views import find_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from datetime import time as clock_time
 from typing import TYPE_CHECKING, Any, Final
 
-from plstore.query.exact import holds_numbers
+from plstore.query import holds_numbers
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,20 +5,22 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
 from plstore.store.conditions import check_beside, check_claim, removed_by
-from plstore.store.shard import Claim, Shard, add_action, locks, remove_action
-
-if TYPE_CHECKING:
-    from plstore.store.table import Table
-
-LINEAGE: Final = "plstore.lineage"
-TRANSACTION: Final = "plstore.transaction"
-"""Keys of a commit's metadata."""
+from plstore.store.shard import (
+    LINEAGE,
+    TRANSACTION,
+    Claim,
+    Shard,
+    add_action,
+    locks,
+    remove_action,
+)
+from plstore.store.snapshot import Snapshots
 
 _CONFLICT_SECONDS = 60.0
 _LONGEST_WAIT = 1.0
@@ -38,7 +40,7 @@ class Change:
     data_change: bool
 
     def against(
-        self, table: "Table", delta: DeltaTable
+        self, table: Snapshots, delta: DeltaTable
     ) -> tuple[list[AddAction | RemoveAction], CommitProperties]:
         """Return what the change does to a snapshot, and what the log is to say of it.
 

@@ -11,11 +11,10 @@ from deltalake import DeltaTable
 from plstore import storage
 from plstore.errors import CommitConflictError, StoreError
 from plstore.store.shard import Claim, Shard, partition_of, shards_of
+from plstore.store.snapshot import Snapshots
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from plstore.store.table import Table
 
 TABLES_OF_IMAGES = (
     "images",
@@ -30,7 +29,7 @@ TABLES_OF_IMAGES = (
 _FIRST_DELETION = "deletions/_delta_log/00000000000000000001.json"
 
 
-def check_present(table: "Table", shards: Collection[Shard]) -> None:
+def check_present(table: Snapshots, shards: Collection[Shard]) -> None:
     """Stop unless the shards are there; those in a folder are made young for `collect`.
 
     Raises:
@@ -56,7 +55,7 @@ def check_present(table: "Table", shards: Collection[Shard]) -> None:
         )
 
 
-def check_not_deleted(table: "Table", shards: Collection[Shard]) -> None:
+def check_not_deleted(table: Snapshots, shards: Collection[Shard]) -> None:
     """Stop if a shard holds images that were deleted while it was written.
 
     A deletion notes its images first and looks for their files afterwards: a file that was
@@ -84,7 +83,7 @@ def may_hold(shard: Shard, sample_ids: npt.NDArray[np.int64]) -> bool:
     return bool(first < len(sample_ids) and sample_ids[first] <= shard.last_id)
 
 
-def _deleted_ids(table: "Table") -> npt.NDArray[np.int64]:
+def _deleted_ids(table: Snapshots) -> npt.NDArray[np.int64]:
     """Return the images that were ever deleted, ascending; one look where there are none."""
     store: Path = table.root.parent
     if not (store / _FIRST_DELETION).exists():
@@ -94,13 +93,13 @@ def _deleted_ids(table: "Table") -> npt.NDArray[np.int64]:
     return ids
 
 
-def _ids(table: "Table", shard: Shard) -> npt.NDArray[np.int64]:
+def _ids(table: Snapshots, shard: Shard) -> npt.NDArray[np.int64]:
     rows = table.dataset_of([shard]).to_table(columns=["sample_id"])
     ids: npt.NDArray[np.int64] = rows["sample_id"].to_numpy()
     return ids
 
 
-def check_claim(table: "Table", delta: DeltaTable, claim: Claim) -> None:
+def check_claim(table: Snapshots, delta: DeltaTable, claim: Claim) -> None:
     """Stop unless a sequence stands where a commit takes its numbers.
 
     Raises:

@@ -53,8 +53,9 @@ def statistics(rows: pa.Table) -> dict[str, Any]:
     stats: dict[str, Any] = {"numRecords": rows.num_rows}
     if "sample_id" in rows.column_names and rows.num_rows:
         bounds = pc.min_max(rows["sample_id"]).as_py()
-        stats["minValues"] = {"sample_id": bounds["min"]}
-        stats["maxValues"] = {"sample_id": bounds["max"]}
+        if bounds["min"] is not None:  # a file that another program left has none
+            stats["minValues"] = {"sample_id": bounds["min"]}
+            stats["maxValues"] = {"sample_id": bounds["max"]}
     return stats
 
 

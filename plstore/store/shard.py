@@ -4,13 +4,17 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
 from plstore.schema import TableSpec
+
+LINEAGE: Final = "plstore.lineage"
+TRANSACTION: Final = "plstore.transaction"
+"""Keys of a commit's metadata."""
 
 _RANGE_IDS = 65_536
 _SLOTS = 64

@@ -1,39 +1,29 @@
 """One table of a store: Parquet written here, committed through Delta Lake.
 
-The table format stays behind this file: snapshot files, commit, history. A shard's name ends
-in the hash of its bytes, so a file that is there is never written over with other contents,
-and whoever reads it can check it; a shard that no commit names is invisible.
+The table format stays behind this file and `snapshot`: snapshot files, commit, history. A
+shard's name ends in the hash of its bytes, so a file that is there is never written over with
+other contents, and whoever reads it can check it; a shard that no commit names is invisible.
 """
 
-import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.dataset
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from plstore import storage
-from plstore.errors import CommitConflictError, StoreError, StoreNotFoundError
+from plstore.errors import CommitConflictError, StoreError
 from plstore.fingerprint import content_hash, value_hash
-from plstore.schema import TABLES, Profile, TableSpec
-from plstore.store.change import LINEAGE, TRANSACTION, Change, waits
+from plstore.store.change import Change, waits
 from plstore.store.conditions import check_not_deleted, check_present
-from plstore.store.log import Erasures, after_erasure
+from plstore.store.log import after_erasure
 from plstore.store.parquet import parquet_bytes, statistics
-from plstore.store.shard import (
-    Claim,
-    Commit,
-    Shard,
-    add_missing_columns,
-    paths_of,
-    shards_of,
-)
+from plstore.store.shard import TRANSACTION, Claim, Shard, add_missing_columns
+from plstore.store.snapshot import PartitionValues, Snapshots
 
 _YEARS = "interval 3650 days"
 _RECENT_COMMITS = 32
@@ -41,33 +31,9 @@ _RECENT_COMMITS = 32
 SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
 
-PartitionValues = Mapping[str, str | int]
 
-
-def _place(shard: Shard) -> tuple[list[tuple[str, str]], int, str]:
-    """Return what files of a snapshot are ordered by: partition, sample id, name."""
-    return sorted(shard.partition.items()), shard.first_id, shard.path
-
-
-class Table:
-    """A Delta table in a folder of the store."""
-
-    def __init__(self, root: Path, spec: TableSpec, profile: Profile = "compact") -> None:
-        """Name the table's folder; nothing is read until it is needed."""
-        self.root = root / spec.name
-        self.spec = spec
-        self.profile = profile
-        self._url = str(self.root) if storage.is_remote(root) else self.root.as_uri()
-        self.erasures = Erasures(root, spec.name)
-
-    @property
-    def lock_file(self) -> Path:
-        """Held by whoever commits to the table, and by `collect` while it deletes its files."""
-        return self.root.parent / "_plstore" / "locks" / self.spec.name
-
-    def sibling(self, name: str) -> "Table":
-        """Return another table of the same store."""
-        return Table(self.root.parent, TABLES[name], self.profile)
+class Table(Snapshots):
+    """A Delta table in a folder of the store, to read and to write."""
 
     def create(self) -> None:
         """Make the empty table; an existing one stays as it is."""
@@ -81,41 +47,6 @@ class Table:
                 "delta.deletedFileRetentionDuration": _YEARS,
             },
         )
-
-    def _delta(self, version: int | None = None) -> DeltaTable:
-        try:
-            delta = DeltaTable(self._url, version=version)
-        except TableNotFoundError as error:
-            raise StoreNotFoundError(
-                f"no table {self.spec.name!r} in {self.root.parent}; make the store with "
-                f"'plstore init --store {self.root.parent}'"
-            ) from error
-        except Exception as error:
-            wanted = "" if version is None else f" of version {version}"
-            raise StoreError(
-                f"table {self.spec.name!r}{wanted} in {self.root} cannot be read: {error}"
-            ) from error
-        features = delta.protocol().reader_features or ()
-        if "deletionVectors" in features:
-            raise StoreError(
-                f"table {self.spec.name!r} in {self.root} has deletion vectors, which another "
-                "engine wrote: its files hold rows that are deleted. Apply them there (in "
-                "Spark: REORG TABLE … APPLY (PURGE)) and drop the feature"
-            )
-        return delta
-
-    def version(self) -> int:
-        """Return the newest version: the number of its last commit."""
-        return int(self._delta().version())
-
-    def transaction(self, identity: str) -> int | None:
-        """Return the number that a commit of this identity recorded, if there is one."""
-        number = self._delta().transaction_version(identity)
-        return None if number is None else int(number)
-
-    def sequence(self, name: str) -> int:
-        """Return where a sequence stands: 0 before its first commit. See `Claim`."""
-        return self.transaction(f"sequence-{name}") or 0
 
     def write_shard(
         self, name: str, rows: pa.Table, partition: PartitionValues | None = None
@@ -277,78 +208,3 @@ class Table:
             return self._version_of(transaction)
         shard = self.write_shard(f"part-{transaction}", rows)
         return self.commit([shard], lineage=lineage, transaction=transaction, claim=claim)
-
-    def shards(
-        self, version: int | None = None, partition: PartitionValues | None = None
-    ) -> list[Shard]:
-        """Return the files of a snapshot, by partition and sample id.
-
-        Args:
-            version: Newest unless given.
-            partition: Values of some partition columns; files of others are left out.
-        """
-        wanted = {key: str(value) for key, value in (partition or {}).items()}.items()
-        found = [s for s in shards_of(self._delta(version)) if wanted <= s.partition.items()]
-        if version is not None and (erased := self.erasures.by_path()):
-            replaced = (after_erasure(shard, erased) for shard in found)
-            found = [shard for shard in replaced if shard is not None]
-        return sorted(found, key=_place)
-
-    def newest(self) -> tuple[int, list[Shard]]:
-        """Return the newest version with its files, as they are in the log."""
-        delta = self._delta()
-        return int(delta.version()), sorted(shards_of(delta), key=_place)
-
-    def files(self, version: int | None = None) -> list[str]:
-        """Return the Parquet files of a snapshot, sorted, as absolute paths or URLs."""
-        if version is not None and self.erasures.by_path():
-            return sorted(str(self.root / shard.path) for shard in self.shards(version))
-        return sorted(str(self.root / path) for path in paths_of(self._delta(version)))
-
-    def dataset(self, version: int | None = None) -> pyarrow.dataset.Dataset:
-        """Return a snapshot as an Arrow dataset with all columns."""
-        return self._dataset(self.files(version))
-
-    def dataset_of(self, shards: Collection[Shard]) -> pyarrow.dataset.Dataset:
-        """Return some shards as an Arrow dataset with all columns."""
-        return self._dataset([str(self.root / shard.path) for shard in shards])
-
-    def _dataset(self, files: Sequence[str]) -> pyarrow.dataset.Dataset:
-        partition_fields = [self.spec.columns.field(c) for c in self.spec.partition_by]
-        try:
-            return pyarrow.dataset.dataset(
-                [storage.arrow_path(file) for file in files],
-                schema=self.spec.columns,
-                format="parquet",
-                filesystem=storage.arrow_filesystem(self.root),
-                partitioning=pyarrow.dataset.partitioning(
-                    pa.schema(partition_fields), flavor="hive"
-                ),
-                partition_base_dir=storage.arrow_path(self.root),
-            )
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{error} is gone: it was collected, because neither the newest snapshot nor a "
-                "tag or view needs it, or it was lost; 'plstore verify' tells"
-            ) from error
-
-    def read(
-        self,
-        *,
-        version: int | None = None,
-        columns: Sequence[str] | None = None,
-        where: pyarrow.dataset.Expression | None = None,
-    ) -> pa.Table:
-        """Return rows of a snapshot in memory."""
-        return self.dataset(version).to_table(columns=columns, filter=where)
-
-    def history(self) -> Iterator[Commit]:
-        """Yield the commits, newest first."""
-        for entry in self._delta().history():
-            yield Commit(
-                table=self.spec.name,
-                version=int(entry["version"]),
-                time=datetime.fromtimestamp(entry["timestamp"] / 1000, tz=UTC),
-                operation=str(entry["operation"]),
-                lineage=json.loads(entry.get(LINEAGE, "{}")),
-            )

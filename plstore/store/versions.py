@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from plstore import storage
 from plstore.errors import InputError
-from plstore.store.views import open_view
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -237,7 +238,7 @@ def _at_name(store: "Store", name: str) -> dict[str, int]:
         return store.versions() | known[name]
     view, at, version = name.partition("@")
     if at and version.isdigit():
-        return store.versions() | dict(open_view(store, view, int(version)).record.pins)
+        return store.versions() | dict(_read_by_view(store, view, int(version)))
     try:
         moment = datetime.fromisoformat(name)
     except ValueError as error:
@@ -247,6 +248,14 @@ def _at_name(store: "Store", name: str) -> dict[str, int]:
             "as 2026-01-31T12:00, or VIEW@VERSION"
         ) from error
     return _at_time(store, moment)
+
+
+def _read_by_view(store: "Store", view: str, version: int) -> Mapping[str, int]:
+    where = (pc.field("view") == view) & (pc.field("version") == version)
+    rows = store.table("views").read(where=where).to_pylist()
+    if not rows:
+        raise InputError(f"no view {view!r} of version {version} in {store.root}")
+    return view_pins(rows[0])
 
 
 def _at_number(store: "Store", number: int) -> dict[str, int]:

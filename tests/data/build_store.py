@@ -11,19 +11,17 @@ import numpy.typing as npt
 
 import plstore
 from plstore.codec import Codec
-from plstore.store import (
+from plstore.images import import_images
+from plstore.labels import (
     LabelBatch,
     LabelSet,
     Member,
-    add_tag,
     commit_labels,
-    correct,
-    erase,
-    exclude,
-    import_images,
     make_ensemble,
     write_labels,
 )
+from plstore.store import add_tag
+from plstore.upkeep import correct, erase, exclude
 from tests.conftest import CLASS_NAMES, make_records
 
 CODECS = {"topk": Codec(k=2), "dense": Codec(name="dense", k=1), "hard": Codec(name="hard")}

@@ -11,7 +11,8 @@ import plstore
 from plstore.codec import Codec, decode
 from plstore.exchange import match_predictions
 from plstore.exchange.predictions import Matched, keep_predictions
-from plstore.store import ImageRecord, Store, import_images
+from plstore.images import ImageRecord, import_images
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, make_records
 
 Floats = npt.NDArray[np.float32]

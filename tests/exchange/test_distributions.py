@@ -8,7 +8,8 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.exchange.distributions import as_distributions, softmax
-from plstore.store import Store, import_images
+from plstore.images import import_images
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, make_records
 from tests.exchange.predicted import (
     KEYS,

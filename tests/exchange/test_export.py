@@ -14,9 +14,12 @@ import webdataset
 import plstore
 from plstore.errors import InputError
 from plstore.exchange import export_labels, export_view, image_folders
-from plstore.exchange.export import Kind
-from plstore.query import select_labeled
-from plstore.store import LabelSet, Store, View, import_images
+from plstore.exchange.exports import Kind
+from plstore.images import import_images
+from plstore.labels import LabelSet
+from plstore.selection import select_labeled
+from plstore.store import Store
+from plstore.views import View
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 

@@ -9,7 +9,7 @@ import plstore
 from plstore.errors import InputError
 from plstore.exchange import image_folders
 from plstore.fingerprint import value_hash
-from plstore.store import import_images
+from plstore.images import import_images
 from tests.exchange.test_growing import add
 
 

@@ -13,8 +13,9 @@ import plstore
 from plstore.errors import InputError
 from plstore.exchange import Imported, Source, image_folders, import_source
 from plstore.exchange.draw import Candidates, Draw, by_class, draw_by_name, draw_usable
+from plstore.images import importing as images
 from plstore.query import run_query
-from plstore.store import Store, images
+from plstore.store import Store
 from tests.conftest import encode
 
 FRACTION = 0.15

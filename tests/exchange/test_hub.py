@@ -17,8 +17,9 @@ import plstore
 from plstore.errors import InputError
 from plstore.exchange import export_view
 from plstore.exchange.hub import hub_dataset
-from plstore.query import select_labeled
-from plstore.store import ImageRecord, Store, import_images
+from plstore.images import ImageRecord, import_images
+from plstore.selection import select_labeled
+from plstore.store import Store
 from tests.conftest import encode, make_records
 
 PNG = make_records()[0].data

@@ -17,8 +17,9 @@ from plstore.errors import InputError
 from plstore.exchange import IdxSplits, export_view, idx_files, parquet_folder
 from plstore.exchange.hub import hub_dataset
 from plstore.exchange.idx import read_idx
-from plstore.query import select_labeled
-from plstore.store import Store, import_images
+from plstore.images import import_images
+from plstore.selection import select_labeled
+from plstore.store import Store
 from tests.conftest import make_records
 
 PNG = make_records()[0].data

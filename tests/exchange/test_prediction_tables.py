@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import plstore
-from plstore.cli.make import import_predictions
+from plstore.cli.importing import import_predictions
 from plstore.errors import InputError
+from plstore.images import ImageRecord, import_images
 from plstore.report.output import Format, render
-from plstore.store import ImageRecord, Store, import_images
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, make_records
 from tests.exchange.predicted import KEYS, NUM, PROBS, keep, kept, pool, taken, wide, written
 

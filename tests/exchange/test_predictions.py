@@ -12,7 +12,10 @@ import plstore
 from plstore.codec import Codec
 from plstore.errors import CommitConflictError, InputError
 from plstore.exchange import match_predictions
-from plstore.store import LabelSet, Store, commit_labels, import_images, verify, write_labels
+from plstore.images import import_images
+from plstore.labels import LabelSet, commit_labels, write_labels
+from plstore.store import Store
+from plstore.upkeep import verify
 from tests.conftest import CLASS_NAMES, make_records
 from tests.exchange.predicted import (
     KEYS,

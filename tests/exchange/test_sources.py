@@ -19,7 +19,7 @@ from plstore.exchange import (
     parquet_folder,
     write_parquet_folder,
 )
-from plstore.store import import_images
+from plstore.images import import_images
 from tests.conftest import encode
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
 

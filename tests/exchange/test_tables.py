@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plstore.cli.keep import correct
 from plstore.cli.options import chosen_rows
+from plstore.cli.upkeep import correct
 from plstore.errors import InputError
 from plstore.exchange.tables import read_lines, read_table, table_batches, whole_numbers
-from plstore.store import ImageRecord, Store, corrected_labels, create, import_images
+from plstore.images import ImageRecord, import_images
+from plstore.store import Store, create
+from plstore.upkeep import corrected_labels
 from tests.conftest import make_records
 
 

@@ -14,7 +14,8 @@ import webdataset
 import plstore
 from plstore.errors import InputError
 from plstore.exchange import export_view, tar_files
-from plstore.store import Store, import_images
+from plstore.images import import_images
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, encode, give_labels, make_records
 
 PNG = make_records()[0].data

@@ -22,8 +22,10 @@ from plstore.exchange import ListingColumns, Source, image_listing, match_predic
 from plstore.exchange.duplicates import find_duplicates
 from plstore.exchange.hub import hub_dataset
 from plstore.exchange.predictions import keep_predictions
+from plstore.images import ImageRecord, import_images
 from plstore.loaders.imageset import open_split
-from plstore.store import ImageRecord, Store, import_images, verify
+from plstore.store import Store
+from plstore.upkeep import verify
 from tests.conftest import CLASS_NAMES, encode, make_records
 
 

@@ -30,8 +30,9 @@ from plstore.loaders import (
 )
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.sources import TwinSource
-from plstore.query import Balance, Selection, select
-from plstore.store import Store, View
+from plstore.selection import Balance, Selection, select
+from plstore.store import Store
+from plstore.views import View
 from tests.conftest import give_labels
 
 GRAY = ImageFormat(size=16, channels=1, mean=(0.5,), std=(0.25,))

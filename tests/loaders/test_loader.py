@@ -22,6 +22,7 @@ from torch import Tensor
 
 import plstore
 from plstore.errors import InputError, MissingExtraError, StoreError
+from plstore.images import ImageRecord, import_images
 from plstore.loaders import (
     Batch,
     Crop,
@@ -37,8 +38,10 @@ from plstore.loaders import (
 from plstore.loaders.dali import build_pipeline
 from plstore.loaders.sources import WindowSource
 from plstore.loaders.work import BackendSpec
-from plstore.query import Balance, Selection, select
-from plstore.store import ImageRecord, Store, View, import_images, parquet, views
+from plstore.selection import Balance, Selection, select
+from plstore.store import Store, parquet
+from plstore.views import View
+from plstore.views import view as views
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 RGB = ImageFormat(size=32)
@@ -576,7 +579,7 @@ import os, sys
 import torch
 from accelerate import Accelerator
 from plstore.loaders import ImageFormat, Noise, RandAugment, load
-from plstore.store import open_view
+from plstore.views import open_view
 import plstore
 
 accelerator = Accelerator(cpu=True)

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pytest
 
 import plstore
+from plstore.images import import_images
 from plstore.query import run_sql
-from plstore.store import Store, import_images
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 Sums = tuple[int, int, float, float]

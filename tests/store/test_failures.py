@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import plstore
-from plstore.store import Store, import_images, verify
+from plstore.images import import_images
+from plstore.store import Store
+from plstore.upkeep import verify
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 ROOT = Path(__file__).parents[2]

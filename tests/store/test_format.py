@@ -14,7 +14,9 @@ from plstore.codec import decode
 from plstore.fingerprint import content_hash
 from plstore.query import run_sql
 from plstore.schema import FORMAT_VERSION
-from plstore.store import Store, open_view, verify
+from plstore.store import Store
+from plstore.upkeep import verify
+from plstore.views import open_view
 from tests.data.build_store import CODECS, probabilities
 
 FROZEN = Path(__file__).parents[1] / "data" / "store-format-1"

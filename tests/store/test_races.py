@@ -12,30 +12,15 @@ import pytest
 import plstore
 from plstore.codec import Codec
 from plstore.errors import CommitConflictError, InputError
+from plstore.images import import_images
+from plstore.labels import LabelBatch, LabelSet, at_temperature, commit_labels, write_labels
 from plstore.loaders import open_split
-from plstore.query import selection
 from plstore.schema import TABLES
-from plstore.store import (
-    LabelBatch,
-    LabelSet,
-    Shard,
-    Store,
-    add_tag,
-    at_temperature,
-    collect,
-    commit_labels,
-    compact,
-    correct,
-    erase,
-    exclude,
-    import_images,
-    pin,
-    unpin,
-    verify,
-    write_labels,
-)
-from plstore.store import collect as collect_function
+from plstore.selection import into_view
+from plstore.store import Shard, Store, add_tag, pin, unpin
 from plstore.store.versions import step_pins
+from plstore.upkeep import collect, compact, correct, erase, exclude, verify
+from plstore.upkeep import collect as collect_function
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 NOW = timedelta(0)
@@ -139,7 +124,7 @@ def test_an_image_deleted_while_a_view_is_written_is_not_in_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_labels(store)
-    write = getattr(selection, "write_view")  # noqa: B009  it is of another module
+    write = getattr(into_view, "write_view")  # noqa: B009  it is of another module
 
     def delete_first(*args: Any, **options: Any) -> object:  # noqa: ANN401  passed through
         view = write(*args, **options)
@@ -148,7 +133,7 @@ def test_an_image_deleted_while_a_view_is_written_is_not_in_it(
             assert Path(path).is_file()
         return view
 
-    monkeypatch.setattr(selection, "write_view", delete_first)
+    monkeypatch.setattr(into_view, "write_view", delete_first)
     balance = plstore.Balance(min_confidence=0.0, images_per_class=99, seed=0)
     view = plstore.select(
         store,
@@ -248,7 +233,7 @@ Decide = Callable[[Store], object]
 def test_steps_keep_their_identity_when_decisions_are_compacted(
     tmp_path: Path,
 ) -> None:
-    from trainers.loop import Run
+    from trainers.loop import open_run
     from trainers.recipe import load_recipe
     from trainers.sources import open_source
 
@@ -263,8 +248,7 @@ def test_steps_keep_their_identity_when_decisions_are_compacted(
     )
 
     def keys() -> list[str]:
-        run = Run(recipe=recipe, source=source, store=store, device="cpu", display=None)  # type: ignore[arg-type]  # nothing is shown
-        return [step.key for step in run.steps]
+        return [step.key for step in open_run(recipe, store, device="cpu").steps]
 
     none = keys()
     exclude(store, [3], reason="blurred", who="ann")

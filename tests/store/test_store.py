@@ -12,8 +12,9 @@ import pytest
 
 import plstore
 from plstore.errors import CommitConflictError, InputError, StoreError, StoreNotFoundError
+from plstore.images import ImageRecord, import_images
 from plstore.schema import TABLES
-from plstore.store import ImageRecord, Store, Table, import_images
+from plstore.store import Store, Table
 from tests.conftest import CLASS_NAMES, encode, give_labels, make_records
 
 
@@ -196,9 +197,9 @@ def test_concurrent_writers_all_succeed(store: Store) -> None:
 
 _ENDLESS_IMPORT = """
 import sys, plstore
-from plstore.store import import_images, images
+from plstore.images import import_images, importing
 from tests.store.test_store import many_records
-images._SHARD_ROWS = 50
+importing._SHARD_ROWS = 50
 store = plstore.create(sys.argv[1])
 import_images(store, many_records(), dataset="d", class_names=["a", "b"])
 """

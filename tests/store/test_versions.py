@@ -6,7 +6,8 @@ import pytest
 import plstore
 from plstore.errors import InputError, StoreError
 from plstore.query import run_sql
-from plstore.store import Store, add_tag, collect, delete_tag, numbered, resolve, tags
+from plstore.store import Store, add_tag, delete_tag, numbered, resolve, tags
+from plstore.upkeep import collect
 from tests.conftest import give_labels
 
 COUNT = "select count(*) as n from soft_labels"

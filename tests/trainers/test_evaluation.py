@@ -7,16 +7,19 @@ import pytest
 import torch
 
 from plstore.exchange import parquet_folder
+from plstore.labels import TeacherRecord, add_teacher
 from plstore.loaders import ImageFormat, ImageSet, open_split
-from plstore.report.progress import Display
-from plstore.store import Store, correct
+from plstore.store import Store
+from plstore.upkeep import correct
 from tests.conftest import CLASS_NAMES
 from tests.trainers.given import record_backends
+from trainers.context import Context, Outputs
 from trainers.data import sample_folder
-from trainers.loop import Outputs, Run
+from trainers.events import Teller, unheard
 from trainers.model import build_model, fetch_bundle, keep_bundle, load_bundle
 from trainers.recipe import Model, check_recipe
-from trainers.steps import Kind, Step
+from trainers.steps.evaluating import Evaluate
+from trainers.steps.labeling import Label
 
 
 @pytest.fixture
@@ -25,19 +28,23 @@ def trained(store: Store) -> Outputs:
     settings = Model(teacher="test_resnet", resolution=16, stochastic_depth=0)
     network = build_model(settings, "test_resnet", len(CLASS_NAMES))
     name, digest = keep_bundle(store, "t0", network, ImageFormat(size=16), CLASS_NAMES)
+    record = TeacherRecord(
+        teacher_id="t0",
+        iteration=0,
+        role="teacher",
+        checkpoint=name,
+        checkpoint_hash=digest,
+    )
+    add_teacher(store, record, identity="t0", step="train")
     return {"teacher_id": "t0", "checkpoint": name, "checkpoint_hash": digest}
 
 
-def run_of(store: Store, backend: str = "auto") -> Run:
+def run_of(store: Store, backend: str = "auto") -> Context:
     recipe = check_recipe({"name": "tiny", "train": {"backend": backend}}, "test")
     source = parquet_folder(sample_folder(), dataset="sample")
-    return Run(
-        recipe=recipe, source=source, store=store, device="cpu", display=Display(quiet=True)
+    return Context(
+        recipe=recipe, source=source, store=store, device="cpu", teller=Teller(unheard)
     )
-
-
-def step(kind: Kind, key: str) -> Step:
-    return Step(name=f"{kind}-1", kind=kind, iteration=1, key=key, needs=())
 
 
 def imported(store: Store) -> Outputs:
@@ -60,10 +67,10 @@ def test_evaluation_reads_the_corrections_that_its_run_pinned(
     run = run_of(store)
     needs = [imported(store), trained]
     assert run.decisions["corrections"] == 0
-    before = run._evaluate(step("evaluate", "a"), needs)
+    before = Evaluate(name="evaluate-1", iteration=1, key="a").do(run, needs)
     correct(store, predicted(store, trained, open_split(store, "test")), who="me")
-    again = run._evaluate(step("evaluate", "b"), needs)
-    later = run_of(store)._evaluate(step("evaluate", "c"), needs)
+    again = Evaluate(name="evaluate-1", iteration=1, key="b").do(run, needs)
+    later = Evaluate(name="evaluate-1", iteration=1, key="c").do(run_of(store), needs)
 
     assert before["test_accuracy"] < 100
     assert again == before
@@ -87,8 +94,8 @@ def test_labels_and_accuracy_come_through_the_backend_of_the_recipe(
     run = run_of(store, backend)
     used = record_backends(monkeypatch)
     needs = [imported(store), trained]
-    run._label(step("label", "a"), needs)
-    run._evaluate(step("evaluate", "b"), needs)
+    Label(name="label-1", iteration=1, key="a").do(run, needs)
+    Evaluate(name="evaluate-1", iteration=1, key="b").do(run, needs)
     (commit, *_) = store.table("soft_labels").history()
 
     assert run.backend == backend  # what is imported before a run begins

@@ -7,8 +7,9 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.exchange import Source, image_folders
+from plstore.images import ImageRecord
 from plstore.report.progress import Display
-from plstore.store import ImageRecord, Store
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, make_records
 from tests.exchange.test_growing import add
 from trainers.importing import import_for_run

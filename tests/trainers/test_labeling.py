@@ -11,21 +11,16 @@ from torch.nn.functional import cross_entropy
 
 from plstore.codec import Codec, decode
 from plstore.errors import InputError
+from plstore.images import ImageRecord, import_images
+from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
 from plstore.loaders import open_split
-from plstore.store import (
-    ImageRecord,
-    LabelBatch,
-    LabelSet,
-    Store,
-    commit_labels,
-    import_images,
-    write_labels,
-)
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, encode
 from tests.trainers.given import record_backends
+from trainers.bringing import bring_teacher
 from trainers.calibration import calibrate
 from trainers.inference import probabilities
-from trainers.labeling import Labeling, add_teacher, count_missing, label_missing
+from trainers.labeling import Labeling, count_missing, label_missing
 from trainers.model import build_model, image_format, load_bundle, save_bundle
 from trainers.recipe import Model
 
@@ -48,7 +43,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def brought(store: Store, checkpoint: Path) -> Store:
-    add_teacher(store, "mine", str(checkpoint), device="cpu")
+    bring_teacher(store, "mine", str(checkpoint), device="cpu")
     return store
 
 
@@ -111,7 +106,7 @@ def test_other_settings_are_not_mixed_into_a_label_set(brought: Store) -> None:
 
 
 def test_a_model_is_brought_once_and_named_once(brought: Store, checkpoint: Path) -> None:
-    add_teacher(brought, "mine", str(checkpoint), device="cpu")
+    bring_teacher(brought, "mine", str(checkpoint), device="cpu")
     torch.manual_seed(1)
     settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
     network = build_model(settings, "test_resnet", 3)
@@ -119,16 +114,16 @@ def test_a_model_is_brought_once_and_named_once(brought: Store, checkpoint: Path
 
     assert brought.table("teachers").dataset().count_rows() == 1
     with pytest.raises(InputError, match="has another teacher named 'mine'"):
-        add_teacher(brought, "mine", str(checkpoint), device="cpu")
+        bring_teacher(brought, "mine", str(checkpoint), device="cpu")
 
 
 def test_workers_share_the_ranges_of_ids(
     brought: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from plstore.store import labels
+    from plstore.labels import writing
     from trainers import labeling
 
-    for module in (labels, labeling):
+    for module in (writing, labeling):
         monkeypatch.setattr(module, "SHARD_IDS", 16)
     parts = [label_missing(brought, replace(MINE, part=(n, 2))) for n in range(2)]
     ids, _ = labels_of(brought, "unlabeled")
@@ -142,7 +137,7 @@ def test_a_model_of_other_classes_is_refused(store: Store, tmp_path: Path) -> No
     network = build_model(settings, "test_resnet", 3)
     save_bundle(tmp_path / "m", network, image_format(settings, network), ("cat", "dog", "cow"))
     with pytest.raises(InputError, match="only the model has cow, only the store has owl"):
-        add_teacher(store, "mine", str(tmp_path / "m"), device="cpu")
+        bring_teacher(store, "mine", str(tmp_path / "m"), device="cpu")
     assert store.table("teachers").dataset().count_rows() == 0
 
 
@@ -155,7 +150,7 @@ def test_classes_in_another_order_are_matched_by_name(store: Store, tmp_path: Pa
         network.get_classifier().weight.mul_(100)  # type: ignore[operator]
     save_bundle(tmp_path / "m", network, image_format(settings, network), theirs)
     said: list[str] = []
-    add_teacher(store, "mine", str(tmp_path / "m"), device="cpu", say=said.append)
+    bring_teacher(store, "mine", str(tmp_path / "m"), device="cpu", say=said.append)
     label_missing(store, MINE)
     ids, found = labels_of(store, "unlabeled")
     images = open_split(store, "unlabeled")
@@ -181,7 +176,7 @@ def test_the_same_weights_with_other_classes_are_another_model(
     path.write_text(path.read_text().replace('"x"', '"owl"'))
 
     with pytest.raises(InputError, match="has another teacher named 'mine'"):
-        add_teacher(brought, "mine", str(checkpoint), device="cpu")
+        bring_teacher(brought, "mine", str(checkpoint), device="cpu")
 
 
 def test_labels_come_through_the_backend_that_is_asked_for(

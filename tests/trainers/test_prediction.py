@@ -9,19 +9,20 @@ import torch
 
 from plstore.exchange.folders import files_below
 from plstore.fingerprint import content_hash
+from plstore.images import DEFAULT_MAX_BYTES
 from plstore.loaders import ImageFormat, ImageSet, image_table
 from plstore.report.progress import Display
-from plstore.store import DEFAULT_MAX_BYTES, Store
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, encode
 from trainers import prediction as module
+from trainers.bringing import bring_teacher
+from trainers.events import Shown
 from trainers.inference import probabilities
-from trainers.labeling import add_teacher
 from trainers.model import build_model, load_bundle, save_bundle
 from trainers.prediction import Prediction, predict
 from trainers.recipe import Model
 
 THEIRS = ("owl", "cat", "dog")
-QUIET = Display(quiet=True)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def checkpoint(store: Store, tmp_path: Path) -> Path:
     settings = Model(teacher="test_resnet", resolution=16, stochastic_depth=0)
     network = build_model(settings, "test_resnet", 3)
     save_bundle(tmp_path / "model", network, ImageFormat(size=16), THEIRS)
-    add_teacher(store, "mine", str(tmp_path / "model"), device="cpu")
+    bring_teacher(store, "mine", str(tmp_path / "model"), device="cpu")
     return tmp_path / "model"
 
 
@@ -48,9 +49,9 @@ def photos(tmp_path: Path) -> Path:
 def test_rows_name_path_class_confidence_and_verdict(
     store: Store, checkpoint: Path, photos: Path
 ) -> None:
-    short = predict(store, photos, Prediction(teacher_id="mine", device="cpu"), QUIET)
+    short = predict(store, photos, Prediction(teacher_id="mine", device="cpu"))
     wanted = Prediction(teacher_id="mine", device="cpu", with_probabilities=True)
-    rows = predict(store, photos, wanted, QUIET)
+    rows = predict(store, photos, wanted)
     own = load_bundle(checkpoint)
     files = [(photos / row["path"]).read_bytes() for row in rows[:5]]
     images = ImageSet(image_table((d, 20, 20, content_hash(d)) for d in files), 3)
@@ -89,7 +90,9 @@ def test_a_file_that_vanishes_or_cannot_be_read_has_a_verdict(
         return found
 
     monkeypatch.setattr(module, "files_below", vanishing)
-    rows = predict(store, photos, Prediction(teacher_id="mine", device="cpu"), Display())
+    rows = predict(
+        store, photos, Prediction(teacher_id="mine", device="cpu"), on_event=Shown(Display())
+    )
     verdicts = {Path(row["path"]).name: row["verdict"] for row in rows}
 
     assert checkpoint.is_dir()
@@ -125,6 +128,6 @@ def test_no_teacher_is_named(store: Store, photos: Path) -> None:
     from plstore.errors import InputError
 
     with pytest.raises(InputError, match="has no teacher yet with a model"):
-        predict(store, photos, Prediction(device="cpu"), QUIET)
+        predict(store, photos, Prediction(device="cpu"))
     with pytest.raises(InputError, match="backend is 'ffcv'"):
-        predict(store, photos, Prediction(backend="ffcv"), QUIET)  # type: ignore[arg-type]
+        predict(store, photos, Prediction(backend="ffcv"))  # type: ignore[arg-type]

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from plstore.errors import InputError
+from plstore.store import Store
 from trainers import pretrained
+from trainers.loop import open_run
 from trainers.model import build_model, check_models
 from trainers.pretrained import starting_weights, weights_file
 from trainers.recipe import Model, load_recipe
-from trainers.sources import open_source
-from trainers.steps import plan_steps
 
 SMALL = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
 
@@ -60,14 +60,14 @@ def test_a_place_without_weights_is_refused(tmp_path: Path, name: str) -> None:
         weights_file(str(tmp_path / name), "test_resnet")
 
 
-def test_another_file_of_weights_is_another_step(weights: Path) -> None:
+def test_another_file_of_weights_is_another_step(weights: Path, tmp_path: Path) -> None:
     recipe = load_recipe("fashion_mnist", [f"model.weights='{weights}'"])
-    source = open_source(recipe.data, 0)
-    before = {step.name: step.key for step in plan_steps(recipe, source, "")}
+    store = Store(tmp_path / "store")
+    before = {step.name: step.key for step in open_run(recipe, store).steps}
     changed = load_file(weights)
     changed["fc.bias"] += 1
     save_file(changed, weights)
-    after = {step.name: step.key for step in plan_steps(recipe, source, "")}
+    after = {step.name: step.key for step in open_run(recipe, store).steps}
 
     assert before["labeled"] == after["labeled"]
     assert before["train-0"] != after["train-0"]

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from plstore.errors import PlstoreError
-from plstore.query import Balance, Selection, select
 from plstore.seeds import Purpose, torch_seed
-from plstore.store import Store, erase
+from plstore.selection import Balance, Selection, select
+from plstore.store import Store
+from plstore.upkeep import erase
 from tests.conftest import give_labels
 from trainers import train as train_module
 from trainers.losses import combined_cross_entropy

@@ -1,0 +1,190 @@
+"""Verbs of a step each: label, calibrate, fuse, select."""
+
+from typing import Annotated, Any
+
+import typer
+
+from plstore.cli.options import FormatOption, StoreOption, print_rows
+from plstore.errors import InputError, MissingExtraError
+
+CodecOption = Annotated[str, typer.Option(help="topk, dense or hard.")]
+KOption = Annotated[int, typer.Option("--k", help="Classes kept.")]
+BackendOption = Annotated[
+    str,
+    typer.Option(
+        help="Of the loader: threads, dali, torch; auto is DALI on a GPU, else threads, "
+        "whatever the model was trained with."
+    ),
+]
+MassOption = Annotated[
+    float | None, typer.Option(help="Keep only as many classes as hold this mass; --k at most.")
+]
+
+
+def label(
+    store: StoreOption,
+    teacher: Annotated[str, typer.Option(help="Teacher of the store, or its new name.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Folder of a model to bring in: config.json, model.safetensors."),
+    ] = None,
+    iteration: Annotated[int, typer.Option(help="That these labels belong to.")] = 1,
+    splits: Annotated[str, typer.Option(help="By commas.")] = "unlabeled,validation",
+    codec: CodecOption = "topk",
+    k: KOption = 20,
+    mass: MassOption = None,
+    temperature: Annotated[float, typer.Option(help="Logits are divided by it.")] = 1.0,
+    part: Annotated[str, typer.Option(help="This worker of how many: 0/4.")] = "0/1",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: BackendOption = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Label the images that a teacher has not labeled; goes on where it was stopped.
+
+    Examples:
+      plstore label --teacher t3-1a2b3c4d --iteration 4 --store pets/store
+      plstore label --teacher mine --checkpoint my-model --codec dense --store pets/store
+    """
+    try:
+        from trainers.bringing import bring_teacher
+        from trainers.events import Shown
+        from trainers.labeling import Labeling
+        from trainers.labeling import label as look_and_label
+        from trainers.train import pick_device
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "labeling") from error
+    from plstore.codec import Codec
+    from plstore.report.progress import Display
+    from plstore.schema import SPLITS
+    from plstore.store import open as open_store
+
+    opened, display = open_store(store), Display()
+    wanted = splits.split(",")
+    if unknown := sorted(set(wanted) - set(SPLITS)):
+        raise InputError(f"--splits has {unknown}; wanted some of {', '.join(SPLITS)}")
+    labeling = Labeling(
+        teacher_id=teacher,
+        iteration=iteration,
+        splits=wanted,
+        codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
+        temperature=temperature,
+        part=_part(part),
+        device=pick_device(device),
+        backend=backend,  # type: ignore[arg-type]  # checked there
+    )
+    if checkpoint is not None:
+        bring_teacher(opened, teacher, checkpoint, device=labeling.device, say=display.say)
+    counts = look_and_label(opened, labeling, on_event=Shown(display))
+    print_rows([{"split": name, "labeled": n} for name, n in counts.items()], format_)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdigit() and parts.isdigit() and int(number) < int(parts)):
+        raise InputError(f"--part is {text!r}; wanted such as 0/4 to 3/4")
+    return int(number), int(parts)
+
+
+def calibrate(
+    store: StoreOption,
+    teacher: Annotated[str, typer.Argument(help="With labels of the validation images.")],
+    iteration: Annotated[int | None, typer.Option(help="Its last unless given.")] = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Fit a teacher's temperature on the validation images; show its calibration error.
+
+    Example:
+      plstore calibrate t0-1a2b3c4d --store pets/store
+    """
+    from dataclasses import asdict
+
+    from plstore.labels import find_label_sets
+    from plstore.store import open as open_store
+
+    opened = open_store(store)
+    label_set = find_label_sets(opened, teacher, iteration=iteration)[0]
+    found = _calibrator()(opened, teacher, label_set.iteration)
+    print_rows([{"teacher": teacher, **asdict(found)}], format_)
+
+
+def _calibrator() -> Any:  # noqa: ANN401  a function of an extra
+    try:
+        from trainers.calibration import calibrate as fit
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "calibration") from error
+    return fit
+
+
+def fuse(
+    store: StoreOption,
+    members: Annotated[
+        list[str], typer.Argument(help="TEACHER[@ITERATION][*WEIGHT], several.")
+    ],
+    teacher: Annotated[str, typer.Option(help="Name of the fusion: [a-z0-9_-]+.")],
+    iteration: Annotated[
+        int | None, typer.Option(help="Of the fused labels; the members' last unless given.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="arithmetic, or geometric.")] = "arithmetic",
+    temperatures: Annotated[
+        str, typer.Option(help="1, calibrated, or one a member by commas: 1.2,0.9.")
+    ] = "1",
+    codec: CodecOption = "topk",
+    k: KOption = 20,
+    mass: MassOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Fuse the labels of several teachers into those of one, which names its members.
+
+    Examples:
+      plstore fuse clip dino --teacher both --store pets/store
+      plstore fuse "clip*2" dino@1 --teacher both --method geometric --temperatures calibrated
+    """
+    from dataclasses import asdict, replace
+
+    from plstore.codec import Codec
+    from plstore.labels import make_ensemble, member_of
+    from plstore.report.progress import Display
+    from plstore.store import open as open_store
+
+    if method not in {"arithmetic", "geometric"}:
+        raise InputError(f"--method is {method!r}; wanted arithmetic or geometric")
+    opened = open_store(store)
+    named = [member_of(opened, member) for member in members]
+    notes: dict[str, Any] = {}
+    if temperatures == "calibrated":
+        fitted = [_calibrator()(opened, m.teacher_id, m.iteration) for m in named]
+        notes = {m.teacher_id: asdict(f) for m, f in zip(named, fitted, strict=True)}
+        values = [f.temperature for f in fitted]
+    else:
+        values = _temperatures(temperatures, len(named))
+    named = [replace(m, temperature=t) for m, t in zip(named, values, strict=True)]
+    with Display().task(f"fuse {len(named)} teachers", None) as advance:
+        made = make_ensemble(
+            opened,
+            teacher,
+            named,
+            iteration=max(m.iteration for m in named) if iteration is None else iteration,
+            method=method,  # type: ignore[arg-type]  # checked above
+            codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
+            notes={"calibration": notes} if notes else None,
+            on_images=advance,
+        )
+    rows = [
+        {"split": split, "fused": n, "not labeled by all": made.incomplete[split]}
+        for split, n in made.images.items()
+    ]
+    print_rows(rows, format_)
+
+
+def _temperatures(text: str, count: int) -> list[float]:
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= count
+    if len(values) != count:
+        raise InputError(
+            f"--temperatures is {text!r}; wanted 'calibrated', one number, or {count} by commas"
+        )
+    return values

@@ -1,0 +1,276 @@
+"""Verbs that train, measure and use models: run, train, evaluate, predict."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from plstore.cli.labeling import BackendOption
+from plstore.cli.options import FormatOption, StoreOption, print_rows
+from plstore.errors import InputError, MissingExtraError
+from plstore.storage import location
+
+_FOLDERS_RECIPE = "images"
+
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(help="A TOML file, or fashion_mnist or images, which ship with plstore."),
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model of images.")]
+ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Pixels a side.")]
+PretrainedOption = Annotated[
+    bool,
+    typer.Option(
+        "--pretrained", help="Start from timm's weights: from its cache, or the network."
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="Start from those of a .safetensors file, or of a folder with one.",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a value: --set train.steps=500. Repeatable."),
+]
+
+
+def run(
+    recipe: RecipeArgument = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PLSTORE_STORE",
+            help="Folder or s3:// URL of the store; plstore-NAME/store unless given. "
+            "result.json and report.html are left beside one named store, NAME.result.json and "
+            "NAME.report.html beside one of another name.",
+        ),
+    ] = None,
+    labeled: Annotated[
+        Path | None, typer.Option(help="Your images: a folder for each class.")
+    ] = None,
+    unlabeled: Annotated[
+        Path | None, typer.Option(help="Your images without labels, anywhere below.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="As --labeled; split off by a seeded hash unless given.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="As --labeled; only ever evaluated on.")
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A teacher of the store in place of the first training."),
+    ] = None,
+    model: ModelOption = None,
+    resolution: ResolutionOption = None,
+    pretrained: PretrainedOption = False,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+    set_: SetOption = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Run several: 0..4 or 0,3,7; one folder a seed.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print steps, images, time and disk; do nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    format_: FormatOption = "table",
+) -> None:
+    """Run Noisy Student: train, label, select, train again. Goes on where it was stopped.
+
+    With a --store that has images, and neither recipe nor folders, it runs on those. With
+    --teacher, that one labels first; one without a model (predictions, a fusion) has labels.
+
+    Examples:
+      plstore run fashion_mnist --store demo/store
+      plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
+      plstore run --store pets/store --teacher clip
+      plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
+    """
+    programs = _programs()
+    from plstore.report.progress import Display
+    from trainers.recipe import load_recipe
+
+    folders = {
+        "labeled": labeled,
+        "unlabeled": unlabeled,
+        "validation": validation,
+        "test": test,
+    }
+    named = {name: str(path) for name, path in folders.items() if path is not None}
+    data: dict[str, object] = {"source": "folders", **named} if named else {}
+    if not named and recipe is None:
+        data = {"source": "store"}
+        if store is None:
+            raise typer.BadParameter(
+                "name a recipe (plstore run fashion_mnist), your own images with --labeled and "
+                "--unlabeled, or a --store that has images"
+            )
+    values = {"data": data, "model": _model(model, resolution, pretrained, weights)}
+    loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
+    if teacher is not None:
+        loaded = loaded.model_copy(update={"teacher": teacher})
+    home = location(store if store is not None else f"plstore-{loaded.name}/store")
+    display = Display(quiet=quiet)
+    if dry_run and seeds is not None:
+        raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
+    if dry_run:
+        rows = programs.dry_run(loaded, home, device=device, display=display)
+    elif seeds is not None:
+        rows = programs.run_seeds(
+            loaded, home, programs.parse_seeds(seeds), device=device, display=display
+        )
+    else:
+        rows = programs.run_recipe(loaded, home, device=device, display=display)
+    print_rows(rows, format_)
+
+
+def _model(
+    model: str | None, resolution: int | None, pretrained: bool, weights: Path | None
+) -> dict[str, object]:
+    """Return the values of a recipe's section that options name."""
+    wishes = {
+        "teacher": model,
+        "resolution": resolution,
+        "pretrained": pretrained or None,
+        "weights": None if weights is None else str(weights),
+    }
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def train(
+    store: StoreOption,
+    view: Annotated[str, typer.Argument(help="VIEW[@VERSION], as plstore select makes it.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="Name of the model; made of its settings unless given.")
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="Whose model, train and noise count: a TOML file, or a name.")
+    ] = _FOLDERS_RECIPE,
+    model: ModelOption = None,
+    resolution: ResolutionOption = None,
+    pretrained: PretrainedOption = False,
+    weights: WeightsOption = None,
+    seed: Annotated[int | None, typer.Option(help="Of the training.")] = None,
+    device: DeviceOption = "auto",
+    set_: SetOption = None,
+    format_: FormatOption = "table",
+) -> None:
+    """Train one model on a view; it becomes a teacher. Goes on where it was stopped.
+
+    A view with pseudo-labels gives a student, in the recipe's ratio of labeled and
+    pseudo-labeled images; one without gives a teacher.
+
+    Examples:
+      plstore train surer --teacher second --model resnet34 --store pets/store
+      plstore train surer@2 --set train.steps=5000 --set noise.dialect=noisystudent
+    """
+    _programs()
+    from plstore.report.progress import Display
+    from plstore.store import open as open_store
+    from plstore.views import open_view
+    from trainers.events import Shown
+    from trainers.keeping import train_on_view
+    from trainers.recipe import load_recipe
+
+    name, _, number = view.partition("@")
+    if number and not number.isdigit():
+        raise InputError(f"{view!r}; wanted VIEW or VIEW@VERSION")
+    values = {"model": _model(model, resolution, pretrained, weights)}
+    loaded = load_recipe(recipe, set_ or [], values)
+    if seed is not None:
+        loaded = loaded.model_copy(update={"seed": seed})
+    found = open_view(open_store(store), name, int(number) if number else None)
+    record = train_on_view(
+        found, loaded, teacher_id=teacher, device=device, on_event=Shown(Display())
+    )
+    row = {name: getattr(record, name) for name in ("teacher_id", "role", "architecture")}
+    row |= {"view": found.key, **{k: str(v) for k, v in (record.metrics or {}).items()}}
+    print_rows([row], format_)
+
+
+def evaluate(
+    store: StoreOption,
+    teacher: Annotated[str, typer.Argument(help="A teacher with a model.")],
+    splits: Annotated[str, typer.Option(help="By commas: validation, test, labeled.")] = (
+        "validation,test"
+    ),
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Measure a model on images that no one trains on; kept in the table runs.
+
+    Columns: top-1 and top-5 accuracy in percent; nll, the negative log-likelihood in nats.
+
+    Example:
+      plstore evaluate t3-1a2b3c4d --splits test --store pets/store
+    """
+    _programs()
+    from plstore.report.progress import Display
+    from plstore.store import open as open_store
+    from trainers.evaluation import evaluate as measure
+    from trainers.events import Shown
+
+    found = measure(
+        open_store(store),
+        teacher,
+        splits=splits.split(","),  # type: ignore[arg-type]  # checked there
+        device=device,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+        on_event=Shown(Display()),
+    )
+    print_rows([{"split": split, **values} for split, values in found.items()], format_)
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(help="Images anywhere below.")],
+    store: StoreOption,
+    teacher: Annotated[
+        str | None, typer.Option(help="Teacher id; the last student unless given.")
+    ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Also a column prob_CLASS for each class."),
+    ] = False,
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Say what a trained model sees in a folder of images.
+
+    Columns: path, below the folder; class; confidence, 0 to 1; and verdict: accepted, or why
+    there is no class. plstore import predictions takes them.
+
+    Examples:
+      plstore predict new-photos --store pets/store --format csv > predictions.csv
+      plstore predict new-photos --store pets/store --probabilities --format csv > probs.csv
+    """
+    _programs()
+    from plstore.report.progress import Display
+    from plstore.store import open as open_store
+    from trainers.events import Shown
+    from trainers.prediction import Prediction
+    from trainers.prediction import predict as look
+
+    prediction = Prediction(
+        teacher_id=teacher,
+        device=device,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+        with_probabilities=probabilities,
+    )
+    rows = look(open_store(store), folder, prediction, on_event=Shown(Display()))
+    print_rows(rows, format_)
+
+
+def _programs() -> ModuleType:
+    try:
+        from trainers import programs
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "training") from error
+    return programs

@@ -1,0 +1,55 @@
+"""Teachers and their labels: label sets, writing, fusion, counts."""
+
+from plstore.labels.ensemble import make_ensemble, member_of
+from plstore.labels.fusion import Member, at_temperature
+from plstore.labels.histograms import (
+    HISTOGRAM,
+    NUM_BUCKETS,
+    count_labels,
+    find_counts,
+    stale_counts,
+    write_histograms,
+)
+from plstore.labels.label_sets import (
+    SHARD_IDS,
+    LabelBatch,
+    LabelSet,
+    check_teacher_id,
+    find_label_sets,
+    label_sets,
+)
+from plstore.labels.teachers import (
+    Role,
+    TeacherRecord,
+    add_teacher,
+    find_teacher,
+    list_teachers,
+)
+from plstore.labels.writing import coded_rows, commit_labels, write_labels
+
+__all__ = [
+    "HISTOGRAM",
+    "NUM_BUCKETS",
+    "SHARD_IDS",
+    "LabelBatch",
+    "LabelSet",
+    "Member",
+    "Role",
+    "TeacherRecord",
+    "add_teacher",
+    "at_temperature",
+    "check_teacher_id",
+    "coded_rows",
+    "commit_labels",
+    "count_labels",
+    "find_counts",
+    "find_label_sets",
+    "find_teacher",
+    "label_sets",
+    "list_teachers",
+    "make_ensemble",
+    "member_of",
+    "stale_counts",
+    "write_histograms",
+    "write_labels",
+]

@@ -1,0 +1,212 @@
+"""Several teachers into one: their distributions averaged, as a label set of its own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from plstore.codec import Codec, decode
+from plstore.errors import InputError
+from plstore.labels.label_sets import SHARD_IDS, LabelBatch, LabelSet
+from plstore.labels.writing import write_labels
+
+if TYPE_CHECKING:
+    from plstore.store import Shard, Store
+
+Method = Literal["arithmetic", "geometric"]
+Floats = npt.NDArray[np.float32]
+
+_CHUNK_ROWS = 4096
+_FLOOR = np.float32(1e-12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One teacher of a fusion.
+
+    Attributes:
+        teacher_id: Whose labels.
+        iteration: Of its labels.
+        weight: Above 0; weights are divided by their sum.
+        temperature: Above 0; log-probabilities are divided by it, and normalised again.
+    """
+
+    teacher_id: str
+    iteration: int
+    weight: float = 1.0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fused:
+    """What a fusion wrote, not yet committed.
+
+    Attributes:
+        shards: For `commit_labels`.
+        num_images: Images with a fused label.
+        num_incomplete: Images that not every member had labeled: left out.
+    """
+
+    shards: "list[Shard]"
+    num_images: int
+    num_incomplete: int
+
+
+def fuse(distributions: Sequence[Floats], members: Sequence[Member], method: Method) -> Floats:
+    """Return the fused distributions, float32 [rows, classes].
+
+    `arithmetic` averages probabilities; `geometric` averages log-probabilities (as averaging
+    logits does) and normalises.
+
+    Args:
+        distributions: One float32 [rows, classes] a member; they are changed.
+        members: Their weights and temperatures.
+        method: How they are averaged.
+    """
+    total = sum(member.weight for member in members)
+    fused = np.zeros_like(distributions[0])
+    for probs, member in zip(distributions, members, strict=True):
+        share = np.float32(member.weight / total)
+        sharpened = at_temperature(probs, member.temperature)
+        if method == "geometric":
+            np.maximum(sharpened, _FLOOR, out=sharpened)
+            fused += share * np.log(sharpened)
+        else:
+            fused += share * sharpened
+    if method == "geometric":
+        np.exp(fused - fused.max(axis=1, keepdims=True), out=fused)
+    fused /= fused.sum(axis=1, keepdims=True)
+    return fused
+
+
+def at_temperature(probs: Floats, temperature: float) -> Floats:
+    """Return p^(1 / temperature), normalised: what a softmax at that temperature had given."""
+    if temperature == 1:
+        return probs
+    largest = probs.max(axis=1, keepdims=True)  # or a flat row underflows
+    powered = np.power(probs / largest, np.float32(1 / temperature))
+    return np.asarray(powered / powered.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def write_fused(
+    store: "Store",
+    label_set: LabelSet,
+    members: Sequence[Member],
+    *,
+    method: Method,
+    codec: Codec,
+    identity: str,
+    version: int | None = None,
+    on_images: Callable[[int], None] = lambda _: None,
+) -> Fused:
+    """Write the fused labels of one split, range by range of sample ids: memory stays flat.
+
+    Args:
+        store: Where from and to.
+        label_set: Of the fusion; its split is that of the members' labels.
+        members: Two or more teachers with labels of that split.
+        method: How they are averaged.
+        codec: How the result is kept.
+        identity: Start of the files' names, [a-z0-9_-]+.
+        version: Of `soft_labels`, newest unless given.
+        on_images: Called with the number of images just finished.
+
+    Raises:
+        InputError: If a member has no labels of the split, or its settings are impossible.
+    """
+    _check_members(members)
+    table = store.table("soft_labels")
+    shards = [
+        table.shards(
+            version,
+            {
+                "iteration": member.iteration,
+                "teacher_id": member.teacher_id,
+                "split": label_set.split,
+            },
+        )
+        for member in members
+    ]
+    for member, found in zip(members, shards, strict=True):
+        if not found:
+            raise InputError(
+                f"teacher {member.teacher_id!r} has no labels of iteration {member.iteration} "
+                f"and split {label_set.split!r} in {store.root}"
+            )
+    counts = {"complete": 0, "incomplete": 0}
+
+    def batches() -> Iterator[LabelBatch]:
+        for block in _blocks(shards):
+            for batch, incomplete in _fuse_block(store, shards, members, method, block):
+                counts["complete"] += len(batch.sample_ids)
+                counts["incomplete"] += incomplete
+                on_images(len(batch.sample_ids))
+                if len(batch.sample_ids):
+                    yield batch
+
+    written = write_labels(store, label_set, batches(), codec=codec, identity=identity)
+    return Fused(
+        shards=written,
+        num_images=counts["complete"],
+        num_incomplete=counts["incomplete"],
+    )
+
+
+def fusion_lineage(members: Sequence[Member], method: Method, codec: Codec) -> dict[str, Any]:
+    """Return what a fusion's commit and teacher row say of how it was made."""
+    return {
+        "members": [asdict(member) for member in members],
+        "method": method,
+        "codec": codec.as_json(),
+    }
+
+
+def _check_members(members: Sequence[Member]) -> None:
+    keys = {(member.teacher_id, member.iteration) for member in members}
+    if len(members) < 2 or len(keys) != len(members):  # noqa: PLR2004  one is no ensemble
+        raise InputError(f"a fusion takes two or more different teachers; found {members}")
+    for member in members:
+        if not (member.weight > 0 and member.temperature > 0):
+            raise InputError(
+                f"teacher {member.teacher_id!r} has weight {member.weight} and temperature "
+                f"{member.temperature}; wanted both above 0"
+            )
+
+
+def _blocks(shards: "Sequence[Sequence[Shard]]") -> list[int]:
+    return sorted({shard.first_id // SHARD_IDS for member in shards for shard in member})
+
+
+def _fuse_block(
+    store: "Store",
+    shards: "Sequence[Sequence[Shard]]",
+    members: Sequence[Member],
+    method: Method,
+    block: int,
+) -> Iterator[tuple[LabelBatch, int]]:
+    """Yield the fused labels of one range of ids, with the number of images left out."""
+    table = store.table("soft_labels")
+    rows = []
+    for member in shards:
+        here = [shard for shard in member if shard.first_id // SHARD_IDS == block]
+        dataset = table.dataset_of(here)
+        rows.append(dataset.to_table(columns=["sample_id", "label"]).sort_by("sample_id"))
+    ids = [part["sample_id"].to_numpy() for part in rows]
+    common = ids[0]
+    for others in ids[1:]:
+        common = np.intersect1d(common, others, assume_unique=True)
+    incomplete = len(np.unique(np.concatenate(ids))) - len(common)
+    places = [np.searchsorted(part, common) for part in ids]
+    labels = [part["label"].combine_chunks() for part in rows]
+    num_classes = len(store.class_names)
+    for start in range(0, max(len(common), 1), _CHUNK_ROWS):
+        chosen = [place[start : start + _CHUNK_ROWS] for place in places]
+        distributions = [
+            decode(part.take(place), num_classes)
+            for part, place in zip(labels, chosen, strict=True)
+        ]
+        fused = fuse(distributions, members, method)
+        batch = LabelBatch(sample_ids=common[start : start + _CHUNK_ROWS], probabilities=fused)
+        yield batch, incomplete if start == 0 else 0

@@ -1,0 +1,192 @@
+"""How many labels of each class have which confidence: small files beside a label set.
+
+A selection needs no more than these counts to know how many images of each class it keeps at
+any floor and quota. They are written when labels are committed, cover shards by name, and can
+be made again from those at any time; shards are never changed, so counts never go stale.
+"""
+
+import json
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plstore import storage
+from plstore.fingerprint import content_hash
+from plstore.machine import num_cores
+
+if TYPE_CHECKING:
+    from plstore.labels.label_sets import LabelSet
+    from plstore.store import Shard, Store
+
+NUM_BUCKETS: Final = 1000
+"""Buckets of confidence; bucket b holds what is above b / 1000 and up to (b + 1) / 1000, both
+edges as float, so that a floor of three decimals falls between two buckets."""
+
+HISTOGRAM: Final = pa.schema(
+    [
+        pa.field("class_id", pa.int32()),
+        pa.field("bucket", pa.int32()),
+        pa.field("num_labels", pa.int64()),
+    ]
+)
+
+_COVERS = b"plstore.shards"
+_MOST_CELLS = 1 << 22
+_FILES_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class KeptCounts:
+    """Files with counts of some shards.
+
+    Attributes:
+        paths: The files; no shard is counted twice.
+        uncovered: Shards that no file has counts of.
+    """
+
+    paths: Sequence[Path]
+    uncovered: "list[Shard]"
+
+    def read(self) -> pa.Table:
+        """Return the counts, as `HISTOGRAM`; of several files, rows are to be added up."""
+        tables = [_read(path) for path in self.paths]
+        return pa.concat_tables(tables) if tables else HISTOGRAM.empty_table()
+
+
+def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
+    """Count the labels of unlabeled images in shards that were committed, once."""
+    folders: dict[Path, list[Shard]] = {}
+    for shard in shards:
+        if shard.partition["split"] == "unlabeled":
+            folders.setdefault(_folder(store, shard.partition), []).append(shard)
+    for folder, members in folders.items():
+        covered = sorted(shard.path for shard in members)
+        path = folder / f"{content_hash(json.dumps(covered).encode())}.parquet"
+        if not path.exists():
+            _write(path, count_labels(store, members), covered)
+            pa.default_memory_pool().release_unused()  # it goes on to be used for other things
+
+
+def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
+    """Return the counts of shards from their rows, as `HISTOGRAM`, by class and bucket."""
+    table, num_classes = store.table("soft_labels"), len(store.class_names)
+    is_small = num_classes * NUM_BUCKETS <= _MOST_CELLS
+
+    def cells_of(part: "Sequence[Shard]") -> npt.NDArray[np.int64]:
+        rows = table.dataset_of(part).to_table(columns=["class_id", "confidence"])
+        cells = rows["class_id"].to_numpy().astype(np.int64) * NUM_BUCKETS
+        cells += bucket_of(rows["confidence"].to_numpy())
+        return np.bincount(cells, minlength=num_classes * NUM_BUCKETS) if is_small else cells
+
+    parts = [shards[n : n + _FILES_AT_ONCE] for n in range(0, len(shards), _FILES_AT_ONCE)]
+    if is_small:
+        sums = np.zeros(num_classes * NUM_BUCKETS, np.int64)
+        for counts in _in_threads(cells_of, parts):
+            sums += counts
+        found = np.flatnonzero(sums)
+        return _histogram(found, sums[found])
+    found, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+    for cells in _in_threads(cells_of, parts):
+        here, times = np.unique(cells, return_counts=True)
+        found, places = np.unique(np.concatenate([found, here]), return_inverse=True)
+        counts = np.bincount(places, np.concatenate([counts, times])).astype(np.int64)
+    return _histogram(found, counts)
+
+
+def bucket_of(confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Return the bucket of each confidence, as SQL's `confidence_bucket` does."""
+    exact = confidence.astype(np.float64)
+    buckets = np.floor(exact * NUM_BUCKETS).astype(np.int64)
+    buckets -= confidence <= (buckets / NUM_BUCKETS).astype(np.float32)
+    return np.clip(buckets, 0, NUM_BUCKETS - 1, out=buckets)
+
+
+def _in_threads(
+    work: "Callable[[Sequence[Shard]], npt.NDArray[np.int64]]", parts: "list[Sequence[Shard]]"
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield what comes of each part, with as many at work as there are cores."""
+    width = num_cores()
+    with ThreadPoolExecutor(width) as pool:
+        running = deque(pool.submit(work, part) for part in parts[:width])
+        for part in [*parts[width:], *[None] * len(running)]:
+            yield running.popleft().result()
+            if part is not None:
+                running.append(pool.submit(work, part))
+
+
+def _histogram(cells: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> pa.Table:
+    columns = [cells // NUM_BUCKETS, cells % NUM_BUCKETS, counts]
+    arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, HISTOGRAM, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=HISTOGRAM)
+
+
+def find_counts(
+    store: "Store", label_set: "LabelSet", shards: "Collection[Shard]"
+) -> KeptCounts:
+    """Return where counts of a label set's shards are kept, and which shards have none."""
+    missing = {shard.path: shard for shard in shards}
+    paths = []
+    for path in _files(_folder(store, label_set.partition)):
+        covered = _covered(path)
+        if covered and covered <= missing.keys():
+            paths.append(path)
+            for name in covered:
+                del missing[name]
+    return KeptCounts(paths, list(missing.values()))
+
+
+def stale_counts(store: "Store") -> Iterator[storage.FileEntry]:
+    """Yield files with counts of shards that are gone, by their paths below the store."""
+    folder = store.work_folder("histograms")
+    table = store.table("soft_labels")
+    there = {entry.path for entry in storage.files_below(table.root)}
+    for entry in storage.files_below(folder):
+        path = folder.joinpath(*entry.path.split("/"))
+        if path.suffix == ".parquet" and path.name[0] != "." and not _covered(path) <= there:
+            yield replace(entry, path=f"_plstore/histograms/{entry.path}")
+
+
+def _folder(store: "Store", partition: Mapping[str, str | int]) -> Path:
+    names = (f"{key}={partition[key]}" for key in ("iteration", "teacher_id", "split"))
+    return store.work_folder("histograms", *names)
+
+
+def _files(folder: Path) -> list[Path]:
+    names = [entry.path for entry in storage.files_below(folder)]
+    shown = [name for name in names if not name.startswith(".")]
+    # Those that cover most come first, so that parts do not keep out the whole.
+    return sorted(
+        (folder / name for name in shown), key=lambda path: (-len(_covered(path)), path.name)
+    )
+
+
+def _write(path: Path, counts: pa.Table, covered: list[str]) -> None:
+    sink = pa.BufferOutputStream()
+    described = counts.replace_schema_metadata({_COVERS: json.dumps(covered).encode()})
+    pq.write_table(described, sink, compression="ZSTD")
+    storage.write_atomically(path, memoryview(sink.getvalue()))
+
+
+def _read(path: Path) -> pa.Table:
+    table = pq.read_table(storage.arrow_path(path), filesystem=storage.arrow_filesystem(path))
+    return table.replace_schema_metadata(None).cast(HISTOGRAM)
+
+
+def _covered(path: Path) -> set[str]:
+    """Return the shards that a file counts; none if it cannot be read."""
+    try:
+        schema = pq.read_schema(
+            storage.arrow_path(path), filesystem=storage.arrow_filesystem(path)
+        )
+    except (OSError, pa.ArrowInvalid):
+        return set()
+    names: list[str] = json.loads((schema.metadata or {}).get(_COVERS, b"[]"))
+    return set(names)

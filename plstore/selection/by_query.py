@@ -1,0 +1,198 @@
+"""Selections that a query of one's own decides."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from plstore.errors import InputError, QueryError
+from plstore.query import (
+    Limits,
+    SavedQuery,
+    check_read_only,
+    connect,
+    fetch,
+    run_sql,
+    saved_query,
+    stream,
+)
+from plstore.selection.balance import Balance
+from plstore.selection.choice import Choice, as_many, outcome_counts
+from plstore.selection.rules import find_teachers
+from plstore.selection.standing import Standing, find_standing
+from plstore.store import Store
+
+if TYPE_CHECKING:
+    from plstore.selection.selection import Selection
+
+_DECIDED = """
+create temp table decided as
+select
+    planned.sample_id,
+    planned.class_id,
+    planned.confidence,
+    planned.copies,
+    case
+        when planned.outcome = 'kept' and standing.why is not null then standing.why
+        when planned.outcome = 'kept' and labels.sample_id is null then 'not_labeled'
+        else planned.outcome
+    end as outcome
+from planned
+left join standing on planned.sample_id = standing.sample_id
+left join (
+    select sample_id from soft_labels
+    where teacher_id = $teacher_id and iteration = $iteration and split = 'unlabeled'
+) as labels on planned.sample_id = labels.sample_id
+"""
+
+_PSEUDO_ROWS = """
+select
+    decided.sample_id,
+    decided.class_id,
+    decided.confidence,
+    decided.copies::integer as copies,
+    labels.label
+from decided
+inner join soft_labels as labels on decided.sample_id = labels.sample_id
+where
+    decided.outcome = 'kept'
+    and labels.teacher_id = $teacher_id
+    and labels.iteration = $iteration
+    and labels.split = 'unlabeled'
+order by decided.sample_id asc
+"""
+
+_BY_OUTCOME = """
+select class_id, outcome, count(*) as n, sum(copies)::bigint as draws
+from decided group by all order by all
+"""
+
+_UNDECIDED = """
+select count(*) as n from images
+where
+    split = 'unlabeled' and verdict = 'accepted'
+    and sample_id not in (select sample_id from decided)
+"""
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+_KINDS = (
+    pa.types.is_integer,
+    pa.types.is_integer,
+    _is_number,
+    lambda kind: pa.types.is_string(getattr(kind, "value_type", kind)),
+    _is_number,
+)
+
+
+def choose_by_query(
+    store: Store, selection: "Selection", pins: Mapping[str, int], stack: ExitStack
+) -> Choice:
+    """Let a saved query decide; what people and the import ruled out stays out."""
+    query = saved_query(str(selection.query))
+    check_read_only(query.sql)
+    (teacher,) = find_teachers(store, selection.teachers, version=pins["soft_labels"])
+    whose = {
+        "teacher_id": teacher.label_set.teacher_id,
+        "iteration": teacher.label_set.iteration,
+    }
+    standing = find_standing(store, pins, held_out=selection.held_out)
+    parameters = _query_parameters(store, selection, query, {**whose}, standing)
+    planned = run_sql(store, query.sql, parameters, as_of=pins, limits=selection.limits)
+    if not planned.num_rows:
+        raise InputError(
+            f"selection query {query.name!r} returned no rows for teacher "
+            f"{whose['teacher_id']!r} and iteration {whose['iteration']} in {store.root}: it "
+            "drops them all, or there are no such labels"
+        )
+    _check_decided(planned, query.name, len(store.class_names))
+    connection = stack.enter_context(connect(store, as_of=pins, limits=Limits(seconds=None)))
+    connection.register("planned", planned)
+    connection.register("standing", standing.barred)
+    connection.execute(_DECIDED, whose)
+    undecided = fetch(connection, _UNDECIDED)["n"][0].as_py()
+    outcomes = fetch(connection, _BY_OUTCOME).to_pylist()
+    dropped = {**standing.refused, "not_in_query": undecided}
+    for row in outcomes:
+        if row["outcome"] != "kept":
+            dropped[row["outcome"]] = dropped.get(row["outcome"], 0) + row["n"]
+    counts = outcome_counts(store, outcomes, dropped)
+    return Choice(
+        query=query.name,
+        sql=query.sql,
+        parameters=parameters,
+        counts=counts,
+        rows=lambda: as_many(stream(connection, _PSEUDO_ROWS, whose), counts["kept"], store),
+    )
+
+
+def _query_parameters(
+    store: Store,
+    selection: "Selection",
+    query: SavedQuery,
+    whose: dict[str, Any],
+    standing: Standing,
+) -> dict[str, Any]:
+    """Return the parameters of a query, filled in where it takes what a balance has."""
+    taken = {parameter.name for parameter in query.parameters}
+    unused = [
+        name
+        for name in ("min_confidence", "images_per_class")
+        if getattr(selection.balance, name) != getattr(Balance(), name) and name not in taken
+    ]
+    if unused:
+        raise InputError(
+            f"{' and '.join(unused)} with the query {query.name!r}, which takes no such "
+            "parameter"
+        )
+    balance = selection.balance.with_even_quota(standing.num_accepted, len(store.class_names))
+    known = {
+        **whose,
+        "seed": balance.seed,
+        "min_confidence": balance.min_confidence,
+        "images_per_class": balance.images_per_class,
+    }
+    filled = {name: value for name, value in known.items() if name in taken}
+    return query.check_parameters({**filled, **selection.parameters})
+
+
+def _check_decided(decided: pa.Table, name: str, num_classes: int) -> None:
+    wanted = ("sample_id", "class_id", "confidence", "outcome", "copies")
+    missing = [column for column in wanted if column not in decided.column_names]
+    if missing:
+        raise QueryError(f"selection query {name!r} lacks {', '.join(missing)}")
+    wrong = [
+        f"{column} as {decided.schema.field(column).type}"
+        for column, is_right in zip(wanted, _KINDS, strict=True)
+        if not is_right(decided.schema.field(column).type)
+    ]
+    if wrong:
+        raise QueryError(
+            f"selection query {name!r} gives {', '.join(wrong)}; wanted whole numbers for "
+            "sample_id and class_id, numbers for confidence and copies, text for outcome"
+        )
+    empty = [column for column in wanted if decided[column].null_count]
+    if empty:
+        raise QueryError(f"selection query {name!r} gives nulls in {', '.join(empty)}")
+    num_images = pc.count_distinct(decided["sample_id"]).as_py()
+    if num_images != decided.num_rows:
+        raise QueryError(
+            f"selection query {name!r} gives {decided.num_rows} rows for {num_images} images; "
+            "wanted one row an image"
+        )
+    classes = pc.min_max(decided["class_id"]).as_py()
+    if not 0 <= classes["min"] <= classes["max"] < num_classes:
+        raise QueryError(
+            f"selection query {name!r} gives classes {classes['min']} to {classes['max']}; "
+            f"wanted 0 to {num_classes - 1}"
+        )
+    kept = decided.filter(pc.equal(decided["outcome"], "kept"))
+    if kept.num_rows and not pc.min(kept["copies"]).as_py() >= 1:
+        raise QueryError(f"selection query {name!r} keeps images with fewer than 1 copy")

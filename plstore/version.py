@@ -1,0 +1,3 @@
+"""The version of plstore, which every record of what was made names."""
+
+__version__ = "0.3.0"

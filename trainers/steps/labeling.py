@@ -1,0 +1,80 @@
+"""A teacher labels the unlabeled images, and those of validation."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from plstore.codec import Codec
+from plstore.schema import Split
+from plstore.store import pin
+from trainers.context import Context, Outputs
+from trainers.estimate import LABEL_BYTES, Estimate, Estimator
+from trainers.labeling import Labeling, label_missing
+from trainers.result import Findings
+from trainers.steps.step import Step
+
+_SPLITS: tuple[Split, ...] = ("unlabeled", "validation")
+_DECODING = 1.25  # measured: beside the model on the same cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label(Step):
+    """A teacher labels clean images."""
+
+    kind: ClassVar[str] = "label"
+
+    def what(self, context: Context) -> Mapping[str, object]:
+        """Return how labels are made and kept."""
+        what: dict[str, object] = json.loads(context.recipe.label.model_dump_json())
+        return what
+
+    def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
+        """Label them range by range; pin what the selection reads."""
+        imported, teacher = needs
+        store, version = context.store, imported["images_version"]
+        counts = {split: store.count_images(split, version=version) for split in _SPLITS}
+        counts = {split: count for split, count in counts.items() if count}
+        for split, count in counts.items():
+            with context.teller.task(f"label {split} images", count) as advance:
+                labeling = self._labeling(context, teacher, split, version)
+                label_missing(store, labeling, on_images=advance)
+        pins = {"images": version, "soft_labels": store.table("soft_labels").version()}
+        why = f"{context.recipe.name}, {self.name}"
+        pin(store, self.key, pins, why=why)  # a run that is stopped here goes on from them
+        return {
+            "teacher_id": teacher["teacher_id"],
+            "iteration": self.iteration,
+            "labels": counts,
+            "pins": pins,
+            "pin": self.key,
+        }
+
+    def _labeling(
+        self, context: Context, teacher: Outputs, split: str, version: int
+    ) -> Labeling:
+        settings = context.recipe.label
+        return Labeling(
+            teacher_id=teacher["teacher_id"],
+            iteration=self.iteration,
+            splits=[split],
+            codec=Codec(name=settings.codec, k=settings.topk),
+            temperature=settings.temperature,
+            device=context.device,
+            backend=context.backend,
+            identity=self.key,
+            images_version=version,
+            notes={"step": self.name, "recipe_hash": context.recipe.hash},
+        )
+
+    def cost(self, estimator: Estimator) -> Estimate:
+        """Return the images that are labeled."""
+        splits = estimator.source.splits
+        count = splits["unlabeled"] + splits.get("validation", 0)
+        timed = estimator.timed(estimator.recipe.model.student(self.iteration))
+        seconds = timed.clean_seconds * count * _DECODING
+        return Estimate.of(count, seconds, count * LABEL_BYTES)
+
+    def report(self, findings: Findings, outputs: Outputs) -> None:
+        """Say who taught the student."""
+        findings.model(self.model)["taught_by"] = outputs["teacher_id"]

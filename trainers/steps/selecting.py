@@ -1,0 +1,100 @@
+"""Labels are filtered and balanced: a view for the student."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from plstore.query import saved_query
+from plstore.selection import Balance, Selection, select
+from plstore.store import unpin
+from trainers.context import Context, Outputs
+from trainers.estimate import LABEL_BYTES, Estimate, Estimator
+from trainers.result import Findings
+from trainers.steps.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Select(Step):
+    """What a student trains on; with a second need, images and copies of that selection."""
+
+    kind: ClassVar[str] = "select"
+
+    def what(self, context: Context) -> Mapping[str, object]:
+        """Return the settings, the text of a query, and what people decided."""
+        recipe = context.recipe
+        query = recipe.select.query
+        return {
+            **json.loads(recipe.select.model_dump_json()),
+            "seed": recipe.seed,
+            "sql": None if query is None else saved_query(query).sql,
+            "decisions": context.decided,
+        }
+
+    def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
+        """Select, and write the view."""
+        labeled, *previous = needs
+        selection = self._selection(context, labeled, previous)
+        pins = {**labeled["pins"], **context.decisions}
+        view = select(context.store, selection, identity=self.key, as_of=pins)
+        unpin(context.store, labeled["pin"])  # the view pins the same
+        counts = dict(view.record.counts)
+        _say(context, counts)
+        return {
+            "view": self.key,
+            "teacher_id": labeled["teacher_id"],
+            "counts": counts,
+            "min_confidence": context.recipe.select.min_confidence,
+        }
+
+    def _selection(
+        self, context: Context, labeled: Outputs, previous: Sequence[Outputs]
+    ) -> Selection:
+        recipe, settings = context.recipe, context.recipe.select
+        balance = Balance(
+            policy=settings.policy,
+            min_confidence=settings.min_confidence,
+            images_per_class=settings.images_per_class,
+            seed=recipe.seed,
+        )
+        return Selection(
+            view=f"{recipe.name}-{self.iteration}",
+            teachers=[f"{labeled['teacher_id']}@{labeled['iteration']}"],
+            balance=Balance(seed=recipe.seed) if previous else balance,
+            relabel=context.view(previous[0]["view"]).key if previous else None,
+            query=settings.query,
+            parameters=settings.parameters,
+            held_out=settings.held_out,
+            recipe_hash=recipe.hash,
+        )
+
+    def cost(self, estimator: Estimator) -> Estimate:
+        """Return the labels, and what the loader's cache copies."""
+        splits = estimator.source.splits
+        count = splits["labeled"] + splits["unlabeled"]
+        # images in the loader's cache; labels there and in the view, which names the images
+        num_bytes = count * (estimator.image_bytes + 2 * LABEL_BYTES)
+        return Estimate.of(splits["unlabeled"], 1.0, num_bytes)
+
+    def report(self, findings: Findings, outputs: Outputs) -> None:
+        """Say what the student trained on, and how much of it is right."""
+        student = findings.model(self.model)
+        student["iteration"] = self.iteration
+        student["images"] = outputs["counts"]["kept"]
+        student["counts"] = outputs["counts"]
+        student["view"] = outputs["view"]
+        student["min_confidence"] = outputs["min_confidence"]
+        right = findings.pseudo_label_accuracy(outputs["view"])
+        if right is not None:
+            student["pseudo_label_accuracy"] = right
+
+
+def _say(context: Context, counts: Mapping[str, Any]) -> None:
+    dropped = ", ".join(f"{reason} {n}" for reason, n in counts["dropped"].items())
+    context.teller.say(
+        f"  {counts['in']} unlabeled images in, {counts['kept']} kept as "
+        f"{counts['draws']} draws; dropped: {dropped or 'none'}"
+    )
+    if counts["classes_without_candidate"]:
+        names = ", ".join(counts["classes_without_candidate"])
+        context.teller.say(f"  no pseudo-label was kept for {names}")

@@ -1,0 +1,102 @@
+"""A model is trained on a view: the teacher, a student, or the control."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from plstore.labels import Role
+from plstore.seeds import Purpose, torch_seed
+from trainers.context import Context, Outputs
+from trainers.estimate import Estimate, Estimator
+from trainers.keeping import Place, train_and_keep
+from trainers.pretrained import weights_hash
+from trainers.result import Findings
+from trainers.steps.step import CONTROL, Step
+from trainers.train import Training
+
+_NOISE_SHARE = 1.25  # measured: decoding and noise beside training on the same cores
+_CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
+_OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Step):
+    """A model is trained from scratch on the view of the step that it needs."""
+
+    kind: ClassVar[str] = "train"
+
+    @property
+    def is_student(self) -> bool:
+        """Whether its view has pseudo-labels."""
+        return self.model not in {"0", CONTROL}
+
+    @property
+    def role(self) -> Role:
+        """Of the model in the run."""
+        if self.model == CONTROL:
+            return "control"
+        return "student" if self.is_student else "teacher"
+
+    @property
+    def teacher_id(self) -> str:
+        """Of the model, once it is trained."""
+        prefix = CONTROL if self.model == CONTROL else f"t{self.iteration}"
+        return f"{prefix}-{self.key[:8]}"
+
+    def what(self, context: Context) -> Mapping[str, object]:
+        """Return all that training follows from, beside the view."""
+        recipe = context.recipe
+        dump: dict[str, Any] = json.loads(recipe.model_dump_json())
+        what = {
+            "architecture": recipe.model.student(self.iteration),
+            "model": {**dump["model"], "teacher": None, "students": None},
+            "train": dump["train"],
+            "noise": dump["noise"],
+            "seed": recipe.seed,
+            "name": self.model,
+        }
+        start = weights_hash(recipe.model, recipe.model.student(self.iteration))
+        return what if start is None else {**what, "start": start}
+
+    def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
+        """Train it, or go on from its last checkpoint; keep it in the store."""
+        place = Place(
+            teacher_id=self.teacher_id,
+            iteration=self.iteration,
+            role=self.role,
+            identity=self.key,
+            step=self.name,
+            title=self.title,
+        )
+        training = self._training(context, needs[0])
+        record = train_and_keep(context.store, training, place, context.teller)
+        return {name: getattr(record, name) for name in _OUTPUTS}
+
+    def _training(self, context: Context, view: Outputs) -> Training:
+        settings = context.recipe.train
+        stream = _CONTROL_STREAM if self.model == CONTROL else self.iteration
+        return Training(
+            recipe=context.recipe,
+            architecture=context.recipe.model.student(self.iteration),
+            view=context.view(view["view"]),
+            num_classes=len(context.store.class_names),
+            labeled_batch=settings.labeled_batch
+            + (0 if self.is_student else settings.pseudo_batch),
+            pseudo_batch=settings.pseudo_batch if self.is_student else 0,
+            seed=torch_seed(context.recipe.seed, Purpose.TRAINING, stream),
+            device=context.device,
+        )
+
+    def cost(self, estimator: Estimator) -> Estimate:
+        """Return the images of all its steps."""
+        train = estimator.recipe.train
+        timed = estimator.timed(estimator.recipe.model.student(self.iteration))
+        images = train.steps * (train.labeled_batch + train.pseudo_batch)
+        seconds = timed.train_seconds * images * _NOISE_SHARE
+        return Estimate.of(images, seconds, timed.num_bytes)
+
+    def report(self, findings: Findings, outputs: Outputs) -> None:
+        """Say which model it is."""
+        names = ("teacher_id", "architecture", "checkpoint")
+        findings.model(self.model).update({name: outputs[name] for name in names})
