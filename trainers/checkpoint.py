@@ -23,7 +23,7 @@ from torch import nn
 from plstore.errors import InputError
 from plstore.loaders import ImageFormat
 from plstore.loaders.work import LARGEST_SIDE
-from trainers.recipe import Share, problems
+from trainers.recipe import Fraction, problems
 
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"
@@ -54,7 +54,7 @@ class Preprocessing(_Section):
         list[Annotated[int, Field(ge=1, le=LARGEST_SIDE)]], Field(min_length=3, max_length=3)
     ]
     """Channels, height, width."""
-    mean: list[Share]
+    mean: list[Fraction]
     std: list[Annotated[float, Field(gt=0, le=1)]]
     interpolation: Literal["bilinear", "bicubic"]
     crop_pct: Annotated[float, Field(gt=0, le=1)]

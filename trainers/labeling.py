@@ -266,24 +266,24 @@ def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Mis
     )
     labeled = table.shards(partition=label_set.partition)
     images = store.table("images")
-    number, parts = labeling.part
-    blocks = sorted(
+    part, parts = labeling.part
+    ranges = sorted(
         {
-            block
+            number
             for shard in images.shards()
-            for block in range(shard.first_id // SHARD_IDS, shard.last_id // SHARD_IDS + 1)
+            for number in range(shard.first_id // SHARD_IDS, shard.last_id // SHARD_IDS + 1)
         }
     )
-    for block in blocks:
-        if block % parts != number:
+    for number in ranges:
+        if number % parts != part:
             continue
         version = labeling.images_version
         if version is None:  # of each range anew: files of old ones are collected
             version = images.version()
-        there = _ids(images, _overlapping(images.shards(version), block), split, block)
-        here = _overlapping(labeled, block)
+        there = _ids(images, _overlapping(images.shards(version), number), split, number)
+        here = _overlapping(labeled, number)
         foreign = [shard for shard in here if not _is_ours(shard, labeling)]
-        done = _ids(table, here, None, block) if not foreign else np.empty(0, np.int64)
+        done = _ids(table, here, None, number) if not foreign else np.empty(0, np.int64)
         missing = np.setdiff1d(there, done)
         if len(missing):
             yield Missing(
@@ -303,16 +303,16 @@ def _is_ours(shard: Shard, labeling: Labeling) -> bool:
     return name.startswith(f"labels-{labeling.identity}-")
 
 
-def _overlapping(shards: Sequence[Shard], block: int) -> list[Shard]:
-    first, last = block * SHARD_IDS, (block + 1) * SHARD_IDS
+def _overlapping(shards: Sequence[Shard], number: int) -> list[Shard]:
+    first, last = number * SHARD_IDS, (number + 1) * SHARD_IDS
     return [shard for shard in shards if shard.first_id < last and shard.last_id >= first]
 
 
 def _ids(
-    table: Table, shards: Sequence[Shard], split: str | None, block: int
+    table: Table, shards: Sequence[Shard], split: str | None, number: int
 ) -> npt.NDArray[np.int64]:
-    where = pc.field("sample_id") >= block * SHARD_IDS
-    where &= pc.field("sample_id") < (block + 1) * SHARD_IDS
+    where = pc.field("sample_id") >= number * SHARD_IDS
+    where &= pc.field("sample_id") < (number + 1) * SHARD_IDS
     if split is not None:
         where &= (pc.field("split") == split) & (pc.field("verdict") == ACCEPTED)
     rows = table.dataset_of(shards).to_table(columns=["sample_id"], filter=where)
@@ -339,8 +339,8 @@ def _batches(
     on_images: Callable[[int], None],
 ) -> Iterator[LabelBatch]:
     table = store.table("images")
-    block = int(missing.ids[0]) // SHARD_IDS
-    shards = _overlapping(table.shards(missing.images_version), block)
+    number = int(missing.ids[0]) // SHARD_IDS
+    shards = _overlapping(table.shards(missing.images_version), number)
     for wanted in _portions(table, shards, missing.ids):
         near = [s for s in shards if s.first_id <= wanted[-1] and s.last_id >= wanted[0]]
         rows = table.dataset_of(near).to_table(

@@ -86,32 +86,32 @@ def predict(
     paths = files_below(folder)
     rows: list[Row] = []
     with display.task("predict", len(paths)) as advance, large_images_are_verdicts():
-        for block in _blocks(paths):
-            verdicts = _verdicts(block)
+        for portion in _portions(paths):
+            verdicts = _verdicts(portion)
             seen = _seen(bundle, verdicts, device, backend)
-            for path, verdict in zip(block, verdicts, strict=True):
+            for path, verdict in zip(portion, verdicts, strict=True):
                 row = _row(path.relative_to(folder).as_posix(), verdict.verdict, bundle)
                 if verdict.verdict == ACCEPTED:
                     _fill(row, next(seen), bundle)
                 rows.append(row if prediction.with_probabilities else _short(row))
-            advance(len(block))
+            advance(len(portion))
     _say_refused(rows, display)
     return rows
 
 
-def _blocks(paths: Sequence[Path]) -> Iterator[list[Path]]:
+def _portions(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Yield paths of up to 512 files and 64 MiB; a larger file is alone."""
-    block: list[Path] = []
+    portion: list[Path] = []
     held = 0
     for path in paths:
         size = _size(path)
-        if block and (len(block) == _FILES or held + size > _BYTES):
-            yield block
-            block, held = [], 0
-        block.append(path)
+        if portion and (len(portion) == _FILES or held + size > _BYTES):
+            yield portion
+            portion, held = [], 0
+        portion.append(path)
         held += size
-    if block:
-        yield block
+    if portion:
+        yield portion
 
 
 def _size(path: Path) -> int:

@@ -13,7 +13,7 @@ from plstore.fingerprint import value_hash
 from plstore.loaders.noise import OPS, ComposedAugment, Crop, Noise
 from plstore.loaders.randaugment import RandAugment
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -72,17 +72,17 @@ class Model(_Section):
     students: Annotated[list[str], Field(min_length=1)] | None = None
     """timm names by iteration, equal or larger than the teacher; the last one repeats."""
     resolution: Annotated[int, Field(ge=8, le=1024)] = 128
-    """Pixels a side."""
+    """Tensors a side."""
     channels: Literal[1, 3] = 3
     """1 reads images as grayscale."""
-    mean: list[Share] | None = None
+    mean: list[Fraction] | None = None
     """By channel; the model's own unless given."""
     std: list[Annotated[float, Field(gt=0, le=1)]] | None = None
     """By channel; the model's own unless given."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Of the resize."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the shorter side that a clean image keeps."""
+    """Fraction of the shorter side that a clean image keeps."""
     pretrained: bool = False
     """Start from the weights that timm brings. The paper's students start from scratch."""
     weights: str | None = None
@@ -155,7 +155,7 @@ class Train(_Section):
 class NoiseSection(_Section):
     """Input noise of students, teacher and control alike."""
 
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     """Probability of a horizontal flip."""
     crop_min_area: Annotated[float, Field(gt=0, le=1)] = 0.35
     """Random-resized crop: smallest share of the area."""

@@ -205,7 +205,7 @@ def import_datasets(
     from plstore.errors import MissingExtraError
 
     try:
-        from plstore.exchange.hub import hub_dataset
+        from plstore.exchange.datasets import datasets_splits
     except ModuleNotFoundError as error:
         raise MissingExtraError("datasets", "train", "importing its data sets") from error
     named = {
@@ -214,7 +214,7 @@ def import_datasets(
         "validation": validation,
         "test": test,
     }
-    source = hub_dataset(
+    source = datasets_splits(
         name,
         {ours: theirs for ours, theirs in named.items() if theirs is not None},
         image_column=image_column,

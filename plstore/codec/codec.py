@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from plstore.codec import dense, topk
+from plstore.codec import dense, hard, topk
 from plstore.codec.distribution import (
     CHUNK_ROWS,
     Floats,
@@ -22,6 +22,23 @@ from plstore.errors import InputError
 from plstore.schema import LABEL_TYPE
 
 CodecName = Literal["topk", "dense", "hard"]
+
+
+class Coding(Protocol):
+    """How a codec keeps a distribution: a module with these functions."""
+
+    def kept(self, k: int, num_classes: int) -> int:
+        """Return how many classes are kept with their probability."""
+
+    def values(self, top: Top, num_classes: int) -> tuple[Floats, Floats]:
+        """Return (probs, residual), float32 [rows, k] and [rows]."""
+
+    def tail(self, rows: Floats, top: Top) -> pa.BinaryArray | None:
+        """Return what is kept of all other classes, [rows]; None for nothing."""
+
+
+CODECS: Final[dict[CodecName, Coding]] = {"topk": topk, "dense": dense, "hard": hard}
+"""By name; `decode` reads what is there, whichever codec left it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +104,8 @@ def encode(probabilities: npt.NDArray[np.floating], codec: Codec = _DEFAULT) -> 
     """
     rows = check(probabilities)
     num_classes = rows.shape[1]
-    k = 1 if codec.name == "hard" else min(codec.k, num_classes)
+    coding = CODECS[codec.name]
+    k = coding.kept(codec.k, num_classes)
     scratch = np.empty((min(CHUNK_ROWS, len(rows)), num_classes), np.float32)
     tops, entropies, tails = [_empty(k)], [np.empty(0, np.float32)], []
     for start in range(0, len(rows), CHUNK_ROWS):
@@ -95,8 +113,8 @@ def encode(probabilities: npt.NDArray[np.floating], codec: Codec = _DEFAULT) -> 
         top = largest(chunk, k)
         tops.append(top)
         entropies.append(entropy(chunk, scratch))
-        if codec.name == "dense":
-            tails.append(dense.encode(chunk, top))
+        if (tail := coding.tail(chunk, top)) is not None:
+            tails.append(tail)
     top = Top(
         class_ids=np.concatenate([t.class_ids for t in tops]),
         probs=np.concatenate([t.probs for t in tops]),
@@ -122,10 +140,7 @@ def _labels(
     top: Top, codec: Codec, num_classes: int, tails: list[pa.BinaryArray]
 ) -> pa.StructArray:
     num_rows, k = top.probs.shape
-    if codec.name == "hard":
-        probs, residual = np.ones_like(top.probs), np.zeros(num_rows, np.float32)
-    else:
-        probs, residual = topk.encode(top, num_classes)
+    probs, residual = CODECS[codec.name].values(top, num_classes)
     counts = np.full(num_rows, k, np.int64)
     class_ids = top.class_ids.reshape(-1)
     if codec.mass is not None:

@@ -18,13 +18,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from plstore.codec.distribution import Floats, Top
+from plstore.codec.topk import kept, values
 from plstore.errors import InputError
+
+__all__ = ["STEPS", "decode_into", "kept", "tail", "values"]
 
 STEPS = 18
 _ZERO = 0.25  # a class of code STEPS is between 0 and half a step: decoded to a quarter
 
 
-def encode(rows: Floats, top: Top) -> pa.BinaryArray:
+def tail(rows: Floats, top: Top) -> pa.BinaryArray | None:
     """Return the codes of all classes outside the top k, [rows] of 1 + classes - k bytes."""
     num_rows, num_classes = rows.shape
     k = top.class_ids.shape[1]

@@ -13,7 +13,17 @@ import numpy.typing as npt
 from plstore.codec.distribution import Floats, Top, round_probs
 
 
-def encode(top: Top, num_classes: int) -> tuple[Floats, npt.NDArray[np.float32]]:
+def kept(k: int, num_classes: int) -> int:
+    """Return how many classes are kept with their probability."""
+    return min(k, num_classes)
+
+
+def tail(rows: Floats, top: Top) -> None:
+    """Return nothing: there is no tail."""
+    del rows, top
+
+
+def values(top: Top, num_classes: int) -> tuple[Floats, Floats]:
     """Return (probs, residual), float32 [rows, k] and [rows]."""
     num_others = max(num_classes - top.probs.shape[1], 1)
     probs = round_probs(top, top.residual / num_others)

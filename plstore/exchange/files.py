@@ -12,8 +12,14 @@ import pyarrow as pa
 import xxhash
 
 from plstore.errors import InputError
-from plstore.exchange.draw import Candidates, Draw, by_class, draw_by_name, draw_usable
 from plstore.exchange.source import Source
+from plstore.exchange.validation_split import (
+    Candidates,
+    ValidationSplit,
+    by_class,
+    split_by_name,
+    split_usable,
+)
 from plstore.fingerprint import canonical_json
 from plstore.images import ImageFile, Intake
 from plstore.schema import SPLITS
@@ -34,7 +40,7 @@ class Files:
         labels: int32 [rows]: index in `class_names`, -1 for none.
         num_bytes: int64 [rows], or None where nobody looked.
         class_names: By class id.
-        draw: How validation is split off.
+        validation: How it is split off.
         noticed: As of a `Source`.
     """
 
@@ -44,7 +50,7 @@ class Files:
     labels: npt.NDArray[np.int32]
     num_bytes: npt.NDArray[np.int64] | None
     class_names: Sequence[str]
-    draw: Draw
+    validation: ValidationSplit
     noticed: Mapping[str, int] = field(default_factory=dict)
 
     def records(self) -> Iterator[ImageFile]:
@@ -78,11 +84,11 @@ class Files:
             row = [record.key, record.split, record.label]
             yield canonical_json([*row, record.num_bytes] if with_bytes else row)
 
-    def drawn(self) -> "Files":
+    def with_validation(self) -> "Files":
         """Return the files with validation drawn by their names alone."""
         labeled = self._labeled()
         splits = self.splits.copy()
-        splits[labeled[draw_by_name(self.draw, self._classes(labeled))]] = VALIDATION
+        splits[labeled[split_by_name(self.validation, self._classes(labeled))]] = VALIDATION
         return replace(self, splits=splits)
 
     def _labeled(self) -> npt.NDArray[np.intp]:
@@ -90,7 +96,9 @@ class Files:
 
     def _classes(self, labeled: npt.NDArray[np.intp]) -> dict[int, npt.NDArray[np.intp]]:
         hashes = [
-            self.draw.hashes(self.keys.take(pa.array(labeled[n : n + _BLOCK])).to_pylist())
+            self.validation.hashes(
+                self.keys.take(pa.array(labeled[n : n + _BLOCK])).to_pylist()
+            )
             for n in range(0, len(labeled), _BLOCK)
         ]
         found = np.concatenate([np.empty(0, np.uint64), *hashes])
@@ -115,7 +123,7 @@ class Files:
         def verdicts(rows: Sequence[int]) -> Iterator[str]:
             return intake.looking.verdicts(self._records(labeled[np.array(rows, np.intp)]))
 
-        drawn, lost = draw_usable(self.draw, candidates, verdicts)
+        drawn, lost = split_usable(self.validation, candidates, verdicts)
         if lost:
             raise InputError(_without_images(self.class_names, lost))
         kept[labeled[drawn]] = VALIDATION
@@ -124,7 +132,7 @@ class Files:
     def _kept(
         self, labeled: npt.NDArray[np.intp], intake: Intake
     ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-        """Return the splits with those that the store gave, and which are used; see `draw`."""
+        """Return the splits with those that the store gave, and which are used."""
         splits = self.splits.copy()
         usable = np.full(len(labeled), -1, np.int8)
         for start in range(0, len(labeled), _BLOCK):
@@ -132,7 +140,7 @@ class Files:
             there, known = intake.known.find_all(self.keys.take(pa.array(rows)).to_pylist())
             usable[start : start + _BLOCK][there] = known["accepted"]
             drawn = known["split"] == VALIDATION
-            if self.draw.fraction is not None:
+            if self.validation.fraction is not None:
                 splits[rows[there][drawn]] = VALIDATION
         return splits, usable
 
@@ -173,7 +181,7 @@ def file_source(files: Files, *, dataset: str, identity: str, freshness: str) ->
         identity: As of a `Source`.
         freshness: The same.
     """
-    drawn = files.drawn()
+    drawn = files.with_validation()
 
     def settle(intake: Intake) -> Source:
         return replace(_source(files.settled(intake)), settle=settle)

@@ -12,9 +12,9 @@ import numpy as np
 
 from plstore.errors import InputError
 from plstore.exchange.classes import class_order
-from plstore.exchange.draw import Draw
 from plstore.exchange.files import Files, file_source, stream_hash, text_array
 from plstore.exchange.source import Source
+from plstore.exchange.validation_split import ValidationSplit
 from plstore.schema import SPLITS
 
 _File = tuple[str, str]  # its name below a folder, and where it really is
@@ -58,7 +58,7 @@ def image_folders(
         test: As `labeled`, with the same classes; never trained on.
         validation: As `labeled`. Where none is given, a part of `labeled` is split off.
         validation_fraction: That part, 0 to 1, of each class: at least one image, never all.
-        seed: Draws that part, by a hash of each image's name.
+        seed: Chooses that part, by a hash of each image's name.
         dataset: Name of the collection in the store.
 
     Raises:
@@ -74,7 +74,7 @@ def image_folders(
     given = {split: _folder(Path(path)) for split, path in folders.items() if path is not None}
     if not given:
         raise InputError("no folder is named; wanted labeled or unlabeled images, or both")
-    draw = Draw(
+    split_off = ValidationSplit(
         fraction=validation_fraction if validation is None and labeled is not None else None,
         seed=seed,
     )
@@ -85,7 +85,7 @@ def image_folders(
             listed.take_unlabeled(path)
         else:
             listed.take_classes(path, split)
-    return listed.source(draw, dataset)
+    return listed.source(split_off, dataset)
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -137,7 +137,7 @@ class _Listed:
         self.splits += [SPLITS.index(split)] * len(files)
         self.labels += [label] * len(files)
 
-    def source(self, draw: Draw, dataset: str) -> Source:
+    def source(self, validation: ValidationSplit, dataset: str) -> Source:
         ids: dict[str | None, int] = {name: n for n, name in enumerate(self.class_names)}
         stats = np.array([_size_and_time(place) for place in self.places], np.int64)
         files = Files(
@@ -147,13 +147,15 @@ class _Listed:
             labels=np.array([ids.get(label, -1) for label in self.labels], np.int32),
             num_bytes=stats[:, 0],
             class_names=self.class_names,
-            draw=draw,
+            validation=validation,
             noticed={f"ignored: {name}": n for name, n in sorted(self.ignored.items())},
         )
         return file_source(
             files,
             dataset=dataset,
-            identity=stream_hash("files", files.drawn().rows_as_json(with_bytes=True)),
+            identity=stream_hash(
+                "files", files.with_validation().rows_as_json(with_bytes=True)
+            ),
             freshness=stream_hash("times", map(str, stats[:, 1].tolist())),
         )
 

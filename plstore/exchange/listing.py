@@ -19,10 +19,10 @@ from plstore.exchange.classes import (
     class_text,
     marks_unknown,
 )
-from plstore.exchange.draw import Draw
 from plstore.exchange.files import VALIDATION, Files, file_source, stream_hash
 from plstore.exchange.source import Source
 from plstore.exchange.tables import read_table
+from plstore.exchange.validation_split import ValidationSplit
 from plstore.schema import SPLITS
 
 LABEL_COLUMNS: Final = ("label", "class", "class_name", "category", "target")
@@ -71,7 +71,7 @@ def image_listing(
         columns: Names of its columns.
         validation_fraction: Part of each class's labeled images that goes to validation, where
             the listing names no validation images; 0 for none.
-        seed: Draws that part.
+        seed: Chooses that part.
         dataset: Name of the collection in the store.
 
     Raises:
@@ -96,10 +96,12 @@ def image_listing(
         labels=labels,
         num_bytes=None,
         class_names=class_names,
-        draw=Draw(fraction=validation_fraction if is_drawn else None, seed=seed),
+        validation=ValidationSplit(
+            fraction=validation_fraction if is_drawn else None, seed=seed
+        ),
         noticed=noticed,
     )
-    identity = stream_hash("rows", files.drawn().rows_as_json(with_bytes=False))
+    identity = stream_hash("rows", files.with_validation().rows_as_json(with_bytes=False))
     return file_source(files, dataset=dataset, identity=identity, freshness=identity)
 
 

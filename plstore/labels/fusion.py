@@ -138,8 +138,8 @@ def write_fused(
     counts = {"complete": 0, "incomplete": 0}
 
     def batches() -> Iterator[LabelBatch]:
-        for block in _blocks(shards):
-            for batch, incomplete in _fuse_block(store, shards, members, method, block):
+        for number in _ranges(shards):
+            for batch, incomplete in _fuse_range(store, shards, members, method, number):
                 counts["complete"] += len(batch.sample_ids)
                 counts["incomplete"] += incomplete
                 on_images(len(batch.sample_ids))
@@ -175,22 +175,22 @@ def _check_members(members: Sequence[Member]) -> None:
             )
 
 
-def _blocks(shards: "Sequence[Sequence[Shard]]") -> list[int]:
+def _ranges(shards: "Sequence[Sequence[Shard]]") -> list[int]:
     return sorted({shard.first_id // SHARD_IDS for member in shards for shard in member})
 
 
-def _fuse_block(
+def _fuse_range(
     store: "Store",
     shards: "Sequence[Sequence[Shard]]",
     members: Sequence[Member],
     method: Method,
-    block: int,
+    number: int,
 ) -> Iterator[tuple[LabelBatch, int]]:
     """Yield the fused labels of one range of ids, with the number of images left out."""
     table = store.table("soft_labels")
     rows = []
     for member in shards:
-        here = [shard for shard in member if shard.first_id // SHARD_IDS == block]
+        here = [shard for shard in member if shard.first_id // SHARD_IDS == number]
         dataset = table.dataset_of(here)
         rows.append(dataset.to_table(columns=["sample_id", "label"]).sort_by("sample_id"))
     ids = [part["sample_id"].to_numpy() for part in rows]

@@ -45,9 +45,9 @@ def write_labels(
     num_classes = len(store.class_names)
     return [
         store.table("soft_labels").write_shard(
-            f"labels-{identity}-{block:06d}", rows, label_set.partition
+            f"labels-{identity}-{number:06d}", rows, label_set.partition
         )
-        for block, rows in _by_block(_coded_batches(batches, codec, num_classes))
+        for number, rows in _by_range(_coded_batches(batches, codec, num_classes))
     ]
 
 
@@ -121,18 +121,18 @@ def _check_batch(batch: LabelBatch, last_id: int, num_classes: int) -> None:
         )
 
 
-def _by_block(tables: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+def _by_range(tables: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
     """Yield the rows of each range of ids as one table."""
     parts: list[pa.Table] = []
     current = -1
     for table in tables:
-        blocks = table["sample_id"].to_numpy() // SHARD_IDS
-        starts = np.flatnonzero(np.diff(blocks, prepend=-1)).tolist()
-        for start, end in zip(starts, [*starts[1:], len(blocks)], strict=True):
-            if parts and blocks[start] != current:
+        ranges = table["sample_id"].to_numpy() // SHARD_IDS
+        starts = np.flatnonzero(np.diff(ranges, prepend=-1)).tolist()
+        for start, end in zip(starts, [*starts[1:], len(ranges)], strict=True):
+            if parts and ranges[start] != current:
                 yield current, pa.concat_tables(parts)
                 parts = []
-            current = int(blocks[start])
+            current = int(ranges[start])
             parts.append(table.slice(start, end - start))
     if parts:
         yield current, pa.concat_tables(parts)

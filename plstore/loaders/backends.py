@@ -1,9 +1,11 @@
 """Which backend executes a plan, and how it is started."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Final
+from typing import Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +13,49 @@ import numpy.typing as npt
 from plstore.errors import InputError, MissingExtraError
 from plstore.loaders.noise import NoiseDraw
 from plstore.loaders.sources import Samples
-from plstore.loaders.work import Backend, BackendName, BackendSpec, Pixels, Work
+from plstore.loaders.work import Backend, BackendName, BackendSpec, Tensors, Work
 
-_NEEDS: Final[dict[str, tuple[str, ...]]] = {
-    "dali": ("nvidia.dali",),
-    "threads": ("simplejpeg", "cv2"),
-    "torch": ("timm",),
-}
-_EXTRAS: Final = {
-    "dali": ("nvidia-dali-cuda130", "dali"),
-    "threads": ("simplejpeg and opencv-python-headless", "train"),
-    "torch": ("timm", "train"),
+
+@dataclass(frozen=True, kw_only=True)
+class BackendEntry:
+    """A backend: where it is, and what it needs.
+
+    Attributes:
+        module: Whose `run` is a `RunBackend`.
+        needs: Modules that it imports.
+        packages: What brings them.
+        extra: Of plstore, that brings the packages.
+    """
+
+    module: str
+    needs: tuple[str, ...]
+    packages: str
+    extra: str
+
+
+class RunBackend(Protocol):
+    """Executes a plan: yields the batches of a spec, in order."""
+
+    def __call__(self, spec: BackendSpec) -> Iterator[Tensors]:
+        """Yield images, targets and sample ids by step."""
+
+
+BACKENDS: Final[dict[BackendName, BackendEntry]] = {
+    "dali": BackendEntry(
+        module="plstore.loaders.dali",
+        needs=("nvidia.dali",),
+        packages="nvidia-dali-cuda130",
+        extra="dali",
+    ),
+    "threads": BackendEntry(
+        module="plstore.loaders.threads",
+        needs=("simplejpeg", "cv2"),
+        packages="simplejpeg and opencv-python-headless",
+        extra="train",
+    ),
+    "torch": BackendEntry(
+        module="plstore.loaders.torch", needs=("timm",), packages="timm", extra="train"
+    ),
 }
 _LOG = logging.getLogger(__name__)
 
@@ -45,23 +79,17 @@ def work_of(
     )
 
 
-def run_backend(backend: BackendName, spec: BackendSpec) -> Iterator[Pixels]:
+def run_backend(backend: BackendName, spec: BackendSpec) -> Iterator[Tensors]:
     """Return the batches of a spec."""
     return import_backend(backend)(spec)
 
 
-def import_backend(backend: BackendName) -> Callable[[BackendSpec], Iterator[Pixels]]:
+def import_backend(backend: BackendName) -> RunBackend:
     """Import a backend's libraries; return what runs it.
 
     Long work does this first: a library that is broken is found then, and not in the middle.
     """
-    if backend == "dali":
-        from plstore.loaders.dali import run
-    elif backend == "threads":
-        from plstore.loaders.threads import run
-    else:
-        from plstore.loaders.pillow import run
-    return run
+    return cast("RunBackend", import_module(BACKENDS[backend].module).run)
 
 
 def pick_backend(backend: Backend = "auto", device: str = "cpu") -> BackendName:
@@ -74,7 +102,7 @@ def pick_backend(backend: Backend = "auto", device: str = "cpu") -> BackendName:
         MissingExtraError: If one is asked for that is not installed.
         InputError: If there is no such backend.
     """
-    installed = [name for name, needs in _NEEDS.items() if all(map(_is_there, needs))]
+    installed = [name for name, entry in BACKENDS.items() if all(map(_is_there, entry.needs))]
     if backend == "auto":
         order: tuple[BackendName, ...] = ("threads", "dali", "torch")
         if device.startswith("cuda"):
@@ -82,13 +110,13 @@ def pick_backend(backend: Backend = "auto", device: str = "cpu") -> BackendName:
         picked: BackendName = next((name for name in order if name in installed), "torch")
         _LOG.info("the loader's backend is %s, on %s", picked, device)
         return picked
-    if backend not in _NEEDS:
+    if backend not in BACKENDS:
         raise InputError(
-            f"backend is {backend!r}; wanted 'auto', {', '.join(map(repr, _NEEDS))}"
+            f"backend is {backend!r}; wanted 'auto', {', '.join(map(repr, BACKENDS))}"
         )
     if backend not in installed:
-        package, extra = _EXTRAS[backend]
-        raise MissingExtraError(package, extra, f"the loader backend {backend!r}")
+        entry = BACKENDS[backend]
+        raise MissingExtraError(entry.packages, entry.extra, f"the loader backend {backend!r}")
     return backend
 
 

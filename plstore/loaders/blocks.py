@@ -88,11 +88,13 @@ class Blocks:
             offset = first - int(self.files.starts[group])
             here = self.files.copies(group)[offset : offset + count]
             rows.append(np.arange(first, first + count))
-            copies.append(share(here, int(self.part[entry]), int(self.parts[entry])))
+            copies.append(copies_in_part(here, int(self.part[entry]), int(self.parts[entry])))
         return np.concatenate(rows), np.concatenate(copies)
 
 
-def share(copies: npt.NDArray[np.int32], part: int, parts: int) -> npt.NDArray[np.int32]:
+def copies_in_part(
+    copies: npt.NDArray[np.int32], part: int, parts: int
+) -> npt.NDArray[np.int32]:
     """Return how many of the copies fall to one of several readings."""
     return (copies - part + parts - 1) // parts
 
@@ -123,7 +125,7 @@ class BlockTable:
             parts = max(-(-int(copies.max(initial=1)) // copies_a_window), 1)
             here = copies[int(self.starts[number]) - offset : int(ends[number]) - offset]
             for part in range(parts):
-                draws = int(share(here, part, parts).sum())
+                draws = int(copies_in_part(here, part, parts).sum())
                 if draws:
                     values = (group, number, int(self.starts[number]), len(here))
                     for name, value in zip(_ENTRY, (*values, part, parts, draws), strict=True):

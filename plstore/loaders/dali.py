@@ -17,7 +17,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 
 from plstore.loaders import dali_ops
 from plstore.loaders.noise import ComposedDraw
-from plstore.loaders.work import BackendSpec, Pixels, Work
+from plstore.loaders.work import BackendSpec, Tensors, Work
 
 _INPUTS: Final = ("encoded", "targets", "sample_ids", "starts", "shapes")
 _COMPOSED: Final = ("matrices", "brightness", "contrast", "saturation")
@@ -33,7 +33,7 @@ _MIXED: Final = "mixed"
 _DECODED_BYTES = 256 << 20
 
 
-def run(spec: BackendSpec) -> Iterator[Pixels]:
+def run(spec: BackendSpec) -> Iterator[Tensors]:
     """Yield images, targets and sample ids by step."""
     gpu = spec.device.startswith("cuda")
     pipeline = build_pipeline(spec, device_id=_device_id(spec.device) if gpu else None)
@@ -43,7 +43,7 @@ def run(spec: BackendSpec) -> Iterator[Pixels]:
         size=-1,
         last_batch_policy=LastBatchPolicy.PARTIAL,
     )
-    parts: list[Pixels] = []
+    parts: list[Tensors] = []
     for (output,) in iterator:
         images = output["images"].permute(0, 3, 1, 2)
         targets = output["targets"].to(images.device, non_blocking=True)
@@ -70,7 +70,7 @@ def chunk_starts(work: Work, channels: int) -> list[int]:
     return starts
 
 
-def _joined(parts: list[Pixels]) -> Pixels:
+def _joined(parts: list[Tensors]) -> Tensors:
     if len(parts) == 1:
         return parts[0]
     images, targets, sample_ids = (torch.cat(column) for column in zip(*parts, strict=True))

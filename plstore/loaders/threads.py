@@ -19,7 +19,7 @@ from torch import Tensor
 from plstore.loaders import kernels
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.randaugment import OpDraw, contrast_centre
-from plstore.loaders.work import BackendSpec, Pixels, Work
+from plstore.loaders.work import BackendSpec, Tensors, Work
 
 _BATCHES_AHEAD: Final = 2
 _IMAGES_A_TASK: Final = 16
@@ -31,7 +31,7 @@ _RESIZE: Final = {
 _buffers = local()
 
 
-def run(spec: BackendSpec) -> Iterator[Pixels]:
+def run(spec: BackendSpec) -> Iterator[Tensors]:
     """Yield images, targets and sample ids by step, made ahead in the background."""
     painter = _Painter(spec)
     step = spec.first_step
@@ -58,7 +58,7 @@ class _Begun:
     def __init__(self, work: Work, images: Tensor, tasks: list[Future[None]]) -> None:
         self._work, self._images, self._tasks = work, images, tasks
 
-    def finished(self, device: str) -> Pixels:
+    def finished(self, device: str) -> Tensors:
         for task in self._tasks:
             task.result()
         images, targets = self._images, torch.from_numpy(self._work.targets)

@@ -179,7 +179,7 @@ def _rendered(batch: pa.RecordBatch, spec: BackendSpec) -> npt.NDArray[np.float3
         windows=center_windows(widths, heights, spec.format.crop_pct),
         noise=None,
     )
-    from plstore.loaders.pillow import paint  # it brings timm, which few need
+    from plstore.loaders.torch import paint  # it brings timm, which few need
 
     size = spec.format.size
     pixels = torch.full((len(encoded), size, size, spec.format.channels), float("nan"))

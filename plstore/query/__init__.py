@@ -7,7 +7,7 @@ from plstore.query.differences import diff_labels
 from plstore.query.exact import holds_numbers
 from plstore.query.functions import create_functions
 from plstore.query.library import SavedQuery, list_queries, saved_query
-from plstore.query.macros import BUCKET_SQL, DRAWS, SELECTION_MACROS, create_macros
+from plstore.query.macros import BUCKET_SQL, SELECTION_MACROS, TICKETS, create_macros
 from plstore.query.session import (
     Limits,
     check_read_only,
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUCKET_SQL",
-    "DRAWS",
     "SELECTION_MACROS",
+    "TICKETS",
     "Limits",
     "SavedQuery",
     "check_read_only",

@@ -114,10 +114,10 @@ def diff_labels(
     table = store.table("soft_labels")
     pairs: list[_Pair] = []
     for split in sorted({s.split for s in (*before, *after)}):
-        old = _by_block(table, [x for x in before if x.split == split], version_before)
-        new = _by_block(table, [x for x in after if x.split == split], version_after)
-        blocks = sorted(old.keys() | new.keys())
-        pairs += [_Pair(old.get(b, []), new.get(b, [])) for b in blocks]
+        old = _by_range(table, [x for x in before if x.split == split], version_before)
+        new = _by_range(table, [x for x in after if x.split == split], version_after)
+        ranges = sorted(old.keys() | new.keys())
+        pairs += [_Pair(old.get(b, []), new.get(b, [])) for b in ranges]
     aligned, others = _aligned(table, pairs)
     parts = _summed(_joined(_read(table, pair.old), _read(table, pair.new)) for pair in others)
     if aligned:
@@ -132,14 +132,14 @@ def diff_views(before: "View", after: "View") -> pa.Table:
     return _changes(_summed([_joined(*sides)]))
 
 
-def _by_block(
+def _by_range(
     table: "Table", sets: Sequence[LabelSet], version: int | None
 ) -> "dict[int, list[Shard]]":
-    blocks: dict[int, list[Shard]] = {}
+    ranges: dict[int, list[Shard]] = {}
     for label_set in sets:
         for shard in table.shards(version, label_set.partition):
-            blocks.setdefault(shard.first_id // SHARD_IDS, []).append(shard)
-    return blocks
+            ranges.setdefault(shard.first_id // SHARD_IDS, []).append(shard)
+    return ranges
 
 
 def _aligned(table: "Table", pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:

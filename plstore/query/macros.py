@@ -11,13 +11,13 @@ BUCKET_SQL: Final = (
 )
 """The bucket of a confidence, in SQL that DuckDB and Spark read alike."""
 
-DRAWS: Final = 2_147_483_579
-"""A draw is a whole number from 0 to below this, a prime: 2^31 - 69."""
+TICKETS: Final = 2_147_483_579
+"""A ticket is a whole number from 0 to below this, a prime: 2^31 - 69."""
 
-_SEED = f"(cast(seed as bigint) % {DRAWS})"  # a small parameter would be 32 bits wide
+_SEED = f"(cast(seed as bigint) % {TICKETS})"  # a small parameter would be 32 bits wide
 _PLACE = (
     f"((cast(sample_id as bigint) * (524288 + ({_SEED} * 40503 + 7) % 524288)"
-    f" + ({_SEED} * 69621 + 16807) % {DRAWS}) % {DRAWS})"
+    f" + ({_SEED} * 69621 + 16807) % {TICKETS}) % {TICKETS})"
 )
 
 
@@ -54,8 +54,8 @@ SELECTION_MACROS: Final = (
         returns="bigint",
         # A cubic permutation of a prime field: every engine computes the same whole numbers,
         # ten times as fast as md5. Ids below 2^43 do not overflow.
-        body=f"({_PLACE} * {_PLACE} % {DRAWS} * {_PLACE} % {DRAWS})",
-        meaning="A seeded draw for an image, 0 to below 2^31 - 69: the lowest draws win",
+        body=f"({_PLACE} * {_PLACE} % {TICKETS} * {_PLACE} % {TICKETS})",
+        meaning="A seeded ticket of an image, 0 to below 2^31 - 69: the lowest tickets win",
     ),
 )
 

@@ -1,8 +1,9 @@
-"""How a selection is decided: by balance; or by a query, or by another view, see `deciders`."""
+"""A selection by floor and quota: of the labels of one teacher, or of several by a rule."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import duckdb
 
@@ -18,19 +19,16 @@ from plstore.selection.engine import (
 )
 from plstore.selection.pool import Pool, pool_of_labels
 from plstore.selection.rules import Teacher, find_teachers, pool_of_rule
+from plstore.selection.selection import EngineName, Selection
 from plstore.selection.standing import Standing, find_standing
 from plstore.store import Store
-
-if TYPE_CHECKING:
-    from plstore.selection.selection import Selection
-
 
 _FILES_IN_ORDER = 16  # a million labels: sorted in memory
 
 
 def choose_balanced(
     store: Store,
-    selection: "Selection",
+    selection: Selection,
     pins: Mapping[str, int],
     stack: ExitStack,
     *,
@@ -42,7 +40,7 @@ def choose_balanced(
     pool = _pool(store, selection, teachers, pins, standing, stack)
     balance = selection.balance.with_even_quota(standing.num_accepted, len(store.class_names))
     connection = stack.enter_context(scratch_connection(scratch_folder(store)))
-    engine = _engine(selection, pool, connection, stack)
+    engine, with_labels = ENGINES[selection.engine](_Place(pool, connection, stack))
     cuts = find_cuts(
         engine,
         balance,
@@ -54,13 +52,7 @@ def choose_balanced(
     counts = _balanced_counts(store, cuts, pool, standing)
 
     def rows() -> Rows:
-        if selection.engine == "spark":
-            chosen = cuts.decisions(engine, in_order=True)
-        else:
-            ordered = DuckDBEngine(
-                connection, pool, with_label=True, files_at_once=_FILES_IN_ORDER
-            )
-            chosen = cuts.decisions(ordered, in_order=True)
+        chosen = cuts.decisions(with_labels(), in_order=True)
         yield from as_many(chosen, counts["kept"], store)
 
     rule = {name: value for name, value in vars(selection.rule).items() if value is not None}
@@ -86,7 +78,7 @@ def choose_balanced(
 
 def _pool(
     store: Store,
-    selection: "Selection",
+    selection: Selection,
     teachers: Sequence[Teacher],
     pins: Mapping[str, int],
     standing: Standing,
@@ -114,15 +106,40 @@ def _pool(
     )
 
 
-def _engine(
-    selection: "Selection", pool: Pool, connection: duckdb.DuckDBPyConnection, stack: ExitStack
-) -> Engine:
-    if selection.engine == "spark":
-        from plstore.selection.spark import SparkEngine
+@dataclass(frozen=True)
+class _Place:
+    """Where an engine works."""
 
-        spark: Engine = stack.enter_context(SparkEngine(pool))
-        return spark
-    return DuckDBEngine(connection, pool)
+    pool: Pool
+    connection: duckdb.DuckDBPyConnection
+    stack: ExitStack
+
+
+class _Engines(Protocol):
+    """Opens the engine that counts and cuts, and the one that gives rows with labels."""
+
+    def __call__(self, place: _Place) -> tuple[Engine, Callable[[], Engine]]:
+        """Return an engine, and what makes the second: in order of sample id, with labels."""
+
+
+def _duckdb(place: _Place) -> tuple[Engine, Callable[[], Engine]]:
+    def with_labels() -> Engine:
+        return DuckDBEngine(
+            place.connection, place.pool, with_label=True, files_at_once=_FILES_IN_ORDER
+        )
+
+    return DuckDBEngine(place.connection, place.pool), with_labels
+
+
+def _spark(place: _Place) -> tuple[Engine, Callable[[], Engine]]:
+    from plstore.selection.spark import SparkEngine
+
+    engine: Engine = place.stack.enter_context(SparkEngine(place.pool))
+    return engine, lambda: engine
+
+
+ENGINES: Final[Mapping[EngineName, _Engines]] = {"duckdb": _duckdb, "spark": _spark}
+"""What runs the steps of a balance; see `plstore.selection.counts.Engine`."""
 
 
 def _balanced_counts(

@@ -14,7 +14,7 @@ from plstore.errors import StoreError
 from plstore.labels import NUM_BUCKETS
 from plstore.selection.balance import Counts
 
-_BLOCK = 128  # classes whose counts are in memory at once
+_CLASSES_AT_ONCE = 128  # classes whose counts are in memory at once
 
 
 class Engine(Protocol):
@@ -68,30 +68,30 @@ class HistogramByClass:
         self._num_classes = num_classes
         self._first = first
         self._partial = partial
-        blocks = np.arange(0, num_classes + _BLOCK, _BLOCK)
-        self._ends = np.searchsorted(classes, blocks).tolist()
+        starts = np.arange(0, num_classes + _CLASSES_AT_ONCE, _CLASSES_AT_ONCE)
+        self._ends = np.searchsorted(classes, starts).tolist()
 
-    def blocks(self) -> Iterator[tuple[slice, Counts]]:
+    def parts(self) -> Iterator[tuple[slice, Counts]]:
         """Yield classes and their counts, int64 [classes, buckets]."""
         for number, (start, end) in enumerate(pairwise(self._ends)):
-            first = number * _BLOCK
-            block = slice(first, min(first + _BLOCK, self._num_classes))
+            first = number * _CLASSES_AT_ONCE
+            part = slice(first, min(first + _CLASSES_AT_ONCE, self._num_classes))
             rows = self._histogram.slice(start, end - start)
             cells = (rows["class_id"].to_numpy() - first) * NUM_BUCKETS
-            size = (block.stop - first) * NUM_BUCKETS
+            size = (part.stop - first) * NUM_BUCKETS
             weights = rows["num_labels"].to_numpy()
             sums = np.bincount(cells + rows["bucket"].to_numpy(), weights, minlength=size)
             counts = sums.astype(np.int64).reshape(-1, NUM_BUCKETS)
             counts[:, : self._first] = 0
             if self._partial is not None:
-                counts[:, self._first] = self._partial[block]
-            yield block, counts
+                counts[:, self._first] = self._partial[part]
+            yield part, counts
 
     def by_class(self) -> Counts:
         """Return the sums, int64 [classes]."""
         sums = np.zeros(self._num_classes, np.int64)
-        for block, counts in self.blocks():
-            sums[block] = counts.sum(axis=1)
+        for part, counts in self.parts():
+            sums[part] = counts.sum(axis=1)
         return sums
 
     def above_floor(self, engine: Engine, min_confidence: float) -> "HistogramByClass":
@@ -121,13 +121,13 @@ class HistogramByClass:
         """
         result = {n: np.zeros(len(quotas), np.int64) for n in ("bucket", "above", "inside")}
         last = NUM_BUCKETS // width - 1
-        for block, counts in self.blocks():
+        for part, counts in self.parts():
             sums = counts.reshape(len(counts), -1, width).sum(axis=2)[:, ::-1]  # highest first
             running = sums.cumsum(axis=1)
-            enough = running >= quotas[block, None]
+            enough = running >= quotas[part, None]
             at = enough.argmax(axis=1)[:, None]
             found = (last - at[:, 0]) * width
-            result["bucket"][block] = np.where(enough.any(axis=1), found, -1)
-            result["inside"][block] = np.take_along_axis(sums, at, axis=1)[:, 0]
-            result["above"][block] = np.take_along_axis(running - sums, at, axis=1)[:, 0]
+            result["bucket"][part] = np.where(enough.any(axis=1), found, -1)
+            result["inside"][part] = np.take_along_axis(sums, at, axis=1)[:, 0]
+            result["above"][part] = np.take_along_axis(running - sums, at, axis=1)[:, 0]
         return result

@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 
 from plstore.errors import StoreError
 from plstore.labels import HISTOGRAM
-from plstore.query import DRAWS
+from plstore.query import TICKETS
 from plstore.selection.balance import Balance, Counts
 from plstore.selection.counts import Engine, HistogramByClass, edge, step
 
 _NOTHING: Final = np.float32(2)  # no confidence is above it
-_SPREAD = 4.5  # standard deviations: the last draw is that near to where it is expected
+_SPREAD = 4.5  # standard deviations: the last ticket is that near to where it is expected
 _REFERENCE_WIDTH = 10  # buckets of 0.001 in a bin of the official code
 _SLACK = 4096  # rows
 _MOST_COPIES = 2**31 - 1
@@ -39,13 +39,13 @@ LIMITS: Final = pa.schema(
         pa.field("copies", pa.int32()),
         pa.field("min_confidence", pa.float32()),
         pa.field("last_id", pa.int64()),
-        pa.field("draw_limit", pa.int64()),
-        pa.field("draw_last_id", pa.int64()),
+        pa.field("ticket_limit", pa.int64()),
+        pa.field("ticket_last_id", pa.int64()),
     ]
 )
 """Of each class that keeps an image. Kept is what is above `min_confidence`, or at it with a
-sample id up to `last_id`; it has one copy more where its draw is below `draw_limit`, or at it
-with a sample id up to `draw_last_id`."""
+sample id up to `last_id`; it has one copy more where its ticket is below `ticket_limit`, or at
+it with a sample id up to `ticket_last_id`."""
 
 
 @dataclass(frozen=True)
@@ -147,15 +147,15 @@ class _Boundary(NamedTuple):
         class_ids: int32 [rows].
         sample_ids: int64 [rows].
         confidence: float32 [rows].
-        draws: int32 [rows], -1 where the row is near a cut of confidence.
+        tickets: int32 [rows], -1 where the row is near a cut of confidence.
         num_rows: int64 [classes].
-        winners: int64 [classes]: images with lower draws, which are not among the rows.
+        winners: int64 [classes]: images with lower tickets, which are not among the rows.
     """
 
     class_ids: npt.NDArray[np.int32]
     sample_ids: npt.NDArray[np.int64]
     confidence: npt.NDArray[np.float32]
-    draws: npt.NDArray[np.int32]
+    tickets: npt.NDArray[np.int32]
     num_rows: Counts
     winners: Counts
 
@@ -164,18 +164,18 @@ class _Near:
     """Gathers a boundary, in no more memory than its rows take."""
 
     def __init__(self, low: Counts, high: Counts, expected: int) -> None:
-        """Draws below `low` and from `high` on are only counted; so many rows are expected."""
+        """Tickets below `low` and from `high` on are only counted; so many rows come."""
         self._low, self._high = low, high
         self._below, self._num_rows, self._beyond = (np.zeros_like(low) for _ in range(3))
-        kinds = {"class_id": "i4", "sample_id": "i8", "confidence": "f4", "draw": "i4"}
+        kinds = {"class_id": "i4", "sample_id": "i8", "confidence": "f4", "ticket": "i4"}
         self._columns: dict[str, Any] = {n: np.empty(expected, k) for n, k in kinds.items()}
         self._end = 0
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Take the rows of a batch."""
-        ids, draws = rows["class_id"].to_numpy(), rows["draw"].to_numpy()
-        below = (draws >= 0) & (draws < self._low[ids])
-        beyond = (draws >= 0) & (draws >= self._high[ids])
+        ids, tickets = rows["class_id"].to_numpy(), rows["ticket"].to_numpy()
+        below = (tickets >= 0) & (tickets < self._low[ids])
+        beyond = (tickets >= 0) & (tickets >= self._high[ids])
         near = np.flatnonzero(~(below | beyond))
         size = len(self._low)
         self._below += np.bincount(ids[below], minlength=size)
@@ -191,12 +191,12 @@ class _Near:
     def boundary(
         self, num_candidates: Counts, counts_beyond: npt.NDArray[np.bool_]
     ) -> _Boundary:
-        """Return all rows, once; draws below are those that are neither near nor beyond."""
+        """Return all rows, once; tickets below are those that are neither near nor beyond."""
         rest = num_candidates - self._num_rows - self._beyond
         winners = np.where(counts_beyond, rest, self._below)
         columns = (column[: self._end] for column in self._columns.values())
-        class_ids, sample_ids, confidence, draws = columns
-        return _Boundary(class_ids, sample_ids, confidence, draws, self._num_rows, winners)
+        class_ids, sample_ids, confidence, tickets = columns
+        return _Boundary(class_ids, sample_ids, confidence, tickets, self._num_rows, winners)
 
 
 class _Limits:
@@ -216,7 +216,9 @@ class _Limits:
         lower = np.where(self._is_cut, np.maximum(edge(cuts["bucket"]), floor), floor)
         self._up_to = np.where(self._is_cut, edge(cuts["bucket"] + 1), floor)
         self.min_confidence = np.where((n > 0) & (quota > 0), lower, _NOTHING)
-        self.last_id, self.draw_limit, self.draw_last_id = (np.full(len(n), -1) for _ in "abc")
+        self.last_id, self.ticket_limit, self.ticket_last_id = (
+            np.full(len(n), -1) for _ in "abc"
+        )
         self.copies = np.ones(len(n), np.int64)
         self._remainder = np.zeros(len(n), np.int64)
         if balance.policy in {"exact", "reference"}:
@@ -224,8 +226,8 @@ class _Limits:
             rows = np.maximum(np.where(self._is_cut, met, n), 1)
             self.copies, self._remainder = np.divmod(np.where(n > 0, quota, 0), rows)
             if balance.policy == "reference":
-                draws = (self._remainder / rows * DRAWS).astype(np.int64)
-                self.draw_limit = np.where(draws > 0, draws, -1)
+                tickets = (self._remainder / rows * TICKETS).astype(np.int64)
+                self.ticket_limit = np.where(tickets > 0, tickets, -1)
         if self.copies.max(initial=0) > _MOST_COPIES:
             raise StoreError(
                 f"a quota of {quota.max()} asks for {self.copies.max()} copies of one image; "
@@ -233,27 +235,29 @@ class _Limits:
             )
 
     def refine(self, engine: Engine) -> None:
-        """Find the very last image above each cut, and the last draw of each remainder."""
+        """Find the very last image above each cut, and the last ticket of each remainder."""
         # A bucket that is needed whole is above its lower edge: nothing to look for.
         cut = self._is_cut & (self._need < self._inside)
         drawn = self._remainder > 0
-        low, high = self._expected_draws(drawn)
+        low, high = self._expected_tickets(drawn)
         near = self._boundary(engine, cut, low, high)
         need = self._remainder - near.winners
         missed = drawn & ((need < 0) | (need > near.num_rows))
-        if missed.any():  # in one selection of hundreds: then all of their draws are looked at
-            low[missed], high[missed] = 0, DRAWS
+        if (
+            missed.any()
+        ):  # in one selection of hundreds: then all of their tickets are looked at
+            low[missed], high[missed] = 0, TICKETS
             near = self._boundary(engine, cut, low, high)
         wanted = np.where(drawn, self._remainder - near.winners, np.where(cut, self._need, 0))
-        self.draw_limit[drawn] = low[drawn]  # where all that are wanted are below it
+        self.ticket_limit[drawn] = low[drawn]  # where all that are wanted are below it
         self._take(near, wanted, drawn)
 
-    def _expected_draws(self, drawn: npt.NDArray[np.bool_]) -> tuple[Counts, Counts]:
+    def _expected_tickets(self, drawn: npt.NDArray[np.bool_]) -> tuple[Counts, Counts]:
         n = np.maximum(self.num_candidates, 1)
         share = self._remainder / n
         spread = (_SPREAD * np.sqrt(n * share * (1 - share)) + _SPREAD) / n
-        low = np.floor((share - spread) * DRAWS).clip(0, DRAWS).astype(np.int64)
-        high = np.ceil((share + spread) * DRAWS).clip(0, DRAWS).astype(np.int64)
+        low = np.floor((share - spread) * TICKETS).clip(0, TICKETS).astype(np.int64)
+        high = np.ceil((share + spread) * TICKETS).clip(0, TICKETS).astype(np.int64)
         return np.where(drawn, low, 0), np.where(drawn, high, -1)
 
     def _boundary(
@@ -261,10 +265,10 @@ class _Limits:
     ) -> _Boundary:
         """Return the rows among which the last ones are."""
         drawn = high >= 0
-        share = np.where(drawn, (high - low) / DRAWS, 0)
+        share = np.where(drawn, (high - low) / TICKETS, 0)
         expected = self._inside[cut].sum() + (share * self.num_candidates).sum()
         near = _Near(low, high, int(expected * 1.01) + _SLACK)
-        # Of the draws below and beyond, the fewer are counted; the others are what is left.
+        # Of the tickets below and beyond, the fewer are counted; the others are what is left.
         counts_beyond = drawn & (2 * self._remainder > self.num_candidates)
         asked = np.flatnonzero(cut | drawn)
         if not len(asked):
@@ -275,8 +279,8 @@ class _Limits:
                 "class_id": pa.array(asked.astype(np.int32)),
                 "above": above,
                 "up_to": np.where(cut[asked], self._up_to[asked], above),
-                "draw_from": np.where(counts_beyond, low, 0)[asked],
-                "draw_end": np.where(counts_beyond, DRAWS, high)[asked],
+                "ticket_from": np.where(counts_beyond, low, 0)[asked],
+                "ticket_end": np.where(counts_beyond, TICKETS, high)[asked],
             }
         )
         parameters = {"seed": self._seed, "lowest": float(above.min())}
@@ -291,13 +295,13 @@ class _Limits:
         starts = ends - rows.num_rows
         for class_id in np.flatnonzero(need > 0).tolist():
             here = by_class[starts[class_id] : ends[class_id]]
-            is_draw = bool(drawn[class_id])
-            key = rows.draws[here] if is_draw else -rows.confidence[here]
+            is_drawn = bool(drawn[class_id])
+            key = rows.tickets[here] if is_drawn else -rows.confidence[here]
             order = np.lexsort((rows.sample_ids[here], key))
             row = here[order[need[class_id] - 1]]
-            if is_draw:
-                self.draw_limit[class_id] = rows.draws[row]
-                self.draw_last_id[class_id] = rows.sample_ids[row]
+            if is_drawn:
+                self.ticket_limit[class_id] = rows.tickets[row]
+                self.ticket_last_id[class_id] = rows.sample_ids[row]
             else:
                 self.min_confidence[class_id] = rows.confidence[row]
                 self.last_id[class_id] = rows.sample_ids[row]
@@ -310,8 +314,8 @@ class _Limits:
             self.copies[keeps],
             self.min_confidence[keeps],
             self.last_id[keeps],
-            self.draw_limit[keeps],
-            self.draw_last_id[keeps],
+            self.ticket_limit[keeps],
+            self.ticket_last_id[keeps],
         ]
         arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, LIMITS, strict=True)]
         return pa.Table.from_arrays(arrays, schema=LIMITS)

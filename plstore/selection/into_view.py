@@ -193,18 +193,18 @@ def _write(
             recipe_hash=settings.recipe_hash,
             code_version=__version__,
         )
-        layout = _Layout(store, pins["images"], mode, settings.seed, settings.on_images)
+        order = _Order(store, pins["images"], mode, settings.seed, settings.on_images)
         rows = _labeled_rows(store, pins, copies)
-        labeled = layout.of(rows, "labeled", _count_labeled(store, pins))
+        labeled = order.of(rows, "labeled", _count_labeled(store, pins))
         kept = plan.counts.get("kept", 0)
-        pseudo = layout.of(plan.rows(), "pseudo", kept, plan.row_bytes)
+        pseudo = order.of(plan.rows(), "pseudo", kept, plan.row_bytes)
         view = write_view(store, record, chain(labeled, pseudo))
     _drop_deleted(store, view)
     return view
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _Order:
     """How rows become those of a view: with their images, shuffled."""
 
     store: Store

@@ -85,12 +85,12 @@ class Pool:
         """
         for start in range(0, len(self.files), files_at_once):
             yield replace(self, files=self.files[start : start + files_at_once])
-        blocks = groupby(
+        ranges = groupby(
             sorted(self.shards, key=lambda shard: (shard.first_id, shard.path)),
             key=lambda shard: shard.first_id // SHARD_IDS,
         )
         part: list[Shard] = []
-        for _, members in blocks:
+        for _, members in ranges:
             if len(part) >= files_at_once:
                 yield replace(self, shards=part)
                 part = []

@@ -26,7 +26,7 @@ from plstore.selection.pool import Pool
 from plstore.selection.standing import Standing
 from plstore.store import Shard, Store
 
-_CHUNK_BLOCKS = 16
+_CHUNK_RANGES = 16
 _RANDOM = frozenset(
     {"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "setseed", "nextval", "currval"}
     | {"now", "today", "get_current_time", "get_current_timestamp", "transaction_timestamp"}
@@ -310,15 +310,15 @@ def pool_of_rule(
     check_read_only(sql)
     table = store.table("soft_labels")
     classes = store.table("classes").read()
-    blocks: dict[int, dict[str, list[Shard]]] = {}
+    chunks: dict[int, dict[str, list[Shard]]] = {}
     for teacher in teachers:
         for shard in table.shards(version, teacher.label_set.partition):
-            chunk = blocks.setdefault(shard.first_id // SHARD_IDS // _CHUNK_BLOCKS, {})
+            chunk = chunks.setdefault(shard.first_id // SHARD_IDS // _CHUNK_RANGES, {})
             chunk.setdefault(teacher.alias, []).append(shard)
     files: list[Path] = []
     joined = candidates = 0
     dropped = {"excluded": 0, "held_out": 0, "corrected": 0}
-    for number, members in sorted(blocks.items()):
+    for number, members in sorted(chunks.items()):
         with closing(limits.open()) as connection:
             for teacher in teachers:
                 shards = members.get(teacher.alias, [])

@@ -12,7 +12,13 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.exchange import Imported, Source, image_folders, import_source
-from plstore.exchange.draw import Candidates, Draw, by_class, draw_by_name, draw_usable
+from plstore.exchange.validation_split import (
+    Candidates,
+    ValidationSplit,
+    by_class,
+    split_by_name,
+    split_usable,
+)
 from plstore.images import importing as images
 from plstore.query import run_query
 from plstore.store import Store
@@ -209,7 +215,9 @@ def test_every_import_says_splits_classes_and_what_it_left_out(tmp_path: Path) -
     assert remarks == {"ignored: @eaDir": 1}
 
 
-def drawn_of(draw: Draw, verdicts: list[str]) -> tuple[set[int], int, Counter[str] | None]:
+def drawn_of(
+    validation: ValidationSplit, verdicts: list[str]
+) -> tuple[set[int], int, Counter[str] | None]:
     rows = len(verdicts)
     classes = by_class(np.zeros(rows, np.int32), np.arange(rows, dtype=np.uint64))
     candidates = Candidates(
@@ -224,30 +232,32 @@ def drawn_of(draw: Draw, verdicts: list[str]) -> tuple[set[int], int, Counter[st
         looked.extend(asked)  # type: ignore[arg-type]  # a sequence of rows
         return (verdicts[row] for row in asked)  # type: ignore[attr-defined]  # the same
 
-    chosen, lost = draw_usable(draw, candidates, look)  # type: ignore[arg-type]  # as above
+    chosen, lost = split_usable(validation, candidates, look)  # type: ignore[arg-type]  # as above
     assert len(set(looked)) == len(looked)
     return set(chosen.tolist()), len(looked), lost.get(0)
 
 
 @pytest.mark.parametrize("num_images", [1, 2, 3, 12, 100])
 def test_where_all_can_be_used_the_draw_is_that_of_names(num_images: int) -> None:
-    draw = Draw(fraction=FRACTION, seed=0)
-    chosen, looked, lost = drawn_of(draw, ["accepted"] * num_images)
+    validation = ValidationSplit(fraction=FRACTION, seed=0)
+    chosen, looked, lost = drawn_of(validation, ["accepted"] * num_images)
     rows = {0: np.arange(num_images)}
 
-    assert chosen == set(draw_by_name(draw, rows).tolist())
-    assert looked == min(draw.count(num_images) + 1, num_images)
+    assert chosen == set(split_by_name(validation, rows).tolist())
+    assert looked == min(validation.count(num_images) + 1, num_images)
     assert lost is None
 
 
 def test_one_usable_image_always_stays_labeled() -> None:
-    draw = Draw(fraction=0.5, seed=0)
+    validation = ValidationSplit(fraction=0.5, seed=0)
 
-    assert drawn_of(draw, ["accepted", *["damaged"] * 9])[0] == set()
-    assert drawn_of(draw, [*["damaged"] * 9, "accepted"])[0] == set()
-    assert drawn_of(draw, ["accepted", *["damaged"] * 8, "accepted"])[0] == {0}
-    assert drawn_of(draw, ["damaged"] * 3)[2] == {"damaged": 3}
-    assert drawn_of(Draw(fraction=None, seed=0), ["damaged", "accepted", "accepted"])[:2] == (
+    assert drawn_of(validation, ["accepted", *["damaged"] * 9])[0] == set()
+    assert drawn_of(validation, [*["damaged"] * 9, "accepted"])[0] == set()
+    assert drawn_of(validation, ["accepted", *["damaged"] * 8, "accepted"])[0] == {0}
+    assert drawn_of(validation, ["damaged"] * 3)[2] == {"damaged": 3}
+    assert drawn_of(
+        ValidationSplit(fraction=None, seed=0), ["damaged", "accepted", "accepted"]
+    )[:2] == (
         set(),
         2,
     )

@@ -15,7 +15,7 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.exchange import IdxSplits, export_view, idx_files, parquet_folder
-from plstore.exchange.hub import hub_dataset
+from plstore.exchange.datasets import datasets_splits
 from plstore.exchange.idx import read_idx
 from plstore.images import import_images
 from plstore.selection import select_labeled
@@ -117,7 +117,7 @@ def test_an_export_comes_back_by_name(
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     view = select_labeled(store, "all")
     export_view(view, tmp_path / "out", "parquet")
-    source = hub_dataset(str(tmp_path / "out"), {"labeled": "train"})
+    source = datasets_splits(str(tmp_path / "out"), {"labeled": "train"})
     rows = [row for batch in view.batches() for row in batch.to_pylist()]
 
     assert tuple(source.class_names) == store.class_names

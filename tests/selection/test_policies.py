@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import plstore
 from plstore.errors import InputError, StoreError
 from plstore.query import run_query
-from plstore.query.macros import DRAWS, create_macros
+from plstore.query.macros import TICKETS, create_macros
 from plstore.query.session import connect
 from plstore.selection import Balance, Selection, preview, select
 from plstore.selection import balanced as plans
@@ -326,7 +326,7 @@ def test_the_same_rows_on_any_number_of_threads_and_files(
 def test_draws_are_spread_and_differ_by_seed() -> None:
     ids = np.arange(20_000, dtype=np.int64)
     one, two = (np.array(draws_of(ids, seed)) for seed in (0, 1))
-    deciles = np.bincount((one * 10 // DRAWS), minlength=10)
+    deciles = np.bincount((one * 10 // TICKETS), minlength=10)
 
     assert len(np.unique(one)) == len(ids)
     assert abs(deciles - 2000).max() < 200

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from plstore.loaders import backends
-from plstore.loaders.work import BackendName, BackendSpec, Pixels
+from plstore.loaders.work import BackendName, BackendSpec, Tensors
 
 
 def record_backends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -13,7 +13,7 @@ def record_backends(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     used: list[str] = []
     real = backends.import_backend
 
-    def recording(name: BackendName) -> Callable[[BackendSpec], Iterator[Pixels]]:
+    def recording(name: BackendName) -> Callable[[BackendSpec], Iterator[Tensors]]:
         used.append(name)
         return real(name)
 

@@ -117,8 +117,8 @@ def test_files_are_held_by_bytes_and_number(tmp_path: Path) -> None:
         paths.append(tmp_path / str(number))
         with paths[-1].open("wb") as file:
             file.truncate(size << 20)
-    blocks = [[sizes[int(p.name)] for p in block] for block in module._blocks(paths)]
-    many = [len(block) for block in module._blocks([tmp_path / "gone"] * 1100)]
+    blocks = [[sizes[int(p.name)] for p in block] for block in module._portions(paths)]
+    many = [len(block) for block in module._portions([tmp_path / "gone"] * 1100)]
 
     assert blocks == [[30, 30], [30], [100], [1, 300, 1, 1]]
     assert many == [512, 512, 76]

@@ -3,18 +3,18 @@ select
     near.class_id,
     near.sample_id,
     near.confidence,
-    near.draw
+    near.ticket
 from (
     select
         candidates.class_id,
         candidates.sample_id,
         candidates.confidence,
-        bounds.draw_from,
-        bounds.draw_end,
+        bounds.ticket_from,
+        bounds.ticket_end,
         cast(
-            case when bounds.draw_end >= 0 then lottery(candidates.sample_id, $seed) else -1 end
+            case when bounds.ticket_end >= 0 then lottery(candidates.sample_id, $seed) else -1 end
             as integer
-        ) as draw
+        ) as ticket
     from candidates
     inner join bounds on candidates.class_id = bounds.class_id
     where
@@ -22,8 +22,8 @@ from (
         -- One condition, not several: DuckDB looks up a class by its number then.
         and case
             when candidates.confidence <= bounds.above then false
-            when bounds.draw_end >= 0 then true
+            when bounds.ticket_end >= 0 then true
             else candidates.confidence <= bounds.up_to
         end
 ) as near
-where near.draw_end < 0 or (near.draw >= near.draw_from and near.draw < near.draw_end)
+where near.ticket_end < 0 or (near.ticket >= near.ticket_from and near.ticket < near.ticket_end)

@@ -1,6 +1,6 @@
 -- Candidates that are kept, with their copies. Each row is decided alone, by the limits of its
 -- class: above a confidence, or at it with a sample id up to the last; one copy more for a low
--- draw. Candidates have a label where it is asked for.
+-- ticket. Candidates have a label where it is asked for.
 select *  -- noqa: AM04
 from (
     select
@@ -8,11 +8,11 @@ from (
         cast(
             limits.copies
             + case
-                when limits.draw_limit < 0 then 0
-                when lottery(candidates.sample_id, $seed) < limits.draw_limit then 1
+                when limits.ticket_limit < 0 then 0
+                when lottery(candidates.sample_id, $seed) < limits.ticket_limit then 1
                 when
-                    lottery(candidates.sample_id, $seed) = limits.draw_limit
-                    and candidates.sample_id <= limits.draw_last_id
+                    lottery(candidates.sample_id, $seed) = limits.ticket_limit
+                    and candidates.sample_id <= limits.ticket_last_id
                     then 1
                 else 0
             end as integer

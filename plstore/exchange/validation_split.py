@@ -1,8 +1,8 @@
 """Which labeled images go to validation: those of lowest seeded hash that can be used.
 
 The share holds in each class, with at least one image, and never all. An image that is in the
-store keeps its split: the draw is among the others, as many as the share then wants. So an
-import that was stopped draws the same images when it goes on, and a collection may grow.
+store keeps its split: the others are split, as many as the share then wants. So an
+import that was stopped chooses the same images when it goes on, and a collection may grow.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ _UNSEEN, _REFUSED, _USABLE = -1, 0, 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
+class ValidationSplit:
     """How validation is split off.
 
     Attributes:
@@ -55,7 +55,7 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The labeled images of one collection, by class, in the order of the draw.
+    """The labeled images of one collection, by class, in the order of the validation.
 
     Attributes:
         classes: Rows of each class, by its id, ordered by hash.
@@ -79,22 +79,22 @@ def by_class(labels: npt.NDArray[np.int32], hashes: npt.NDArray[np.uint64]) -> d
     return {name: order[start:end] for name, start, end in parts}
 
 
-def draw_by_name(draw: Draw, classes: dict[int, Ints]) -> Ints:
+def split_by_name(validation: ValidationSplit, classes: dict[int, Ints]) -> Ints:
     """Return the rows that go to validation where nothing is known of any image."""
-    drawn = [rows[: draw.count(len(rows))] for rows in classes.values()]
+    drawn = [rows[: validation.count(len(rows))] for rows in classes.values()]
     return np.concatenate([np.empty(0, np.intp), *drawn])
 
 
-def draw_usable(
-    draw: Draw, candidates: Candidates, verdicts: Verdicts
+def split_usable(
+    validation: ValidationSplit, candidates: Candidates, verdicts: Verdicts
 ) -> tuple[Ints, dict[int, Counter[str]]]:
     """Return the rows that go to validation, and the classes that no image can teach.
 
-    Images are looked at in the order of the draw until there are enough that can be used, and
-    one more, which stays labeled.
+    Images are looked at in the order of their hashes until enough can be used, and one more,
+    which stays labeled.
 
     Args:
-        draw: How.
+        validation: How.
         candidates: Among which.
         verdicts: Judges images by row; asked for each row once at most.
 
@@ -110,7 +110,7 @@ def draw_usable(
         unseen: list[int] = []
         for number, rows in list(open_.items()):
             have = int(candidates.in_validation[rows].sum())
-            chosen, missing = _choose(draw, rows.tolist(), state, new, have)
+            chosen, missing = _choose(validation, rows.tolist(), state, new, have)
             unseen += missing
             if missing:
                 continue
@@ -126,7 +126,7 @@ def draw_usable(
 
 
 def _choose(
-    draw: Draw,
+    validation: ValidationSplit,
     rows: Sequence[int],
     state: npt.NDArray[np.int8],
     new: npt.NDArray[np.bool_],
@@ -136,13 +136,13 @@ def _choose(
     refused = usable = 0
     unseen = []
     for row in rows:
-        if usable > draw.count(len(rows) - refused):
+        if usable > validation.count(len(rows) - refused):
             break
         if state[row] == _UNSEEN:
             unseen.append(row)
         refused += state[row] == _REFUSED
         usable += state[row] != _REFUSED
-    wanted = draw.count(len(rows) - refused) - have
+    wanted = validation.count(len(rows) - refused) - have
     chosen: list[int] = []
     if unseen:
         return chosen, unseen

@@ -1,7 +1,7 @@
 """The backend `torch`: Pillow and timm, as training code decodes and augments today.
 
 The one to compare with: it executes the same plan with the same random numbers, through the
-libraries that people know, and is the slowest. Pixels differ by rounding and by how libraries
+libraries that people know, and is the slowest. Tensors differ by rounding and by how libraries
 resample.
 """
 
@@ -19,14 +19,14 @@ from timm.data import auto_augment
 from plstore.errors import StoreError
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.randaugment import Op, OpDraw, contrast_centre
-from plstore.loaders.work import BackendSpec, Pixels, Work
+from plstore.loaders.work import BackendSpec, Tensors, Work
 
 _MID_GRAY: Final = 128
 _BILINEAR: Final = Image.Resampling.BILINEAR
 _FILTERS: Final = {"bilinear": _BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def run(spec: BackendSpec) -> Iterator[Pixels]:
+def run(spec: BackendSpec) -> Iterator[Tensors]:
     """Yield images, targets and sample ids by step."""
     step = spec.first_step
     with ThreadPoolExecutor(spec.num_threads, thread_name_prefix="plstore-pillow") as pool:

@@ -16,7 +16,7 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.exchange import export_view
-from plstore.exchange.hub import hub_dataset
+from plstore.exchange.datasets import datasets_splits
 from plstore.images import ImageRecord, import_images
 from plstore.selection import select_labeled
 from plstore.store import Store
@@ -60,7 +60,7 @@ def labels_of(records: Sequence[ImageRecord]) -> dict[str, str | None]:
 )
 def test_classes_of_splits_are_matched_by_name(tmp_path: Path, train: Any, test: Any) -> None:  # noqa: ANN401
     folder = save(tmp_path / "pets", {"train": train, "test": test})
-    source = hub_dataset(folder, {"labeled": "train", "test": "test"})
+    source = datasets_splits(folder, {"labeled": "train", "test": "test"})
     store = plstore.create(tmp_path / "store")
     import_images(store, source.records(), dataset="pets", class_names=source.class_names)
     rows = store.table("images").read().sort_by("sample_id").to_pylist()
@@ -75,8 +75,11 @@ def test_a_labeled_feature_gives_the_order_of_classes(tmp_path: Path) -> None:
     parts = {"train": ([1], names("b", "a")), "test": ([0], names("a", "b"))}
     folder = save(tmp_path / "d", parts)
 
-    assert hub_dataset(folder, {"test": "test", "labeled": "train"}).class_names == ["b", "a"]
-    assert hub_dataset(folder, {"test": "test"}).class_names == ["a", "b"]
+    assert datasets_splits(folder, {"test": "test", "labeled": "train"}).class_names == [
+        "b",
+        "a",
+    ]
+    assert datasets_splits(folder, {"test": "test"}).class_names == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_labels_without_names_have_the_order_of_every_import(
     found: list[str],
 ) -> None:
     folder = save(tmp_path / "d", {"train": (values, feature)})
-    source = hub_dataset(folder, {"labeled": "train"})
+    source = datasets_splits(folder, {"labeled": "train"})
 
     assert source.class_names == found
     assert {record.label for record in source.records()} == set(found)
@@ -111,9 +114,9 @@ def test_a_test_class_that_the_labeled_images_lack_is_named(tmp_path: Path) -> N
     folder = save(tmp_path / "d", parts)
 
     with pytest.raises(InputError, match="the test images have 'owl', which the labeled ones"):
-        hub_dataset(folder, {"labeled": "train", "test": "test"})
+        datasets_splits(folder, {"labeled": "train", "test": "test"})
     with pytest.raises(InputError, match="the test images have '0', '1', which the labeled"):
-        hub_dataset(folder, {"labeled": "train", "test": "bare"})
+        datasets_splits(folder, {"labeled": "train", "test": "bare"})
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -140,7 +143,7 @@ def test_one_split_for_both_is_divided_by_its_labels(
         data = datasets.load_from_disk(folder)["train"]
         data.to_parquet(tmp_path / "hub" / "train.parquet")
         folder = str(tmp_path / "hub")
-    source = hub_dataset(
+    source = datasets_splits(
         folder, {"labeled": "train", "unlabeled": "train"}, streaming=streaming
     )
     records = list(source.records())
@@ -164,7 +167,7 @@ def test_one_split_for_both_without_an_unknown_label_leaves_nothing_to_label(
     folder = save(tmp_path / "d", {"train": ([0, 1], names("cat", "dog"))})
 
     with pytest.raises(InputError, match="each of its 2 images has a label: none is left"):
-        hub_dataset(folder, {"labeled": "train", "unlabeled": "train"})
+        datasets_splits(folder, {"labeled": "train", "unlabeled": "train"})
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_an_unknown_label_elsewhere_is_an_error_with_its_row(
     shown: str,
 ) -> None:
     folder = save(tmp_path / "d", {"train": (values, feature)})
-    source = hub_dataset(folder, {"labeled": "train"})
+    source = datasets_splits(folder, {"labeled": "train"})
     row = len(values) - 1
 
     with pytest.raises(InputError, match=f"labeled row {row} has the label {shown}, which is"):
@@ -194,7 +197,7 @@ def test_one_split_is_not_trained_on_and_tested_with(tmp_path: Path) -> None:
     folder = save(tmp_path / "d", {"train": ([0, 1], names("cat", "dog"))})
 
     with pytest.raises(InputError, match="'train' is named for labeled and test"):
-        hub_dataset(folder, {"labeled": "train", "test": "train"})
+        datasets_splits(folder, {"labeled": "train", "test": "train"})
 
 
 def test_a_column_of_several_classes_an_image_is_refused(tmp_path: Path) -> None:
@@ -202,14 +205,14 @@ def test_a_column_of_several_classes_an_image_is_refused(tmp_path: Path) -> None
     folder = save(tmp_path / "d", {"train": ([[0, 1], [1]], feature)})
 
     with pytest.raises(InputError, match="wanted one class an image: a ClassLabel"):
-        hub_dataset(folder, {"labeled": "train"})
+        datasets_splits(folder, {"labeled": "train"})
 
 
 def test_a_column_that_is_no_image_is_refused(tmp_path: Path) -> None:
     folder = save(tmp_path / "d", {"train": ([0, 1], names("cat", "dog"))})
 
     with pytest.raises(InputError, match="the column 'label' as images"):
-        hub_dataset(folder, {"labeled": "train"}, image_column="label")
+        datasets_splits(folder, {"labeled": "train"}, image_column="label")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -226,7 +229,9 @@ def test_images_in_an_archive_are_read(
             archive.writestr(name, data)
             table.write(f"{name},{'cat' if number % 2 else 'dog'}\n")
         archive.writestr("metadata.csv", table.getvalue())
-    source = hub_dataset(str(tmp_path / "photos"), {"labeled": "train"}, streaming=streaming)
+    source = datasets_splits(
+        str(tmp_path / "photos"), {"labeled": "train"}, streaming=streaming
+    )
 
     assert [record.data for record in source.records()] == list(rows.values())
     assert [record.label for record in source.records()] == ["dog", "cat"] * 2
@@ -235,7 +240,7 @@ def test_images_in_an_archive_are_read(
 def test_an_export_comes_back_by_name(store: Store, tmp_path: Path) -> None:
     view = select_labeled(store, "all")
     export_view(view, tmp_path / "out", "datasets")
-    source = hub_dataset(str(tmp_path / "out"), {"labeled": "train"})
+    source = datasets_splits(str(tmp_path / "out"), {"labeled": "train"})
     rows = [row for batch in view.batches() for row in batch.to_pylist()]
 
     assert tuple(source.class_names) == store.class_names

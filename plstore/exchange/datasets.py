@@ -39,7 +39,7 @@ _BATCH_ROWS: Final = 8192
 _Rows = npt.NDArray[np.int64]
 
 
-def hub_dataset(
+def datasets_splits(
     name: str,
     splits: Mapping[str, str],
     *,
