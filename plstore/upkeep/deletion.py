@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,8 +150,13 @@ def _erase_until_gone(
 def _erase_from(
     store: "Store", name: str, ids: _Ids, on_files: Callable[[int], None]
 ) -> tuple[int, int]:
-    """Rewrite a table's files; return the rows that left its newest snapshot, and the files."""
+    """Rewrite a table's files; return the rows that left its newest snapshot, and the files.
+
+    A file that is rewritten loses every image that is noted as deleted: with one of another
+    deletion, which is at work or was stopped, it could not be committed.
+    """
     table = store.table(name)
+    work = _Work(table, ids, _noted(store), dict(table.erasures.by_path()))
     version, newest = table.newest()
     live = {shard.path: shard for shard in newest}
     known = {**_pinned_shards(store, name), **live}
@@ -161,7 +166,7 @@ def _erase_from(
     for shard in (*known.values(), *_unreferenced(table, known)):
         if not may_hold(shard, ids):
             continue
-        current, is_new = _without(table, shard, ids, must_exist=shard.path in live)
+        current, is_new = _without(work, shard, must_exist=shard.path in live)
         if is_new:
             num_files += 1
             on_files(1)
@@ -182,38 +187,60 @@ def _erase_from(
 
 def _pinned_shards(store: "Store", name: str) -> dict[str, Shard]:
     table = store.table(name)
-    return {
-        shard.path: shard
-        for versions in pinned(store)
-        if name in versions
-        for shard in table.shards(versions[name])
-    }
+    versions = {pins[name] for pins in pinned(store) if name in pins}
+    return {shard.path: shard for version in versions for shard in table.shards(version)}
 
 
-def _without(
-    table: "Table", shard: Shard, ids: _Ids, *, must_exist: bool
-) -> tuple[Shard | None, bool]:
+def _noted(store: "Store") -> _Ids:
+    ids: _Ids = store.table("deletions").read(columns=["sample_id"])["sample_id"].to_numpy()
+    return ids
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One pass over a table.
+
+    Attributes:
+        table: Which.
+        ids: Images to be gone, ascending.
+        noted: All that are noted as deleted.
+        erased: Which file took the place of which, kept up to date by this pass; what another
+            deletion says meanwhile, it says first, and this one is refused.
+    """
+
+    table: "Table"
+    ids: _Ids
+    noted: _Ids
+    erased: dict[str, dict[str, Any] | None]
+
+    def record(self, old: str, new: Shard | None, *, again: bool = False) -> None:
+        """Say which file takes the place of an old one."""
+        self.table.erasures.record(old, new, again=again)
+        self.erased[old] = None if new is None else vars(new)
+
+
+def _without(work: _Work, shard: Shard, *, must_exist: bool) -> tuple[Shard | None, bool]:
     """Return what is left of a file without these images, and whether it was written anew.
 
     A deletion that was stopped before its commit has rewritten it already, and what it wrote
     may be gone by now: then it is written again.
     """
-    current = after_erasure(shard, table.erasures.by_path())
+    table = work.table
+    current = after_erasure(shard, work.erased)
     if current is None:
         return None, False
     if current != shard and not _is_there(table, current) and _is_there(table, shard):
-        every = table.sibling("deletions").read(columns=["sample_id"])["sample_id"].to_numpy()
-        rewritten, _ = _rewrite(table, shard, np.union1d(ids, every))
-        table.erasures.record(shard.path, rewritten, again=True)
+        rewritten, _ = _rewrite(table, shard, work.noted, work.noted)
+        work.record(shard.path, rewritten, again=True)
         return rewritten, True
     try:
-        rewritten, dropped = _rewrite(table, current, ids)
+        rewritten, dropped = _rewrite(table, current, work.ids, work.noted)
     except (FileNotFoundError, StoreError):
         if must_exist or _is_there(table, current):
             raise
         return current, False  # collected since it was listed: its images are gone with it
     if dropped:
-        table.erasures.record(current.path, rewritten)
+        work.record(current.path, rewritten)
     return rewritten, bool(dropped)
 
 
@@ -242,14 +269,18 @@ def _unreferenced(table: "Table", known: Mapping[str, Shard]) -> Iterator[Shard]
             yield replace(shard, stats=statistics(rows))
 
 
-def _rewrite(table: "Table", shard: Shard, ids: _Ids) -> tuple[Shard | None, int]:
-    """Return the shard without these images, None if nothing is left, and the rows it lost."""
+def _rewrite(table: "Table", shard: Shard, ids: _Ids, noted: _Ids) -> tuple[Shard | None, int]:
+    """Return what is left of a shard, None if nothing is, and the rows it lost.
+
+    One without these images stays; one with some of them loses all that are noted, too.
+    """
     dataset = table.dataset_of([shard])
     there = dataset.to_table(columns=["sample_id"])["sample_id"].to_numpy()
     if not np.isin(there, ids).any():
         return shard, 0
     rows = dataset.to_table(columns=table.spec.file_schema.names)
-    kept = rows.filter(pc.invert(pc.is_in(rows["sample_id"], pa.array(ids))))
+    gone = pa.array(np.union1d(ids, noted))
+    kept = rows.filter(pc.invert(pc.is_in(rows["sample_id"], gone)))
     dropped = rows.num_rows - kept.num_rows
     if not kept.num_rows:
         return None, dropped

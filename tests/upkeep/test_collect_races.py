@@ -97,6 +97,24 @@ def test_a_deletion_whose_new_file_is_gone_writes_it_again(
     assert sorted(ids) == [n for n in range(84) if n not in {20, 21}]
 
 
+@pytest.mark.parametrize("table", ["images", "soft_labels"])
+def test_a_deletion_that_was_killed_does_not_stand_in_the_way_of_another(
+    store: Store, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    give_labels(store)
+    alive = kill_at(monkeypatch, Table, "commit", table=table)
+    with pytest.raises(Killed):
+        erase(store, [20], reason="asked for", who="ann")
+    alive()
+    erased = erase(store, [30], reason="asked for", who="bob")
+    left = set(store.table("soft_labels").read()["sample_id"].to_pylist())
+    erase(store, [20], reason="asked for", who="ann")
+
+    assert erased.num_images == 1
+    assert not {20, 30} & left  # files that were rewritten lost both
+    assert verify(store) == []
+
+
 def shards_of(store: Store, seed: int = 1) -> list[Shard]:
     probs = np.random.default_rng(seed).dirichlet([1] * 3, 60).astype(np.float32)
     batch = LabelBatch(sample_ids=np.arange(12, 72), probabilities=probs)
