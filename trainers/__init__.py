@@ -1,1 +1,42 @@
-"""Programs over the library: teacher, student, labeling, evaluation and the loop."""
+"""Programs over the library: teacher, student, labeling, evaluation and the loop.
+
+``trainers.run(recipe, store, on_event=...)`` runs a recipe. All is imported on first use, since
+it brings torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trainers.evaluation import evaluate
+    from trainers.keeping import train_on_view
+    from trainers.labeling import Labeling, label
+    from trainers.loop import run
+    from trainers.recipe import Recipe, load_recipe
+
+_HOMES = {
+    "Labeling": "trainers.labeling",
+    "Recipe": "trainers.recipe",
+    "evaluate": "trainers.evaluation",
+    "label": "trainers.labeling",
+    "load_recipe": "trainers.recipe",
+    "run": "trainers.loop",
+    "train_on_view": "trainers.keeping",
+}
+
+__all__ = [
+    "Labeling",
+    "Recipe",
+    "evaluate",
+    "label",
+    "load_recipe",
+    "run",
+    "train_on_view",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainers' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -72,6 +72,33 @@ def train_and_keep(
     return record
 
 
+def training_on(
+    view: View,
+    recipe: Recipe,
+    architecture: str,
+    *,
+    is_student: bool,
+    seed: int,
+    device: str,
+) -> Training:
+    """Return the training of a model on a view, as many images a step whatever it sees.
+
+    A student has labeled and pseudo-labeled images in the recipe's ratio; a teacher and a
+    control have labeled ones alone.
+    """
+    settings = recipe.train
+    return Training(
+        recipe=recipe,
+        architecture=architecture,
+        view=view,
+        num_classes=len(view.store.class_names),
+        labeled_batch=settings.labeled_batch + (0 if is_student else settings.pseudo_batch),
+        pseudo_batch=settings.pseudo_batch if is_student else 0,
+        seed=seed,
+        device=device,
+    )
+
+
 def _keep(store: Store, training: Training, trained: Trained, place: Place) -> TeacherRecord:
     checkpoint, digest = keep_bundle(
         store, place.teacher_id, trained.network, trained.format, store.class_names
@@ -131,14 +158,11 @@ def train_on_view(
     _check_free(store, check_teacher_id(name), view, recipe)
     check_models(recipe, len(store.class_names))
     import_backend(pick_backend(recipe.train.backend, device))
-    settings = recipe.train
-    training = Training(
-        recipe=recipe,
-        architecture=architecture,
-        view=view,
-        num_classes=len(store.class_names),
-        labeled_batch=settings.labeled_batch + (0 if is_student else settings.pseudo_batch),
-        pseudo_batch=settings.pseudo_batch if is_student else 0,
+    training = training_on(
+        view,
+        recipe,
+        architecture,
+        is_student=is_student,
         seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
         device=device,
     )

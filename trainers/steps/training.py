@@ -9,7 +9,7 @@ from plstore.labels import Role
 from plstore.seeds import Purpose, torch_seed
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
-from trainers.keeping import Place, train_and_keep
+from trainers.keeping import Place, train_and_keep, training_on
 from trainers.pretrained import weights_hash
 from trainers.result import Findings
 from trainers.steps.step import CONTROL, Step
@@ -74,17 +74,14 @@ class Train(Step):
         return {name: getattr(record, name) for name in _OUTPUTS}
 
     def _training(self, context: Context, view: Outputs) -> Training:
-        settings = context.recipe.train
+        recipe = context.recipe
         stream = _CONTROL_STREAM if self.model == CONTROL else self.iteration
-        return Training(
-            recipe=context.recipe,
-            architecture=context.recipe.model.student(self.iteration),
-            view=context.view(view["view"]),
-            num_classes=len(context.store.class_names),
-            labeled_batch=settings.labeled_batch
-            + (0 if self.is_student else settings.pseudo_batch),
-            pseudo_batch=settings.pseudo_batch if self.is_student else 0,
-            seed=torch_seed(context.recipe.seed, Purpose.TRAINING, stream),
+        return training_on(
+            context.view(view["view"]),
+            recipe,
+            recipe.model.student(self.iteration),
+            is_student=self.is_student,
+            seed=torch_seed(recipe.seed, Purpose.TRAINING, stream),
             device=context.device,
         )
 
