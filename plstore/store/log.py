@@ -78,9 +78,9 @@ class Erasures:
 
         Asked anew each time: whoever has a store open must not read what was deleted since.
         """
-        for entry in storage.files_below(self._folder):
-            if not entry.path.startswith(".") and entry.path not in self._records:
-                self._records[entry.path] = storage.read_json(self._folder / entry.path) or {}
+        for name in storage.names_in(self._folder):
+            if not name.startswith(".") and name not in self._records:
+                self._records[name] = storage.read_json(self._folder / name) or {}
         return {record["old"]: record["new"] for record in self._records.values()}
 
     def record(self, old: str, new: Shard | None, *, again: bool = False) -> None:
