@@ -72,7 +72,7 @@ class Model(_Section):
     students: Annotated[list[str], Field(min_length=1)] | None = None
     """timm names by iteration, equal or larger than the teacher; the last one repeats."""
     resolution: Annotated[int, Field(ge=8, le=1024)] = 128
-    """Tensors a side."""
+    """Pixels a side."""
     channels: Literal[1, 3] = 3
     """1 reads images as grayscale."""
     mean: list[Fraction] | None = None

@@ -18,7 +18,7 @@ RecipeArgument = Annotated[
     typer.Argument(help="A TOML file, or fashion_mnist or images, which ship with plstore."),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model of images.")]
-ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Tensors a side.")]
+ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Pixels a side.")]
 PretrainedOption = Annotated[
     bool,
     typer.Option(

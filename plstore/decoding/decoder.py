@@ -32,8 +32,8 @@ class Decoded(NamedTuple):
         refusal: Why it is not taken, None if it is.
         conversion: How `data` differs from the file, None if it does not.
         data: JPEG, PNG or WebP of 8-bit grayscale or RGB; None where it is refused.
-        width: Tensors after conversion; 0 where unknown.
-        height: Tensors after conversion; 0 where unknown.
+        width: Pixels after conversion; 0 where unknown.
+        height: Pixels after conversion; 0 where unknown.
     """
 
     refusal: str | None = None

@@ -55,7 +55,7 @@ class ValidationSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """The labeled images of one collection, by class, in the order of the validation.
+    """The labeled images of one collection, by class, in the order of their hashes.
 
     Attributes:
         classes: Rows of each class, by its id, ordered by hash.

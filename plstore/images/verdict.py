@@ -51,8 +51,8 @@ class Verdict:
         verdict: "accepted", or a key of `plstore.schema.REFUSALS`.
         conversion: How the stored bytes differ from the file, or None if they do not.
         data: The bytes to store; None where the image is refused.
-        width: Tensors after conversion; 0 where unknown.
-        height: Tensors after conversion; 0 where unknown.
+        width: Pixels after conversion; 0 where unknown.
+        height: Pixels after conversion; 0 where unknown.
     """
 
     verdict: str

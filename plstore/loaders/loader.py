@@ -244,7 +244,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         labeled_batch: Labeled images a step, of all ranks together.
         pseudo_batch: Pseudo-labeled images a step, of all ranks: labeled_batch times the ratio
             (Noisy Student, table 14: 1 to 28); may be 0.
-        image_format: Tensors that the model wants.
+        image_format: Pixels that the model wants.
         noise: Input noise; the paper's unless given: random-resized crop, flip, and the
             official code's RandAugment with N = 2, M = 27.
         seed: Of the run.
@@ -309,7 +309,7 @@ def clean_batches(
 
     Args:
         images: What to yield.
-        image_format: Tensors that the model wants.
+        image_format: Pixels that the model wants.
         device: Where batches are made and left: "cpu" or a CUDA device.
         backend: As in `load`.
         batch_size: Images a batch; the last may have fewer.

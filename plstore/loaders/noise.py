@@ -211,7 +211,7 @@ def draw_noise(
         noise: What is drawn.
         widths: int32 [images], pixels.
         heights: int32 [images], pixels.
-        size: Tensors a side after resizing.
+        size: Pixels a side after resizing.
         uniforms: float64 [images, at least noise.num_uniforms], 0 to 1.
     """
     windows = _crop_windows(noise.crop, widths, heights, uniforms[:, :_CROP_DRAWS])

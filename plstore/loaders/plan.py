@@ -71,7 +71,7 @@ class Plan:
             labeled_batch: Labeled images a step, of all ranks together, at least 1.
             pseudo_batch: Pseudo-labeled images a step, of all ranks; 0 for labels alone.
             noise: Input noise.
-            size: Tensors a side of the model's input.
+            size: Pixels a side of the model's input.
             seed: Of the run.
             share: This rank's part.
 

@@ -168,7 +168,7 @@ def draw_ops(spec: RandAugment, size: int, uniforms: Doubles) -> OpDraw:
 
     Args:
         spec: What is drawn.
-        size: Tensors a side of the images.
+        size: Pixels a side of the images.
         uniforms: float64 [images, n, DRAWS_PER_LAYER], 0 to 1.
     """
     dialect = DIALECTS[spec.dialect]

@@ -1,7 +1,7 @@
 """The backend `torch`: Pillow and timm, as training code decodes and augments today.
 
 The one to compare with: it executes the same plan with the same random numbers, through the
-libraries that people know, and is the slowest. Tensors differ by rounding and by how libraries
+libraries that people know, and is the slowest. Pixels differ by rounding and by how libraries
 resample.
 """
 

@@ -41,7 +41,7 @@ class ImageFormat:
     every backend, and normalised on the device.
 
     Attributes:
-        size: Tensors a side, 1 to 4,096.
+        size: Pixels a side, 1 to 4,096.
         channels: 1 (grayscale) or 3 (RGB).
         mean: Mean by channel, 0 to 1.
         std: Standard deviation by channel, above 0, up to 1.
@@ -146,7 +146,7 @@ class BackendSpec:
 
     Attributes:
         work: The batch of a step; raises StopIteration after the last.
-        format: Tensors of the result.
+        format: Pixels of the result.
         noise: Which operations there may be; None for clean batches.
         max_batch: Most images of any batch.
         device: "cpu", or a CUDA device such as "cuda:0".

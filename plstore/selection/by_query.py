@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 _DECIDED = """
 create temp table decided as
 select
-    planned.sample_id,
-    planned.class_id,
-    planned.confidence,
-    planned.copies,
+    chosen.sample_id,
+    chosen.class_id,
+    chosen.confidence,
+    chosen.copies,
     case
-        when planned.outcome = 'kept' and standing.why is not null then standing.why
-        when planned.outcome = 'kept' and labels.sample_id is null then 'not_labeled'
-        else planned.outcome
+        when chosen.outcome = 'kept' and standing.why is not null then standing.why
+        when chosen.outcome = 'kept' and labels.sample_id is null then 'not_labeled'
+        else chosen.outcome
     end as outcome
-from planned
-left join standing on planned.sample_id = standing.sample_id
+from chosen
+left join standing on chosen.sample_id = standing.sample_id
 left join (
     select sample_id from soft_labels
     where teacher_id = $teacher_id and iteration = $iteration and split = 'unlabeled'
-) as labels on planned.sample_id = labels.sample_id
+) as labels on chosen.sample_id = labels.sample_id
 """
 
 _PSEUDO_ROWS = """
@@ -105,16 +105,16 @@ def choose_by_query(
     }
     standing = find_standing(store, pins, held_out=selection.held_out)
     parameters = _query_parameters(store, selection, query, {**whose}, standing)
-    planned = run_sql(store, query.sql, parameters, as_of=pins, limits=selection.limits)
-    if not planned.num_rows:
+    chosen = run_sql(store, query.sql, parameters, as_of=pins, limits=selection.limits)
+    if not chosen.num_rows:
         raise InputError(
             f"selection query {query.name!r} returned no rows for teacher "
             f"{whose['teacher_id']!r} and iteration {whose['iteration']} in {store.root}: it "
             "drops them all, or there are no such labels"
         )
-    _check_decided(planned, query.name, len(store.class_names))
+    _check_decided(chosen, query.name, len(store.class_names))
     connection = stack.enter_context(connect(store, as_of=pins, limits=Limits(seconds=None)))
-    connection.register("planned", planned)
+    connection.register("chosen", chosen)
     connection.register("standing", standing.barred)
     connection.execute(_DECIDED, whose)
     undecided = fetch(connection, _UNDECIDED)["n"][0].as_py()

@@ -1,4 +1,4 @@
-"""Counts by class and bucket of confidence: what a selection is planned from."""
+"""Counts by class and bucket of confidence: what a selection is decided from."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache

@@ -65,7 +65,7 @@ def _choose(
 ) -> Choice:
     """Decide a selection over a snapshot; what it holds open is closed by the stack.
 
-    With `only_counts`, the counts are all that is right of the plan.
+    With `only_counts`, the counts are all that is right of the choice.
     """
     if selection.query is not None:
         return choose_by_query(store, selection, pins, stack)
@@ -112,7 +112,7 @@ def select(
         QueryError: If a query or an expression fails.
     """
 
-    def plan(pins: Mapping[str, int], stack: ExitStack) -> Choice:
+    def choose(pins: Mapping[str, int], stack: ExitStack) -> Choice:
         return _choose(store, selection, pins, stack)
 
     settings = _Settings(
@@ -123,7 +123,7 @@ def select(
         on_images,
         held_out=selection.held_out,
     )
-    return _write(store, settings, plan, identity, as_of)
+    return _write(store, settings, choose, identity, as_of)
 
 
 def select_labeled(
@@ -141,9 +141,9 @@ def select_labeled(
 
     Those whose very bytes are in validation or test too are left out, unless `held_out`.
     """
-    plan = Choice(query="labeled", sql=_LABELED_ROWS, parameters={}, counts={}, rows=_no_rows)
+    choice = Choice(query="labeled", sql=_LABELED_ROWS, parameters={}, counts={}, rows=_no_rows)
     settings = _Settings(name, mode, seed, recipe_hash, held_out=held_out)
-    return _write(store, settings, lambda _, __: plan, identity, as_of)
+    return _write(store, settings, lambda _, __: choice, identity, as_of)
 
 
 @dataclass(frozen=True)
@@ -179,16 +179,16 @@ def _write(
     none = HELD_OUT.empty_table()
     copies = none if settings.held_out else held_out_copies(store, pins["images"])
     with ExitStack() as stack:
-        plan = make(pins, stack)
+        choice = make(pins, stack)
         record = ViewRecord(
             view=settings.view,
             version=version,
             identity=identity,
-            query=plan.query,
-            sql=plan.sql,
-            parameters=plan.parameters,
+            query=choice.query,
+            sql=choice.sql,
+            parameters=choice.parameters,
             pins=pins,
-            counts={**plan.counts, **_labeled_dropped(store, pins, copies)},
+            counts={**choice.counts, **_labeled_dropped(store, pins, copies)},
             mode=mode,
             recipe_hash=settings.recipe_hash,
             code_version=__version__,
@@ -196,8 +196,8 @@ def _write(
         order = _Order(store, pins["images"], mode, settings.seed, settings.on_images)
         rows = _labeled_rows(store, pins, copies)
         labeled = order.of(rows, "labeled", _count_labeled(store, pins))
-        kept = plan.counts.get("kept", 0)
-        pseudo = order.of(plan.rows(), "pseudo", kept, plan.row_bytes)
+        kept = choice.counts.get("kept", 0)
+        pseudo = order.of(choice.rows(), "pseudo", kept, choice.row_bytes)
         view = write_view(store, record, chain(labeled, pseudo))
     _drop_deleted(store, view)
     return view

@@ -25,7 +25,7 @@ from plstore.loaders.randaugment import (
 )
 from plstore.loaders.work import BackendName, BackendSpec, ImageFormat, Work
 
-Tensors = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
 REFERENCE = np.load(Path(__file__).parents[1] / "data" / "randaugment" / "reference.npz")
 MEAN = (0.45, 0.45, 0.45)  # DALI fills all channels alike
@@ -33,7 +33,7 @@ FILL = tuple(min(255, round(255 * value)) for value in MEAN)
 WARPS = {"ROTATE", "SHEAR_X", "SHEAR_Y", "TRANSLATE_X", "TRANSLATE_Y"}
 
 
-def photo(name: str, size: int = 96) -> Tensors:
+def photo(name: str, size: int = 96) -> Pixels:
     pixels = getattr(skimage.data, name)()[:300, :300, :3]
     resized = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(resized)
@@ -51,7 +51,7 @@ def uniforms(spec: RandAugment, op: Op, sign: float, centre: tuple[float, float]
 
 def operated(
     backend: BackendName,
-    image: Tensors,
+    image: Pixels,
     spec: RandAugment,
     op: Op,
     *,
@@ -95,7 +95,7 @@ def operated(
     return images[0].permute(1, 2, 0).numpy().astype(np.int64)
 
 
-def check(found: npt.NDArray[np.int64], expected: Tensors, mean: float, wrong: float) -> None:
+def check(found: npt.NDArray[np.int64], expected: Pixels, mean: float, wrong: float) -> None:
     """Levels of 255 by which they differ: on average, and the share of those off by over 8."""
     difference = np.abs(found - expected.astype(np.int64))
     assert difference.mean() <= mean, (difference.mean(), (difference > 8).mean())
@@ -227,7 +227,7 @@ def test_dali_does_the_same(backend: BackendName, op: Op, m: int, sign: float) -
     check(found, by_dali(image, op, m, sign), mean, wrong)
 
 
-def by_dali(image: Tensors, op: Op, m: int, sign: float) -> Tensors:
+def by_dali(image: Pixels, op: Op, m: int, sign: float) -> Pixels:
     """Return what DALI's own augmentation makes of an image."""
     from nvidia.dali import Pipeline, fn
     from nvidia.dali.auto_aug.core import signed_bin

@@ -20,8 +20,7 @@ from plstore.errors import InputError, StoreError
 from plstore.query import run_query
 from plstore.query.macros import TICKETS, create_macros
 from plstore.query.session import connect
-from plstore.selection import Balance, Selection, preview, select
-from plstore.selection import balanced as plans
+from plstore.selection import Balance, Selection, balanced, preview, select
 from plstore.selection.balance import Policy, share_out
 from plstore.selection.balanced import choose_balanced
 from plstore.selection.counts import edge, floor_bucket
@@ -37,10 +36,10 @@ NUM = 60
 def decide(store: Store, balance: Balance) -> tuple[dict[str, Any], pa.Table]:
     with ExitStack() as stack:
         selection = Selection(view="v", teachers=["t0"], balance=balance)
-        plan = choose_balanced(store, selection, store.versions(), stack, only_counts=False)
-        parts = list(plan.rows())
+        choice = choose_balanced(store, selection, store.versions(), stack, only_counts=False)
+        parts = list(choice.rows())
     rows = pa.Table.from_batches(parts) if parts else pa.table({"sample_id": []})
-    return dict(plan.counts), rows
+    return dict(choice.counts), rows
 
 
 def draws_of(ids: npt.NDArray[np.int64], seed: int) -> list[int]:
@@ -315,8 +314,8 @@ def test_the_same_rows_on_any_number_of_threads_and_files(
             connection.execute("set threads = 8")
             yield connection
 
-    monkeypatch.setattr(plans, "scratch_connection", on_threads)
-    monkeypatch.setattr(plans, "_FILES_IN_ORDER", 1)
+    monkeypatch.setattr(balanced, "scratch_connection", on_threads)
+    monkeypatch.setattr(balanced, "_FILES_IN_ORDER", 1)
     answers.append(decide(store, balance))
 
     assert answers[0][0] == answers[1][0]
