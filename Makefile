@@ -39,7 +39,7 @@ lint: $(READY)  ## ruff, import layers, SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/sqlfluff lint queries plstore/query/steps
+	$(BIN)/sqlfluff lint queries plstore/selection/steps
 
 types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
