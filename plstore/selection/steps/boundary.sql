@@ -12,7 +12,9 @@ from (
         bounds.ticket_from,
         bounds.ticket_end,
         cast(
-            case when bounds.ticket_end >= 0 then lottery(candidates.sample_id, $seed) else -1 end
+            case
+                when bounds.ticket_end >= 0 then lottery(candidates.sample_id, $seed) else -1
+            end
             as integer
         ) as ticket
     from candidates
