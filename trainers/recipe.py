@@ -61,6 +61,8 @@ class Data(_Section):
             raise ValueError(f"source {self.source!r} needs path, the folder of its files")
         if self.source == "folders" and (self.labeled is None or self.unlabeled is None):
             raise ValueError("source 'folders' needs labeled and unlabeled, two folders")
+        if self.source == "store" and self.limit_unlabeled is not None:
+            raise ValueError("limit_unlabeled is of an import, and source 'store' has none")
         return self
 
 

@@ -261,3 +261,36 @@ def test_calibration_finds_the_temperature_that_was_put_in(tmp_path: Path) -> No
     assert kept["calibration/ece_after"] == found.ece_after
     with pytest.raises(InputError, match="'u' has no labels of the validation images"):
         calibrate(store, "u", 1)
+
+
+def test_a_step_replaces_labels_that_it_did_not_make_range_by_range(
+    brought: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plstore.labels import writing
+    from trainers import labeling
+
+    for module in (writing, labeling):
+        monkeypatch.setattr(module, "SHARD_IDS", 16)
+    first = replace(MINE, identity="a", splits=["unlabeled"])
+    label_missing(brought, first)
+    _, before = labels_of(brought, "unlabeled")
+    sharper = replace(first, identity="b", temperature=0.25)
+    commit, calls = labeling.commit_range, []
+
+    def stopped(*args: Any, **options: Any) -> int:  # noqa: ANN401  passed through
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return int(commit(*args, **options))
+
+    monkeypatch.setattr(labeling, "commit_range", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        label_missing(brought, sharper)
+    half_ids, half = labels_of(brought, "unlabeled")
+    counts = label_missing(brought, sharper)
+    ids, after = labels_of(brought, "unlabeled")
+
+    assert half_ids == ids == list(range(12, 72))  # each once
+    assert np.allclose(half[20:], before[20:])  # 12 to 31 were done
+    assert not np.allclose(after[20:], before[20:])
+    assert counts == {"unlabeled": 40}  # the other ranges are not labeled again
