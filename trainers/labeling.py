@@ -131,7 +131,7 @@ def label_missing(
     for split in labeling.splits:
         for missing in missing_labels(store, labeling, split):
             shards = label_range(store, bundle, labeling, missing, on_images)
-            commit_range(store, teacher, labeling, missing, shards)
+            commit_ranges(store, teacher, labeling, [(missing, shards)])
             counts[split] += len(missing.ids)
     return counts
 
@@ -175,25 +175,32 @@ def label_range(
     )
 
 
-def commit_range(
+def commit_ranges(
     store: Store,
     teacher: TeacherRecord,
     labeling: Labeling,
-    missing: "Missing",
-    shards: list[Shard],
+    written: "Sequence[tuple[Missing, list[Shard]]]",
 ) -> int:
-    """Make what `label_range` wrote visible; return the version of `soft_labels`.
+    """Make what `label_range` wrote visible, in one commit; return the version.
+
+    Args:
+        store: The store.
+        teacher: Whose labels they are.
+        labeling: How they were made.
+        written: Ranges with their files: one, or many that workers wrote.
 
     Raises:
         CommitConflictError: If other labels of these images were committed since.
     """
+    identities = [missing.identity(labeling) for missing, _ in written]
+    one = len(identities) == 1
     return commit_labels(
         store,
-        shards,
-        lineage=_lineage(labeling, teacher, missing),
-        transaction=f"label-{missing.identity(labeling)}",
-        beside=missing.beside,
-        instead_of=missing.instead_of or None,
+        [shard for _, shards in written for shard in shards],
+        lineage=_lineage(labeling, teacher, written[0][0]),
+        transaction=f"label-{identities[0] if one else value_hash({'ranges': identities})}",
+        beside=[shard for missing, _ in written for shard in missing.beside],
+        instead_of=[shard for missing, _ in written for shard in missing.instead_of] or None,
     )
 
 

@@ -1,6 +1,6 @@
 """The loop of Noisy Student: teacher, labels, selection, student, and again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
@@ -11,6 +11,7 @@ import torch
 from plstore.errors import InputError
 from plstore.labels import TeacherRecord, find_teacher, list_teachers
 from plstore.loaders import import_backend
+from plstore.storage import location
 from plstore.store import Store, create
 from trainers.context import Context, Outputs
 from trainers.events import Listener, StepFinished, StepStarted, Teller, unheard
@@ -118,10 +119,10 @@ def run(
     Raises:
         InputError: If images, models or settings are not as they must be.
     """
-    if not isinstance(store, Store):
-        open_run(recipe, Store(Path(store)), device=device)  # before one is made for nothing
-        store = create(store)
-    opened = open_run(recipe, store, device=device, on_event=on_event)
+    there = store if isinstance(store, Store) else Store(location(store))
+    opened = open_run(recipe, there, device=device, on_event=on_event)
+    if not isinstance(store, Store):  # not before, lest one is made for nothing
+        opened = Run(context=replace(opened.context, store=create(store)))
     return opened.result(opened.execute())
 
 

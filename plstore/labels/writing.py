@@ -78,7 +78,9 @@ def commit_labels(
         transaction=transaction,
         replace=beside is None and instead_of is None,
         remove=instead_of or (),
-        beside=beside if instead_of is None else instead_of,
+        beside=None
+        if beside is None and instead_of is None
+        else [*(beside or ()), *(instead_of or ())],
     )
     with suppress(OSError, StoreError):  # the labels are there; a selection counts them itself
         write_histograms(store, shards)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from plstore.codec import Codec, decode
 from plstore.errors import InputError
 from plstore.images import ImageRecord, import_images
-from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
+from plstore.labels import LabelBatch, LabelSet, commit_labels, find_teacher, write_labels
 from plstore.loaders import open_split
 from plstore.store import Store
 from tests.conftest import CLASS_NAMES, encode
@@ -21,7 +21,7 @@ from trainers.bringing import bring_teacher
 from trainers.calibration import calibrate
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, count_missing, label_missing
-from trainers.model import build_model, image_format, load_bundle, save_bundle
+from trainers.model import build_model, image_format, load_bundle, load_teacher, save_bundle
 from trainers.recipe import Model
 
 MINE = Labeling(
@@ -275,7 +275,7 @@ def test_a_step_replaces_labels_that_it_did_not_make_range_by_range(
     label_missing(brought, first)
     _, before = labels_of(brought, "unlabeled")
     sharper = replace(first, identity="b", temperature=0.25)
-    commit, calls = labeling.commit_range, []
+    commit, calls = labeling.commit_ranges, []
 
     def stopped(*args: Any, **options: Any) -> int:  # noqa: ANN401  passed through
         calls.append(1)
@@ -283,7 +283,7 @@ def test_a_step_replaces_labels_that_it_did_not_make_range_by_range(
             raise KeyboardInterrupt
         return int(commit(*args, **options))
 
-    monkeypatch.setattr(labeling, "commit_range", stopped)
+    monkeypatch.setattr(labeling, "commit_ranges", stopped)
     with pytest.raises(KeyboardInterrupt):
         label_missing(brought, sharper)
     half_ids, half = labels_of(brought, "unlabeled")
@@ -294,3 +294,31 @@ def test_a_step_replaces_labels_that_it_did_not_make_range_by_range(
     assert np.allclose(half[20:], before[20:])  # 12 to 31 were done
     assert not np.allclose(after[20:], before[20:])
     assert counts == {"unlabeled": 40}  # the other ranges are not labeled again
+
+
+def test_ranges_that_workers_wrote_are_one_commit(
+    brought: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plstore.labels import writing
+    from trainers import labeling
+
+    for module in (writing, labeling):
+        monkeypatch.setattr(module, "SHARD_IDS", 16)
+    label_missing(brought, replace(MINE, splits=["unlabeled"]))
+    _, alone = labels_of(brought, "unlabeled")
+    version = brought.table("soft_labels").version()
+    mine = replace(MINE, identity="b", splits=["unlabeled"])
+    teacher = find_teacher(brought, "mine")
+    assert teacher is not None
+    bundle = load_teacher(brought, teacher, device="cpu")
+    ranges = list(labeling.missing_labels(brought, mine, "unlabeled"))
+    written = [(r, labeling.label_range(brought, bundle, mine, r)) for r in reversed(ranges)]
+    again = [(r, labeling.label_range(brought, bundle, mine, r)) for r in reversed(ranges)]
+    labeling.commit_ranges(brought, teacher, mine, written)
+    ids, found = labels_of(brought, "unlabeled")
+
+    assert len(ranges) == 5
+    assert written == again  # the same ids give the same files
+    assert brought.table("soft_labels").version() == version + 1
+    assert ids == list(range(12, 72))
+    assert np.array_equal(found, alone)

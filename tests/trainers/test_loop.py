@@ -86,11 +86,18 @@ def test_every_pseudo_label_can_be_asked_for_in_sql(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_views_pin_what_they_were_made_of(finished: Path) -> None:
-    rows = plstore.open(finished / "store").table("views").read().to_pylist()
-    by_name = {row["view"]: json.loads(row["pins"]) for row in rows}
+    store = plstore.open(finished / "store")
+    rows = store.table("views").read().to_pylist()
+    by_name = {row["view"]: json.loads(row["pins"])["soft_labels"] for row in rows}
+    labels = {
+        name: set(store.table("soft_labels").read(version=version)["iteration"].to_pylist())
+        for name, version in by_name.items()
+    }
 
-    assert by_name["fashion_mnist-1"]["soft_labels"] == 1
-    assert by_name["fashion_mnist-2"]["soft_labels"] == 2
+    assert by_name["fashion_mnist-1"] == 2  # a commit a split
+    assert by_name["fashion_mnist-2"] == 4
+    assert labels["fashion_mnist-1"] == {1}
+    assert labels["fashion_mnist-2"] == {1, 2}
 
 
 @pytest.mark.slow
