@@ -24,7 +24,7 @@ from plstore.machine import num_cores
 
 if TYPE_CHECKING:
     from plstore.labels.label_sets import LabelSet
-    from plstore.store import Shard, Store
+    from plstore.store import Shard, Store, Table
 
 NUM_BUCKETS: Final = 1000
 """Buckets of confidence; bucket b holds what is above b / 1000 and up to (b + 1) / 1000, both
@@ -40,7 +40,7 @@ HISTOGRAM: Final = pa.schema(
 
 _COVERS = b"plstore.shards"
 _MOST_CELLS = 1 << 22
-_FILES_AT_ONCE = 16
+_FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,7 @@ def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
     is_small = num_classes * NUM_BUCKETS <= _MOST_CELLS
 
     def cells_of(part: "Sequence[Shard]") -> npt.NDArray[np.int64]:
-        rows = table.dataset_of(part).to_table(columns=["class_id", "confidence"])
-        cells = rows["class_id"].to_numpy().astype(np.int64) * NUM_BUCKETS
-        cells += bucket_of(rows["confidence"].to_numpy())
+        cells = np.concatenate([_cells(table, shard) for shard in part])
         return np.bincount(cells, minlength=num_classes * NUM_BUCKETS) if is_small else cells
 
     parts = [shards[n : n + _FILES_AT_ONCE] for n in range(0, len(shards), _FILES_AT_ONCE)]
@@ -99,6 +97,15 @@ def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
         found, places = np.unique(np.concatenate([found, here]), return_inverse=True)
         counts = np.bincount(places, np.concatenate([counts, times])).astype(np.int64)
     return _histogram(found, counts)
+
+
+def _cells(table: "Table", shard: "Shard") -> npt.NDArray[np.int64]:
+    """Return class and bucket of each row of a file as one number."""
+    dataset = table.dataset_of([shard])  # one at a time: nothing is read ahead
+    rows = dataset.to_table(columns=["class_id", "confidence"], use_threads=False)
+    cells = bucket_of(rows["confidence"].to_numpy())
+    cells += rows["class_id"].to_numpy().astype(np.int64) * NUM_BUCKETS
+    return cells
 
 
 def bucket_of(confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

@@ -1,0 +1,55 @@
+"""Counts by class and bucket of confidence: NumPy and SQL put a label into the same one."""
+
+from contextlib import closing
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plstore.labels.histograms import bucket_of, count_labels
+from plstore.query.macros import BUCKET_SQL
+from plstore.store import Store
+from tests.conftest import give_labels
+
+EDGES = (np.arange(1001) / 1000).astype(np.float32)
+
+
+def by_sql(confidence: np.ndarray) -> list[int]:
+    rows = pa.table({"c": pa.array(confidence, pa.float32())})
+    with closing(duckdb.connect(":memory:")) as connection:
+        connection.register("rows", rows)
+        found = connection.sql(f"select {BUCKET_SQL.format('c')} as bucket from rows")  # noqa: S608
+        return [row[0] for row in found.fetchall()]
+
+
+def test_every_edge_and_its_neighbours_are_in_the_bucket_that_sql_says() -> None:
+    values = np.concatenate([EDGES, np.nextafter(EDGES, 0), np.nextafter(EDGES, 2)])
+    values = values.astype(np.float32)
+
+    assert bucket_of(values).tolist() == by_sql(values)
+
+
+@given(st.lists(st.floats(0, 1.0009765625, width=32), min_size=1, max_size=50))
+def test_any_confidence_is_in_the_bucket_that_sql_says(values: list[float]) -> None:
+    confidence = np.array(values, np.float32)
+
+    assert bucket_of(confidence).tolist() == by_sql(confidence)
+
+
+def test_counts_are_those_of_the_rows(store: Store) -> None:
+    give_labels(store)
+    shards = store.table("soft_labels").shards(partition={"split": "unlabeled"})
+    rows = store.table("soft_labels").dataset_of(shards).to_table()
+    pairs = zip(
+        rows["class_id"].to_pylist(), bucket_of(rows["confidence"].to_numpy()), strict=True
+    )
+    wanted: dict[tuple[int, int], int] = {}
+    for pair in pairs:
+        wanted[pair] = wanted.get(pair, 0) + 1
+    counts = count_labels(store, shards)
+    found = {(r["class_id"], r["bucket"]): r["num_labels"] for r in counts.to_pylist()}
+
+    assert found == wanted
+    assert counts["class_id"].to_pylist() == sorted(counts["class_id"].to_pylist())
