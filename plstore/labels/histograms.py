@@ -6,8 +6,7 @@ be made again from those at any time; shards are never changed, so counts never 
 """
 
 import json
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +39,6 @@ HISTOGRAM: Final = pa.schema(
 
 _COVERS = b"plstore.shards"
 _MOST_CELLS = 1 << 22
-_FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -77,26 +75,40 @@ def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
 
 def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
     """Return the counts of shards from their rows, as `HISTOGRAM`, by class and bucket."""
-    table, num_classes = store.table("soft_labels"), len(store.class_names)
-    is_small = num_classes * NUM_BUCKETS <= _MOST_CELLS
+    table, num_cells = store.table("soft_labels"), len(store.class_names) * NUM_BUCKETS
+    count = _count_few if num_cells <= _MOST_CELLS else _count_many
+    width = num_cores()
+    with ThreadPoolExecutor(width) as pool:
+        parts = [shards[number::width] for number in range(width)]
+        found = list(pool.map(lambda part: count(table, part, num_cells), parts))
+    cells, places = np.unique(np.concatenate([c for c, _ in found]), return_inverse=True)
+    counts = np.zeros(len(cells), np.int64)
+    np.add.at(counts, places, np.concatenate([n for _, n in found]))
+    columns = [cells // NUM_BUCKETS, cells % NUM_BUCKETS, counts]
+    arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, HISTOGRAM, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=HISTOGRAM)
 
-    def cells_of(part: "Sequence[Shard]") -> npt.NDArray[np.int64]:
-        cells = np.concatenate([_cells(table, shard) for shard in part])
-        return np.bincount(cells, minlength=num_classes * NUM_BUCKETS) if is_small else cells
 
-    parts = [shards[n : n + _FILES_AT_ONCE] for n in range(0, len(shards), _FILES_AT_ONCE)]
-    if is_small:
-        sums = np.zeros(num_classes * NUM_BUCKETS, np.int64)
-        for counts in _in_threads(cells_of, parts):
-            sums += counts
-        found = np.flatnonzero(sums)
-        return _histogram(found, sums[found])
-    found, counts = np.empty(0, np.int64), np.empty(0, np.int64)
-    for cells in _in_threads(cells_of, parts):
-        here, times = np.unique(cells, return_counts=True)
-        found, places = np.unique(np.concatenate([found, here]), return_inverse=True)
+_Counted = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # cells, and how often each is
+
+
+def _count_few(table: "Table", shards: "Sequence[Shard]", num_cells: int) -> _Counted:
+    """Count in an array of all cells there may be."""
+    sums = np.zeros(num_cells, np.int64)
+    for shard in shards:
+        np.add.at(sums, _cells(table, shard), 1)
+    cells = np.flatnonzero(sums)
+    return cells, sums[cells]
+
+
+def _count_many(table: "Table", shards: "Sequence[Shard]", _: int) -> _Counted:
+    """Count in an array of the cells that there are."""
+    cells, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+    for shard in shards:
+        here, times = np.unique(_cells(table, shard), return_counts=True)
+        cells, places = np.unique(np.concatenate([cells, here]), return_inverse=True)
         counts = np.bincount(places, np.concatenate([counts, times])).astype(np.int64)
-    return _histogram(found, counts)
+    return cells, counts
 
 
 def _cells(table: "Table", shard: "Shard") -> npt.NDArray[np.int64]:
@@ -114,25 +126,6 @@ def bucket_of(confidence: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     buckets = np.floor(exact * NUM_BUCKETS).astype(np.int64)
     buckets -= confidence <= (buckets / NUM_BUCKETS).astype(np.float32)
     return np.clip(buckets, 0, NUM_BUCKETS - 1, out=buckets)
-
-
-def _in_threads(
-    work: "Callable[[Sequence[Shard]], npt.NDArray[np.int64]]", parts: "list[Sequence[Shard]]"
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield what comes of each part, with as many at work as there are cores."""
-    width = num_cores()
-    with ThreadPoolExecutor(width) as pool:
-        running = deque(pool.submit(work, part) for part in parts[:width])
-        for part in [*parts[width:], *[None] * len(running)]:
-            yield running.popleft().result()
-            if part is not None:
-                running.append(pool.submit(work, part))
-
-
-def _histogram(cells: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> pa.Table:
-    columns = [cells // NUM_BUCKETS, cells % NUM_BUCKETS, counts]
-    arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, HISTOGRAM, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=HISTOGRAM)
 
 
 def find_counts(

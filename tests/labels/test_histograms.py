@@ -5,9 +5,11 @@ from contextlib import closing
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plstore.labels import histograms
 from plstore.labels.histograms import bucket_of, count_labels
 from plstore.query.macros import BUCKET_SQL
 from plstore.store import Store
@@ -53,3 +55,14 @@ def test_counts_are_those_of_the_rows(store: Store) -> None:
 
     assert found == wanted
     assert counts["class_id"].to_pylist() == sorted(counts["class_id"].to_pylist())
+
+
+def test_counts_are_the_same_for_many_classes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_labels(store)
+    shards = store.table("soft_labels").shards(partition={"split": "unlabeled"})
+    few = count_labels(store, shards)
+    monkeypatch.setattr(histograms, "_MOST_CELLS", 0)
+
+    assert count_labels(store, shards) == few
