@@ -5,7 +5,6 @@ from plstore.labels.fusion import Member, at_temperature
 from plstore.labels.histograms import (
     HISTOGRAM,
     NUM_BUCKETS,
-    count_labels,
     find_counts,
     stale_counts,
     write_histograms,
@@ -41,7 +40,6 @@ __all__ = [
     "check_teacher_id",
     "coded_rows",
     "commit_labels",
-    "count_labels",
     "find_counts",
     "find_label_sets",
     "find_teacher",

@@ -6,7 +6,7 @@ be made again from those at any time; shards are never changed, so counts never 
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,8 +59,17 @@ class KeptCounts:
         return pa.concat_tables(tables) if tables else HISTOGRAM.empty_table()
 
 
-def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
-    """Count the labels of unlabeled images in shards that were committed, once."""
+def write_histograms(
+    store: "Store", shards: "Sequence[Shard]", count: "Count | None" = None
+) -> None:
+    """Count the labels of unlabeled images in shards that were committed, once.
+
+    Args:
+        store: The store.
+        shards: Files of labels.
+        count: What counts them; `count_labels` unless given.
+    """
+    count = count_labels if count is None else count
     folders: dict[Path, list[Shard]] = {}
     for shard in shards:
         if shard.partition["split"] == "unlabeled":
@@ -69,7 +78,7 @@ def write_histograms(store: "Store", shards: "Sequence[Shard]") -> None:
         covered = sorted(shard.path for shard in members)
         path = folder / f"{content_hash(json.dumps(covered).encode())}.parquet"
         if not path.exists():
-            _write(path, count_labels(store, members), covered)
+            _write(path, count(store, members), covered)
             pa.default_memory_pool().release_unused()  # it goes on to be used for other things
 
 
@@ -88,6 +97,9 @@ def count_labels(store: "Store", shards: "Sequence[Shard]") -> pa.Table:
     arrays = [pa.array(c).cast(f.type) for c, f in zip(columns, HISTOGRAM, strict=True)]
     return pa.Table.from_arrays(arrays, schema=HISTOGRAM)
 
+
+Count = Callable[["Store", "Sequence[Shard]"], pa.Table]
+"""Returns the counts of shards from their rows, as `HISTOGRAM`."""
 
 _Counted = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # cells, and how often each is
 
@@ -113,8 +125,9 @@ def _count_many(table: "Table", shards: "Sequence[Shard]", _: int) -> _Counted:
 
 def _cells(table: "Table", shard: "Shard") -> npt.NDArray[np.int64]:
     """Return class and bucket of each row of a file as one number."""
-    dataset = table.dataset_of([shard])  # one at a time: nothing is read ahead
-    rows = dataset.to_table(columns=["class_id", "confidence"], use_threads=False)
+    path = storage.arrow_path(str(table.root / shard.path))
+    with pq.ParquetFile(path, filesystem=storage.arrow_filesystem(table.root)) as file:
+        rows = file.read(columns=["class_id", "confidence"], use_threads=False)
     cells = bucket_of(rows["confidence"].to_numpy())
     cells += rows["class_id"].to_numpy().astype(np.int64) * NUM_BUCKETS
     return cells

@@ -12,17 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from plstore import storage
 from plstore.errors import StoreError
 from plstore.labels import (
     HISTOGRAM,
     SHARD_IDS,
     LabelSet,
-    count_labels,
     find_counts,
     write_histograms,
 )
 from plstore.query import BUCKET_SQL, fetch
+from plstore.selection.counting import count_by_sql, register_labels
 from plstore.selection.standing import Standing
 from plstore.store import Shard, Store
 
@@ -123,14 +122,14 @@ def pool_of_labels(
     kept = find_counts(store, label_set, shards)
     if kept.uncovered:
         with suppress(OSError, StoreError):  # who may only read counts each time
-            write_histograms(store, kept.uncovered)
+            write_histograms(store, kept.uncovered, count=count_by_sql)
             kept = find_counts(store, label_set, shards)
     hits = _hits(store, shards, standing)
 
     def counts() -> pa.Table:
         tables = [kept.read()]
         if kept.uncovered:
-            tables.append(count_labels(store, kept.uncovered))
+            tables.append(count_by_sql(store, kept.uncovered))
         if hits.num_rows:
             minus = pa.array(-hits["num_labels"].to_numpy())
             tables.append(hits.drop_columns(["why"]).set_column(2, "num_labels", minus))
@@ -169,29 +168,3 @@ def _hits(store: Store, shards: Sequence[Shard], standing: Standing) -> pa.Table
         connection.register("standing", standing.barred)
         register_labels(connection, store, near, name="labels")
         return fetch(connection, _HITS).cast(schema)
-
-
-def register_labels(
-    connection: duckdb.DuckDBPyConnection,
-    store: Store,
-    shards: Sequence[Shard],
-    *,
-    name: str,
-) -> None:
-    """Make the rows of label shards a view of a connection that is not locked yet.
-
-    DuckDB reads the files of a folder itself, which takes half the time that Arrow takes; those
-    of an object store come through Arrow.
-    """
-    table = store.table("soft_labels")
-    if storage.is_remote(store.root) or not shards:
-        connection.register(name, table.dataset_of(shards))
-        return
-    files = [str(table.root / shard.path) for shard in shards]
-    try:
-        connection.read_parquet(files, hive_partitioning=False).create_view(name, replace=True)
-    except duckdb.IOException as error:
-        raise StoreError(
-            f"a file of labels is gone: it was collected, because neither the newest snapshot "
-            f"nor a tag or view needs it, or it was lost; 'plstore verify' tells ({error})"
-        ) from error

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from plstore.errors import InputError
 from plstore.query import fetch, stream
 from plstore.selection.choice import Choice, outcome_counts
+from plstore.selection.counting import register_labels
 from plstore.selection.engine import scratch_connection, scratch_folder
-from plstore.selection.pool import register_labels
 from plstore.selection.rules import find_teachers
 from plstore.selection.standing import find_standing
 from plstore.store import Store

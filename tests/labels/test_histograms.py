@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from plstore.labels import histograms
 from plstore.labels.histograms import bucket_of, count_labels
 from plstore.query.macros import BUCKET_SQL
+from plstore.selection.counting import count_by_sql
 from plstore.store import Store
 from tests.conftest import give_labels
 
@@ -51,6 +52,7 @@ def test_counts_are_those_of_the_rows(store: Store) -> None:
     for pair in pairs:
         wanted[pair] = wanted.get(pair, 0) + 1
     counts = count_labels(store, shards)
+    assert count_by_sql(store, shards) == counts
     found = {(r["class_id"], r["bucket"]): r["num_labels"] for r in counts.to_pylist()}
 
     assert found == wanted

@@ -246,10 +246,10 @@ def test_counts_beside_labels_are_used_rebuilt_and_collected(
     (kept,) = folder.rglob("*.parquet")
     with monkeypatch.context() as patch:
 
-        def never(*_: object) -> None:
+        def never(*_: object, **__: object) -> None:
             raise AssertionError
 
-        patch.setattr(pool, "count_labels", never)
+        patch.setattr(pool, "count_by_sql", never)
         patch.setattr(pool, "write_histograms", never)
         assert decide(store, balance)[0] == wanted
     kept.unlink()
@@ -291,7 +291,7 @@ def test_who_may_not_write_counts_each_time(
     (kept,) = store.work_folder("histograms").rglob("*.parquet")
     kept.unlink()
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr(pool, "write_histograms", refuse)
