@@ -117,7 +117,7 @@ def _finish(folder: Path, nursery: _Nursery, killed: int, failed: int) -> dict[s
     for writer in range(NUM_WRITERS):
         journal = folder / f"journal-{writer}"
         lines = journal.read_text().splitlines() if journal.is_file() else []
-        last = -(-len(lines) // len(KINDS)) * len(KINDS) + len(KINDS)
+        last = max(-(-len(lines) // len(KINDS)), 1) * len(KINDS)
         process, _ = nursery.start(writer, last)
         process.join()
         failed += process.exitcode != 0
