@@ -44,7 +44,7 @@ _PIECES = (
     *("label", "label", "fuse", "calibrate", "select"),
     *("import", "exclude", "correct", "tag"),
 )
-KINDS = (*_PIECES, "compact", "collect", *_PIECES, "delete", "collect")
+KINDS = (*_PIECES, "delete", "collect", *_PIECES, "compact", "collect")
 
 _FIRST = NUM_LABELED + NUM_VALIDATION
 _IMPORTED = 3

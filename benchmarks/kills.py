@@ -36,6 +36,7 @@ _MEAN_LIFE = 2.0
 """Seconds; exponential, so that some live long enough for a deletion."""
 
 _LONG_DEATHS = 0.02
+_HALF = len(KINDS) // 2  # a deletion is in the first
 _ENDLESS = 10**9
 
 
@@ -117,7 +118,7 @@ def _finish(folder: Path, nursery: _Nursery, killed: int, failed: int) -> dict[s
     for writer in range(NUM_WRITERS):
         journal = folder / f"journal-{writer}"
         lines = journal.read_text().splitlines() if journal.is_file() else []
-        last = max(-(-len(lines) // len(KINDS)), 1) * len(KINDS)
+        last = max(-(-len(lines) // _HALF), 1) * _HALF
         process, _ = nursery.start(writer, last)
         process.join()
         failed += process.exitcode != 0

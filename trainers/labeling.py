@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
-from plstore.images import IMAGE_COLUMNS, image_bytes
+from plstore.images import IMAGE_COLUMNS
 from plstore.labels import (
     SHARD_IDS,
     LabelBatch,
@@ -38,10 +38,8 @@ from plstore.store import Shard, Store, Table
 from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
 from trainers.model import Bundle, load_teacher
+from trainers.portions import encoded_images, portions
 from trainers.train import pick_device
-
-_BATCH = 1024
-_BATCH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,14 +346,14 @@ def _batches(
     table = store.table("images")
     number = int(missing.ids[0]) // SHARD_IDS
     shards = _overlapping(table.shards(missing.images_version), number)
-    for wanted in _portions(table, shards, missing.ids):
+    for wanted in portions(table, shards, missing.ids):
         near = [s for s in shards if s.first_id <= wanted[-1] and s.last_id >= wanted[0]]
         rows = table.dataset_of(near).to_table(
             columns=["width", "height", *IMAGE_COLUMNS],
             filter=pc.field("sample_id").isin(pa.array(wanted)),
         )
         rows = rows.sort_by("sample_id").combine_chunks()
-        images = ImageSet(image_table(_images(rows)), len(store.class_names))
+        images = ImageSet(image_table(encoded_images(rows)), len(store.class_names))
         found = [
             probs.numpy()
             for _, probs in probabilities(
@@ -370,32 +368,3 @@ def _batches(
         ids = rows["sample_id"].to_numpy()  # without those that were deleted meanwhile
         if len(ids):
             yield LabelBatch(sample_ids=ids, probabilities=np.concatenate(found))
-
-
-def _images(rows: pa.Table) -> Iterator[tuple[bytes, int, int, str]]:
-    columns = ("width", "height", "content_hash", "conversion")
-    for batch in rows.to_batches():
-        values = [batch[name].to_pylist() for name in columns]
-        for data, width, height, digest, conversion in zip(
-            image_bytes(batch).to_pylist(), *values, strict=True
-        ):
-            as_it_came = conversion is None  # the hash is of the file as it came
-            yield data, width, height, digest if as_it_came else content_hash(data)
-
-
-def _portions(
-    table: Table, shards: Sequence[Shard], ids: npt.NDArray[np.int64]
-) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield ids of up to 1,024 images and 64 MiB."""
-    rows = table.dataset_of(shards).to_table(
-        columns=["sample_id", "num_bytes"],
-        filter=pc.field("sample_id").isin(pa.array(ids)),
-    )
-    rows = rows.sort_by("sample_id")
-    start, num_bytes = 0, 0
-    for end, size in enumerate(rows["num_bytes"].fill_null(0).to_pylist()):
-        if end > start and (end - start == _BATCH or num_bytes + size > _BATCH_BYTES):
-            yield ids[start:end]
-            start, num_bytes = end, 0
-        num_bytes += size
-    yield ids[start:]
