@@ -1,5 +1,6 @@
 """The temperature that fits a teacher's confidence to how often it is right."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -89,21 +90,28 @@ def _validation(
         )
     labels = table.dataset_of(shards).to_table(columns=["sample_id", "label"])
     labels = labels.sort_by("sample_id")
+    ids, truth = _truth(store, pins)
+    _, at_labels, at_images = np.intersect1d(
+        labels["sample_id"].to_numpy(), ids, return_indices=True
+    )
+    coded = labels["label"].combine_chunks().take(pa.array(at_labels))
+    return decode(coded, len(store.class_names)), truth[at_images]
+
+
+def _truth(
+    store: Store, pins: Mapping[str, int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the validation images, in order, and their classes as people corrected them."""
     where = (pc.field("split") == "validation") & pc.field("label").is_valid()
     images = store.table("images").read(
         version=pins["images"], columns=["sample_id", "label"], where=where
     )
     images = images.sort_by("sample_id")
-    _, at_labels, at_images = np.intersect1d(
-        labels["sample_id"].to_numpy(), images["sample_id"].to_numpy(), return_indices=True
-    )
-    coded = labels["label"].combine_chunks().take(pa.array(at_labels))
     corrected = corrected_labels(store, pins["corrections"])
     ids = images["sample_id"].to_pylist()
     known = zip(ids, images["label"].to_pylist(), strict=True)
-    truth = np.array([corrected.get(n, label) for n, label in known], np.int64)
-    classes = truth[at_images]
-    return decode(coded, len(store.class_names)), classes
+    truth = [corrected.get(n, label) for n, label in known]
+    return np.array(ids, np.int64), np.array(truth, np.int64)
 
 
 def _ece(probs: Floats, classes: npt.NDArray[np.int64]) -> float:

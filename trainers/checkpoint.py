@@ -106,6 +106,16 @@ class Config(_Section):
             yield f"its crop_mode is {mode!r}; here images are cropped to their centre"
 
 
+def _check_is_model(folder: Path) -> None:
+    if all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
+        return
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    raise InputError(
+        f"{folder} is no model folder; wanted {CONFIG} and {WEIGHTS} in it, found "
+        f"{', '.join(there[:8]) or 'nothing'}. {_REMEDY}"
+    )
+
+
 def read_config(folder: Path) -> tuple[Config, Names]:
     """Return the config of a model folder and the class of each output.
 
@@ -113,15 +123,7 @@ def read_config(folder: Path) -> tuple[Config, Names]:
         InputError: If the folder, a value or a count is not as it must be.
     """
     path = folder / CONFIG
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        found = (
-            ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
-        )
-        raise InputError(
-            f"{folder} is no model folder; wanted {CONFIG} and {WEIGHTS} in it, found "
-            f"{found or 'nothing'}. {_REMEDY}"
-        )
+    _check_is_model(folder)
     values = _read_json(path)
     try:
         config = Config.model_validate(values)

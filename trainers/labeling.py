@@ -263,6 +263,12 @@ class Missing:
         return f"{made_by}{value_hash(what)}"
 
 
+def _ranges(shards: Sequence[Shard]) -> list[int]:
+    """Return the ranges of ids that files touch, in order."""
+    touched = (range(s.first_id // SHARD_IDS, s.last_id // SHARD_IDS + 1) for s in shards)
+    return sorted({number for numbers in touched for number in numbers})
+
+
 def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
     """Yield, by range of sample ids, the accepted images of a split that have no label."""
     table = store.table("soft_labels")
@@ -272,19 +278,11 @@ def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Mis
     labeled = table.shards(partition=label_set.partition)
     images = store.table("images")
     part, parts = labeling.part
-    ranges = sorted(
-        {
-            number
-            for shard in images.shards()
-            for number in range(shard.first_id // SHARD_IDS, shard.last_id // SHARD_IDS + 1)
-        }
-    )
-    for number in ranges:
+    for number in _ranges(images.shards()):
         if number % parts != part:
             continue
-        version = labeling.images_version
-        if version is None:  # of each range anew: files of old ones are collected
-            version = images.version()
+        version = labeling.images_version  # or of each range anew: old files are collected
+        version = images.version() if version is None else version
         there = _ids(images, _overlapping(images.shards(version), number), split, number)
         here = _overlapping(labeled, number)
         foreign = [shard for shard in here if not _is_ours(shard, labeling)]

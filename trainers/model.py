@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from uuid import uuid4
 
 import timm
@@ -105,13 +105,17 @@ def check_models(recipe: Recipe, num_classes: int) -> None:
                 f"model {architecture!r} cannot take images of {model.resolution} pixels with "
                 f"{model.channels} channels: {error}. Change --resolution or --model"
             ) from error
+    _check_optimizer(recipe.train.optimizer)
+
+
+def _check_optimizer(name: str) -> None:
     weights = [torch.nn.Parameter(torch.zeros(1))]
     try:
-        create_optimizer_v2(weights, opt=recipe.train.optimizer, lr=1.0)
+        create_optimizer_v2(weights, opt=name, lr=1.0)
     except Exception as error:
         raise InputError(
-            f"train.optimizer is {recipe.train.optimizer!r}: {error}; wanted a name that timm "
-            "knows, such as adamw, sgd or rmsproptf"
+            f"train.optimizer is {name!r}: {error}; wanted a name that timm knows, such as "
+            "adamw, sgd or rmsproptf"
         ) from error
 
 
@@ -163,6 +167,17 @@ class Bundle:
         return outputs if self.order is None else outputs[:, self.order]
 
 
+def _data_config(format_: ImageFormat) -> dict[str, Any]:
+    return {
+        "input_size": (format_.channels, format_.size, format_.size),
+        "mean": format_.mean,
+        "std": format_.std,
+        "interpolation": format_.interpolation,
+        "crop_pct": format_.crop_pct,
+        "crop_mode": "center",
+    }
+
+
 def save_bundle(
     folder: Path, network: nn.Module, format_: ImageFormat, class_names: Sequence[str]
 ) -> str:
@@ -177,14 +192,7 @@ def save_bundle(
         network.cpu().to(memory_format=torch.contiguous_format),  # safetensors wants it plain
         str(temporary),
         model_config={"label_names": list(class_names)},
-        data_config={
-            "input_size": (format_.channels, format_.size, format_.size),
-            "mean": format_.mean,
-            "std": format_.std,
-            "interpolation": format_.interpolation,
-            "crop_pct": format_.crop_pct,
-            "crop_mode": "center",
-        },
+        data_config=_data_config(format_),
         safe_serialization=True,
     )
     digest = file_hash(temporary / WEIGHTS)

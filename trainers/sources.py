@@ -45,21 +45,25 @@ def _open(data: Data, seed: int) -> Source:
             dataset=data.dataset,
         )
     if data.source == "idx":
-        splits = IdxSplits(
-            num_labeled=data.num_labeled,
-            num_validation=data.num_validation,
-            num_unlabeled=data.num_unlabeled,
-            num_test=data.num_test,
-            seed=seed,
-        )
-        return idx_files(
-            Path(str(data.path)),
-            class_names=data.class_names or FASHION_MNIST_CLASSES,
-            splits=splits,
-            dataset=data.dataset,
-        )
+        return _open_idx(data, seed)
     folder = sample_folder() if data.source == "sample" else Path(str(data.path))
     return parquet_folder(folder, dataset=data.dataset)
+
+
+def _open_idx(data: Data, seed: int) -> Source:
+    splits = IdxSplits(
+        num_labeled=data.num_labeled,
+        num_validation=data.num_validation,
+        num_unlabeled=data.num_unlabeled,
+        num_test=data.num_test,
+        seed=seed,
+    )
+    return idx_files(
+        Path(str(data.path)),
+        class_names=data.class_names or FASHION_MNIST_CLASSES,
+        splits=splits,
+        dataset=data.dataset,
+    )
 
 
 def _of_store(store: Store | None) -> Source:
@@ -100,9 +104,6 @@ def _limited(source: Source, limit: int) -> Source:
             if record.split != "unlabeled" or left >= 0:
                 yield record
 
-    def keys() -> list[str]:
-        return [record.key for record in records()]
-
     unlabeled = min(limit, source.splits["unlabeled"])
     splits = source.splits | {"unlabeled": unlabeled}
     return replace(
@@ -111,7 +112,7 @@ def _limited(source: Source, limit: int) -> Source:
         splits=splits,
         num_images=sum(splits.values()),
         num_bytes=source.num_bytes * sum(splits.values()) // source.num_images,
-        keys=keys,
+        keys=lambda: [record.key for record in records()],
         records=records,
         settle=None if source.settle is None else settle,
     )

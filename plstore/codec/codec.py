@@ -193,16 +193,20 @@ def decode(labels: pa.StructArray, num_classes: int, out: Floats | None = None) 
     return out
 
 
+def _check_classes(ids: npt.NDArray[np.int32], num_classes: int) -> None:
+    if len(ids) and not 0 <= ids.min() <= ids.max() < num_classes:
+        raise InputError(
+            f"labels hold classes {ids.min()} to {ids.max()}; wanted 0 to {num_classes - 1}"
+        )
+
+
 def _decode_chunk(labels: pa.StructArray, out: Floats) -> None:
     class_ids, probs, residual, tail = labels.flatten()
     counts = class_ids.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     flat_ids, flat_probs = class_ids.flatten(), probs.flatten()
     _check_lists(flat_ids, flat_probs)
     ids = flat_ids.to_numpy(zero_copy_only=False)
-    if len(ids) and not 0 <= ids.min() <= ids.max() < out.shape[1]:
-        raise InputError(
-            f"labels hold classes {ids.min()} to {ids.max()}; wanted 0 to {out.shape[1] - 1}"
-        )
+    _check_classes(ids, out.shape[1])
     values = flat_probs.to_numpy(zero_copy_only=False)
     rests = residual.fill_null(0).to_numpy(zero_copy_only=False)
     has_tail = tail.is_valid().to_numpy(zero_copy_only=False)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
+import pyarrow.dataset
 from PIL import Image
 
 from plstore.errors import InputError, MissingExtraError
@@ -72,15 +73,12 @@ def find_duplicates(
     return rows
 
 
-def _hash_images(
-    store: Store, on_images: Callable[[int], None]
-) -> tuple[_Ids, npt.NDArray[np.str_], npt.NDArray[np.str_], _Hashes]:
-    columns = [*IMAGE_COLUMNS, "split"]
-    scanner = (
+def _accepted(store: Store) -> pyarrow.dataset.Scanner:
+    return (
         store.table("images")
         .dataset()
         .scanner(
-            columns=columns,
+            columns=[*IMAGE_COLUMNS, "split"],
             filter=pc.field("verdict") == ACCEPTED,
             batch_size=256,
             batch_readahead=1,
@@ -88,6 +86,12 @@ def _hash_images(
             use_threads=False,
         )
     )
+
+
+def _hash_images(
+    store: Store, on_images: Callable[[int], None]
+) -> tuple[_Ids, npt.NDArray[np.str_], npt.NDArray[np.str_], _Hashes]:
+    scanner = _accepted(store)
     ids: list[_Ids] = [np.empty(0, np.int64)]
     hashes: list[int] = []
     names: dict[str, list[str]] = {"split": [], "content_hash": []}

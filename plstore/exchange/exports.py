@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from plstore.codec import decode
 from plstore.errors import InputError, MissingExtraError
+from plstore.exchange.cards import write_card
 from plstore.labels import LabelSet, find_teacher
 from plstore.store import Store, resolve
-from plstore.version import __version__
 from plstore.views import View, attach_images
 
 Kind = Literal["datasets", "parquet", "webdataset", "folder"]
@@ -133,6 +133,15 @@ def export_labels(
     return _export(store, rows, folder, kind, card, on_images)
 
 
+def _make_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty; name a new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
 def _export(
     store: Store,
     batches: Any,  # noqa: ANN401  an iterable of Arrow batches
@@ -143,19 +152,8 @@ def _export(
 ) -> Exported:
     if kind not in get_args(Kind):
         raise InputError(f"export as {kind!r}; wanted one of {', '.join(get_args(Kind))}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is not empty; name a new folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
-    writers: dict[str, Callable[[Path, tuple[str, ...]], _Writer]] = {
-        "datasets": _DatasetWriter,
-        "parquet": _ParquetWriter,
-        "webdataset": _TarWriter,
-        "folder": _FolderWriter,
-    }
-    writer = writers[kind](folder, store.class_names)
+    _make_empty(folder)
+    writer = _WRITERS[kind](folder, store.class_names)
     counts: Counter[str] = Counter()
     for batch in batches:
         for start in range(0, batch.num_rows, _ROWS):
@@ -164,7 +162,7 @@ def _export(
             counts.update(part["kind"].to_pylist())
             on_images(part.num_rows)
     writer.close()
-    _write_card(folder, kind, card, counts, store.class_names)
+    write_card(folder, kind, card, counts, store.class_names)
     num_files = sum(path.is_file() for path in folder.rglob("*"))
     return Exported(folder=folder, num_images=sum(counts.values()), files=num_files)
 
@@ -354,38 +352,9 @@ class _FolderWriter:
         self._file.close()
 
 
-def _write_card(
-    folder: Path,
-    kind: Kind,
-    card: Mapping[str, Any],
-    counts: Counter[str],
-    class_names: tuple[str, ...],
-) -> None:
-
-    title, what = card["title"], card["what"]
-    front = ["---", "task_categories:", "- image-classification", "tags:", "- pseudo-labels"]
-    if kind == "parquet":
-        front += ["configs:", "- config_name: default", "  data_files: data/train.parquet"]
-    lines = [
-        *front,
-        "---",
-        "",
-        f"# {title}",
-        "",
-        f"{what[0].upper()}{what[1:]}, as {kind}.",
-        "",
-    ]
-    lines += ["| what | value |", "|---|---|"]
-    lines += [f"| {name} images | {number} |" for name, number in sorted(counts.items())]
-    lines += [f"| classes | {len(class_names)}: {', '.join(class_names[:20])} |"]
-    for name, value in card.items():
-        if name not in {"title", "what"} and value:
-            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-            lines.append(f"| {name} | `{text}` |")
-    lines += [f"| written by | plstore {__version__} |", ""]
-    lines += ["`probabilities` is the target: one-hot for labeled images, the teacher's soft"]
-    lines += [
-        "label for pseudo-labeled ones; `copies` is how often an epoch draws the image.",
-        "",
-    ]
-    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+_WRITERS: dict[str, Callable[[Path, tuple[str, ...]], _Writer]] = {
+    "datasets": _DatasetWriter,
+    "parquet": _ParquetWriter,
+    "webdataset": _TarWriter,
+    "folder": _FolderWriter,
+}

@@ -45,18 +45,21 @@ class IdxSplits:
     seed: int = 0
 
 
+def _contents(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; wanted an IDX file") from error
+    return _unpacked(path, data) if data[:2] == b"\x1f\x8b" else data
+
+
 def read_idx(path: Path) -> _BYTES:
     """Read an IDX file of bytes, gzipped or not, as uint8 of its own shape.
 
     Raises:
         InputError: If the file is not there, or is no IDX file of unsigned bytes.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; wanted an IDX file") from error
-    if data[:2] == b"\x1f\x8b":
-        data = _unpacked(path, data)
+    data = _contents(path)
     if len(data) < 4 or data[:3] != bytes([0, 0, _UNSIGNED_BYTE]):  # noqa: PLR2004  the magic number
         raise InputError(
             f"{path} is no IDX file of unsigned bytes: it starts with {data[:4]!r}"
@@ -172,8 +175,8 @@ def _deal(
     labels: _BYTES, num_classes: int, splits: IdxSplits
 ) -> dict[str, npt.NDArray[np.intp]]:
     order = generator(splits.seed, Purpose.SAMPLE, 0).permutation(len(labels))
-    per_class, remainder = divmod(splits.num_labeled, num_classes)
-    if remainder:
+    per_class = splits.num_labeled // num_classes
+    if splits.num_labeled % num_classes:
         raise InputError(
             f"{splits.num_labeled} labeled images cannot be dealt evenly to {num_classes} "
             f"classes; wanted a multiple of {num_classes}"
@@ -182,11 +185,8 @@ def _deal(
         [order[labels[order] == c][:per_class] for c in range(num_classes)]
     )
     rest = order[~np.isin(order, labeled)]
-    end = splits.num_validation + (
-        len(rest) - splits.num_validation
-        if splits.num_unlabeled is None
-        else splits.num_unlabeled
-    )
+    num_unlabeled = splits.num_unlabeled
+    end = len(rest) if num_unlabeled is None else splits.num_validation + num_unlabeled
     if len(labeled) != splits.num_labeled or end > len(rest) or end < splits.num_validation:
         raise InputError(
             f"{len(labels)} training images do not suffice for {splits.num_labeled} labeled, "

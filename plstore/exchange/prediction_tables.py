@@ -243,6 +243,12 @@ def _spooled(
     )
 
 
+def _left_out(table: pa.Table, dropped: npt.NDArray[np.bool_]) -> dict[str, int]:
+    there = _VERDICT in table.column_names
+    verdicts = table[_VERDICT] if there else pa.nulls(len(dropped), pa.string())
+    return dict(sorted(_reasons(verdicts, dropped).items()))
+
+
 def _from_labels(
     path: Path, class_names: Sequence[str], ids: str, label: str, names: Sequence[str]
 ) -> Predictions:
@@ -256,12 +262,10 @@ def _from_labels(
     table = pa.Table.from_batches(batches)
     class_ids = _class_ids(path, table[label], class_names)
     kept = class_ids >= 0
-    sure = np.ones(len(kept))
+    sure = np.ones(len(kept)) if confidence is None else table[confidence].to_numpy()
     if confidence is not None:
-        sure = table[confidence].to_numpy()
         _check_confidence(path, sure, kept, len(class_names))
     class_ids, sure = class_ids[kept], sure[kept]
-    verdicts = table[_VERDICT] if _VERDICT in names else pa.nulls(len(kept), pa.string())
     with_it = "certain" if confidence is None else f"with the confidence of {confidence!r}"
     return Predictions(
         names=_ids(path, ids, table[ids]).filter(pa.array(kept)),
@@ -269,7 +273,7 @@ def _from_labels(
         take=lambda rows: spread(class_ids[rows], sure[rows], len(class_names)),
         is_hard=True,
         notes=(f"labels of column {label!r} of {path.name}, {with_it}",),
-        left_out=dict(sorted(_reasons(verdicts, ~kept).items())),
+        left_out=_left_out(table, ~kept),
     )
 
 

@@ -119,6 +119,16 @@ def _check_logits(path: Path, predictions: Predictions) -> None:
     check_logits(predictions.take(np.arange(min(_ROWS, len(predictions.names)))), path)
 
 
+def _how_found(found: Found) -> list[str]:
+    if found.example is None:
+        return []
+    note = (
+        f"{found.num_by_end} names are no keys and were found by the ends of paths, such "
+        f"as {found.example[0]!r} for {found.example[1]!r}"
+    )
+    return [note]
+
+
 def _match(path: Path, predictions: Predictions, found: Found, *, logits: bool) -> Matched:
     rows = np.flatnonzero(found.rows >= 0)
     images = found.images.take(pa.array(found.rows[rows]))
@@ -133,12 +143,6 @@ def _match(path: Path, predictions: Predictions, found: Found, *, logits: bool) 
         if len(order):
             counts[split] = len(order)
             splits[split] = _reader(path, predictions, rows[order], sample_ids[order], logits)
-    notes = list(predictions.notes)
-    if found.example is not None:
-        notes.append(
-            f"{found.num_by_end} names are no keys and were found by the ends of paths, such "
-            f"as {found.example[0]!r} for {found.example[1]!r}"
-        )
     return Matched(
         splits=splits,
         num_unknown=len(found.rows) - len(rows),
@@ -146,7 +150,7 @@ def _match(path: Path, predictions: Predictions, found: Found, *, logits: bool) 
         counts=counts,
         sample_ids=sample_ids[accepted],
         left_out=predictions.left_out,
-        notes=tuple(notes),
+        notes=(*predictions.notes, *_how_found(found)),
         examples=None if len(rows) else _examples(predictions, found),
     )
 

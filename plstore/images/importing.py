@@ -142,7 +142,10 @@ class _Writer:
         elif seen.verdict is not None:
             self._add(seen, seen.verdict)
 
-    def _meet_again(self, record: ImageRecord, known: KnownImage, content: str | None) -> None:
+    def _changes(
+        self, record: ImageRecord, known: KnownImage, content: str | None
+    ) -> list[str]:
+        """Say in what an image differs from the one of its name that the store holds."""
         label = (
             None
             if record.label is None
@@ -157,7 +160,10 @@ class _Writer:
         changed = [f"{k} {stored[k]}, now {found[k]}" for k in found if stored[k] != found[k]]
         if 0 < known.num_pixels <= self._max_pixels:
             changed.append(f"refused for its {known.num_pixels} pixels, now within the limit")
-        if changed:
+        return changed
+
+    def _meet_again(self, record: ImageRecord, known: KnownImage, content: str | None) -> None:
+        if changed := self._changes(record, known, content):
             raise InputError(
                 f"image {record.key!r} of dataset {self._dataset!r} is in the store with "
                 f"{'; '.join(changed)}. Use a new store to change it; if these are other "

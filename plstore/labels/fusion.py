@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from plstore.codec import Codec, decode
 from plstore.errors import InputError
@@ -179,6 +181,12 @@ def _ranges(shards: "Sequence[Sequence[Shard]]") -> list[int]:
     return sorted({shard.first_id // SHARD_IDS for member in shards for shard in member})
 
 
+def _rows_of_range(store: "Store", shards: "Sequence[Shard]", number: int) -> pa.Table:
+    here = [shard for shard in shards if shard.first_id // SHARD_IDS == number]
+    dataset = store.table("soft_labels").dataset_of(here)
+    return dataset.to_table(columns=["sample_id", "label"]).sort_by("sample_id")
+
+
 def _fuse_range(
     store: "Store",
     shards: "Sequence[Sequence[Shard]]",
@@ -187,16 +195,9 @@ def _fuse_range(
     number: int,
 ) -> Iterator[tuple[LabelBatch, int]]:
     """Yield the fused labels of one range of ids, with the number of images left out."""
-    table = store.table("soft_labels")
-    rows = []
-    for member in shards:
-        here = [shard for shard in member if shard.first_id // SHARD_IDS == number]
-        dataset = table.dataset_of(here)
-        rows.append(dataset.to_table(columns=["sample_id", "label"]).sort_by("sample_id"))
+    rows = [_rows_of_range(store, member, number) for member in shards]
     ids = [part["sample_id"].to_numpy() for part in rows]
-    common = ids[0]
-    for others in ids[1:]:
-        common = np.intersect1d(common, others, assume_unique=True)
+    common = reduce(partial(np.intersect1d, assume_unique=True), ids)
     incomplete = len(np.unique(np.concatenate(ids))) - len(common)
     places = [np.searchsorted(part, common) for part in ids]
     labels = [part["label"].combine_chunks() for part in rows]

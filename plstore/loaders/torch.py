@@ -53,13 +53,7 @@ def paint(work: Work, slot: int, spec: BackendSpec) -> npt.NDArray[np.uint8]:
         StoreError: If it cannot be decoded.
     """
     size = (spec.format.size, spec.format.size)
-    try:
-        with Image.open(io.BytesIO(work.encoded[slot].tobytes())) as file:
-            image = file.convert("L" if spec.format.channels == 1 else "RGB")
-    except OSError as error:
-        raise StoreError(
-            f"image {work.sample_ids[slot]}, which import accepted, cannot be decoded: {error}"
-        ) from error
+    image = _decoded(work, slot, spec)
     top, left, bottom, right = work.windows[slot].tolist()
     image = image.crop((left, top, right, bottom))
     image = image.resize(size, _FILTERS[spec.format.interpolation])
@@ -73,6 +67,16 @@ def paint(work: Work, slot: int, spec: BackendSpec) -> npt.NDArray[np.uint8]:
         else:
             image = _operated(image, noise.augment, slot, spec)
     return np.atleast_3d(np.asarray(image))
+
+
+def _decoded(work: Work, slot: int, spec: BackendSpec) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(work.encoded[slot].tobytes())) as file:
+            return file.convert("L" if spec.format.channels == 1 else "RGB")
+    except OSError as error:
+        raise StoreError(
+            f"image {work.sample_ids[slot]}, which import accepted, cannot be decoded: {error}"
+        ) from error
 
 
 def _operated(image: Image.Image, draw: OpDraw, slot: int, spec: BackendSpec) -> Image.Image:

@@ -1,5 +1,7 @@
 """What `plstore diff` names: two teachers' labels, two iterations, or two views."""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from plstore.errors import InputError
@@ -54,8 +56,12 @@ def _named(store: Store, text: str, version: int | None) -> View | list[LabelSet
         views = set(store.table("views").read(columns=["view"])["view"].to_pylist())
         if name in views:
             return open_view(store, name, int(number) if at else None)
+    raise _unknown(store, text, known)
+
+
+def _unknown(store: Store, text: str, known: Iterable[LabelSet]) -> InputError:
     there = dict.fromkeys(f"{s.teacher_id}@{s.iteration}" for s in known)
-    raise InputError(
+    return InputError(
         f"{text!r} is no teacher, iteration or view of {store.root}; it has labels by "
         f"{', '.join(there) or 'no one'}"
     )

@@ -41,21 +41,13 @@ def accuracy_by_iteration(result: Mapping[str, Any]) -> "Figure":
     values = [float("nan") if model[key] is None else model[key] for model in models]
     figure, axes = _figure(6.4, 3.4)
     axes.plot(range(len(values)), values, marker="o", color=_COLOURS[0], label="plstore")
-    for iteration, value in enumerate(values):
-        axes.annotate(
-            f"{value:.1f}",
-            (iteration, value),
-            textcoords="offset points",
-            xytext=(0, 7),
-            ha="center",
-        )
-    if result["control"] is not None and result["control"][key] is not None:
-        axes.axhline(
-            result["control"][key],
-            color=_COLOURS[1],
-            linestyle="--",
-            label=f"control, labels alone ({result['control'][key]:.1f})",
-        )
+    for place in enumerate(values):
+        text = f"{place[1]:.1f}"
+        axes.annotate(text, place, (0, 7), textcoords="offset points", ha="center")
+    control = None if result["control"] is None else result["control"][key]
+    if control is not None:
+        label = f"control, labels alone ({control:.1f})"
+        axes.axhline(control, color=_COLOURS[1], linestyle="--", label=label)
     axes.set_xticks(
         range(len(values)), ["teacher", *(f"student {i}" for i in range(1, len(values)))]
     )

@@ -56,13 +56,8 @@ def choose_balanced(
         yield from as_many(chosen, counts["kept"], store)
 
     rule = {name: value for name, value in vars(selection.rule).items() if value is not None}
-    parameters = {
-        "teachers": [
-            f"{t.alias}={t.label_set.teacher_id}@{t.label_set.iteration}" for t in teachers
-        ],
-        **balance.as_json(),
-        **rule,
-    }
+    whose = [f"{t.alias}={t.label_set.teacher_id}@{t.label_set.iteration}" for t in teachers]
+    parameters = {"teachers": whose, **balance.as_json(), **rule}
     sql = step("decisions")
     if not selection.rule.is_empty:
         candidates = selection.rule.sql([teacher.alias for teacher in teachers])

@@ -142,12 +142,9 @@ def _query_parameters(
 ) -> dict[str, Any]:
     """Return the parameters of a query, filled in where it takes what a balance has."""
     taken = {parameter.name for parameter in query.parameters}
-    unused = [
-        name
-        for name in ("min_confidence", "images_per_class")
-        if getattr(selection.balance, name) != getattr(Balance(), name) and name not in taken
-    ]
-    if unused:
+    names = ("min_confidence", "images_per_class")
+    asked = {n for n in names if getattr(selection.balance, n) != getattr(Balance(), n)}
+    if unused := sorted(asked - taken):
         raise InputError(
             f"{' and '.join(unused)} with the query {query.name!r}, which takes no such "
             "parameter"

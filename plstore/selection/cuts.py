@@ -273,17 +273,16 @@ class _Limits:
         asked = np.flatnonzero(cut | drawn)
         if not len(asked):
             return near.boundary(self.num_candidates, counts_beyond)
-        above = self.min_confidence[asked]
-        bounds = pa.table(
-            {
-                "class_id": pa.array(asked.astype(np.int32)),
-                "above": above,
-                "up_to": np.where(cut[asked], self._up_to[asked], above),
-                "ticket_from": np.where(counts_beyond, low, 0)[asked],
-                "ticket_end": np.where(counts_beyond, TICKETS, high)[asked],
-            }
-        )
-        parameters = {"seed": self._seed, "lowest": float(above.min())}
+        above = self.min_confidence
+        columns = {
+            "class_id": np.arange(len(above), dtype=np.int32),
+            "above": above,
+            "up_to": np.where(cut, self._up_to, above),
+            "ticket_from": np.where(counts_beyond, low, 0),
+            "ticket_end": np.where(counts_beyond, TICKETS, high),
+        }
+        bounds = pa.table({name: values[asked] for name, values in columns.items()})
+        parameters = {"seed": self._seed, "lowest": float(above[asked].min())}
         for batch in engine.rows(step("boundary"), parameters, {"bounds": bounds}):
             near.add(batch)
         return near.boundary(self.num_candidates, counts_beyond)

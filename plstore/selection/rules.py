@@ -27,6 +27,12 @@ from plstore.selection.standing import Standing
 from plstore.store import Shard, Store
 
 _CHUNK_RANGES = 16
+_NOT_OF_ONE_ROW = {
+    "WINDOW": "a window",
+    "SUBQUERY": "a subquery",
+    "STAR": "'*'",
+    "PARAMETER": "a parameter",
+}
 _RANDOM = frozenset(
     {"random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "setseed", "nextval", "currval"}
     | {"now", "today", "get_current_time", "get_current_timestamp", "transaction_timestamp"}
@@ -189,12 +195,7 @@ def _check_of_one_row(text: str) -> None:
         found = _parsed(text, sql)
         if len(json.loads(found)["statements"][0]["node"].get("select_list", ())) != 1:
             raise QueryError(f"the expression {text!r} is several; wanted one")
-    for mark, what in (
-        ("WINDOW", "a window"),
-        ("SUBQUERY", "a subquery"),
-        ("STAR", "'*'"),
-        ("PARAMETER", "a parameter"),
-    ):
+    for mark, what in _NOT_OF_ONE_ROW.items():
         if f'"class":"{mark}"' in found:
             raise QueryError(
                 f"the expression {text!r} has {what}; wanted one of the columns of one image"

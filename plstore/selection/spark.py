@@ -63,16 +63,19 @@ class SparkEngine:
                 f"create or replace temporary function {macro.name}({names}) "
                 f"returns {macro.returns} return {macro.body}"
             )
+        self._name_candidates()
+        return self
+
+    def _name_candidates(self) -> None:
+        root = self._pool.store.table("soft_labels").root
         files = [str(path) for path in self._pool.files] or [
-            _spark_path(self._pool.store.table("soft_labels").root / shard.path)
-            for shard in self._pool.shards
+            _spark_path(root / shard.path) for shard in self._pool.shards
         ]
         labels = self._spark.read.parquet(*files)
         barred = self._frame(self._pool.standing.barred)
         candidates = labels.join(barred, "sample_id", "left_anti")
         names_kept = ("sample_id", "class_id", "confidence", "label")
         candidates.select(*names_kept).createOrReplaceTempView("candidates")
-        return self
 
     def __exit__(
         self,

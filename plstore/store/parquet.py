@@ -1,5 +1,6 @@
 """How a table's rows become the bytes of a Parquet file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -24,16 +25,10 @@ def parquet_bytes(rows: pa.Table, spec: TableSpec, profile: Profile) -> memoryvi
     """
     leaves = _leaves(rows.schema)
     raw = set(spec.raw_columns)
-    split = {
-        name for name, kind in leaves.items() if profile == "compact" and kind == pa.float32()
-    }
-    encodings = dict.fromkeys(sorted(split), "BYTE_STREAM_SPLIT")
-    if profile == "compact" and "sample_id" in leaves:
-        encodings["sample_id"] = "DELTA_BINARY_PACKED"
+    encodings = _encodings(leaves) if profile == "compact" else {}
     binary = {n for n, kind in leaves.items() if kind == pa.binary()}
-    no_dictionary = split | raw | binary | {"sample_id"}
+    no_dictionary = {*encodings, *raw, *binary, "sample_id"}
     compression = {name: "NONE" if name in raw else "ZSTD" for name in leaves}
-    row_bytes = max(rows.nbytes // max(rows.num_rows, 1), 1)
     sink = pa.BufferOutputStream()
     pq.write_table(
         rows,
@@ -42,10 +37,24 @@ def parquet_bytes(rows: pa.Table, spec: TableSpec, profile: Profile) -> memoryvi
         compression_level={n: _ZSTD_LEVEL for n in leaves if compression[n] == "ZSTD"},
         use_dictionary=[name for name in leaves if name not in no_dictionary],
         column_encoding=encodings or None,
-        row_group_size=int(min(max(_ROW_GROUP_BYTES // row_bytes, 64), _MAX_ROW_GROUP_ROWS)),
+        row_group_size=_row_group_size(rows),
         write_statistics=[name for name in leaves if name not in raw],
     )
     return memoryview(sink.getvalue())
+
+
+def _row_group_size(rows: pa.Table) -> int:
+    row_bytes = max(rows.nbytes // max(rows.num_rows, 1), 1)
+    return int(min(max(_ROW_GROUP_BYTES // row_bytes, 64), _MAX_ROW_GROUP_ROWS))
+
+
+def _encodings(leaves: Mapping[str, pa.DataType]) -> dict[str, str]:
+    """Return the encodings of the columns that the `compact` profile writes otherwise."""
+    floats = sorted(name for name, kind in leaves.items() if kind == pa.float32())
+    encodings = dict.fromkeys(floats, "BYTE_STREAM_SPLIT")
+    if "sample_id" in leaves:
+        encodings["sample_id"] = "DELTA_BINARY_PACKED"
+    return encodings
 
 
 def statistics(rows: pa.Table) -> dict[str, Any]:

@@ -101,13 +101,7 @@ class Store:
         class_ids: dict[str, int] = {}
         for row in rows.sort_by("class_id").to_pylist():
             class_ids.setdefault(unicodedata.normalize("NFC", row["name"]), row["class_id"])
-        missing = [name for name in composed if name not in class_ids]
-        if missing:
-            raise InputError(
-                f"classes {', '.join(missing)} are not in the store, which has "
-                f"{', '.join(class_ids)}: a store has one label space, fixed by its first "
-                "import. Make another store, or import all classes first"
-            )
+        _check_known(composed, class_ids)
         return class_ids
 
     def next_sample_id(self) -> int:
@@ -226,3 +220,12 @@ def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
             f"to {FORMAT_VERSION}; upgrade plstore"
         )
     return Store(root, marker.get("profile", "compact"))
+
+
+def _check_known(names: Sequence[str], class_ids: Mapping[str, int]) -> None:
+    if missing := [name for name in names if name not in class_ids]:
+        raise InputError(
+            f"classes {', '.join(missing)} are not in the store, which has "
+            f"{', '.join(class_ids)}: a store has one label space, fixed by its first "
+            "import. Make another store, or import all classes first"
+        )

@@ -45,14 +45,12 @@ def correct(store: "Store", labels: Mapping[int, str], *, who: str) -> int:
     """
     check_images(store, list(labels))
     class_ids = store.ensure_classes(())
-    unknown = sorted({name for name in labels.values() if name not in class_ids})
-    if unknown:
+    if unknown := sorted(set(labels.values()) - class_ids.keys()):
         raise InputError(
             f"classes {', '.join(unknown)} are not in the store, which has "
             f"{', '.join(class_ids)}"
         )
-    before = corrected_labels(store)
-    now = datetime.now(UTC)
+    before, now = corrected_labels(store), datetime.now(UTC)
     rows = [
         {"sample_id": i, "label": class_ids[name], "who": who, "decided_at": now}
         for i, name in labels.items()

@@ -1,6 +1,7 @@
 """Whether a store is what it says: every byte, row, number and pin."""
 
 from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -124,15 +125,20 @@ def _verify_table(
             yield from found
             on_files(1)
     yield from _repeated_ids(table, newest)
+    yield from _orphans(table, there.keys() - named.keys())
+
+
+def _orphans(table: "Table", unnamed: AbstractSet[str]) -> Iterator[Problem]:
+    """Yield the files that neither a version nor a deletion names."""
     erased = table.erasures.by_path()
     written_anew = {new["path"] for new in erased.values() if new is not None}
-    unnamed = there.keys() - named.keys() - erased.keys() - written_anew
+    unnamed = unnamed - erased.keys() - written_anew
     unnamed = {path for path in unnamed if not path.startswith("_delta_log/")}
     if unnamed:  # those that older versions name are no orphans
         ever = {path for _, added, _ in read_log(table.root) for path in added}
         for path in sorted(unnamed - ever):
             yield Problem(
-                where=f"{name}/{path}",
+                where=f"{table.spec.name}/{path}",
                 what="orphan_file",
                 detail="no snapshot names it: a writer that is at work, or was stopped; "
                 "'plstore gc' collects it",
@@ -170,10 +176,8 @@ def _verify_shard(
         return wrong("unreadable", str(error))
     if rows.num_rows != shard.num_rows:
         return wrong("rows", f"{rows.num_rows}; the log says {shard.num_rows}")
-    problems = []
-    for what, detail in _verify_rows(table.spec.name, rows, shard):
-        problems += wrong(what, detail)
-    return problems
+    found = _verify_rows(table.spec.name, rows, shard)
+    return [problem for what, detail in found for problem in wrong(what, detail)]
 
 
 def _verify_rows(name: str, rows: pa.Table, shard: "Shard") -> Iterator[tuple[str, str]]:
@@ -220,11 +224,11 @@ def _verify_labels(rows: pa.Table) -> Iterator[tuple[str, str]]:
     for what, bad in checks.items():
         if bad.any():
             row = int(np.argmax(bad))
-            sample_id = rows["sample_id"][row].as_py()
+            one = rows.slice(row, 1).to_pylist()[0]
             detail = (
-                f"{int(bad.sum())} rows, such as sample_id {sample_id}: classes sum to "
+                f"{int(bad.sum())} rows, such as sample_id {one['sample_id']}: classes sum to "
                 f"{sums[row]:.6f}, first is {first_ids[row]} with {firsts[row]:.6f}; class_id "
-                f"{rows['class_id'][row].as_py()}, confidence {confidence[row]:.6f}"
+                f"{one['class_id']}, confidence {one['confidence']:.6f}"
             )
             yield what, detail
 

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 from plstore.errors import StoreError
 from plstore.labels import find_teacher
+from plstore.loaders import ImageSet
 from plstore.schema import Split
 from trainers.context import Context, Outputs
 from trainers.estimate import LABEL_BYTES, Estimate, Estimator
 from trainers.evaluation import ACCURACY, keep_metrics, measure
-from trainers.model import load_teacher
+from trainers.model import Bundle, load_teacher
 from trainers.result import Findings
 from trainers.steps.step import Step
 
@@ -39,20 +40,9 @@ class Evaluate(Step):
         for split in _SPLITS:
             if (images := context.split(split, imported)) is None:
                 continue
-            title = f"evaluate on {split} images"
-            with context.teller.task(title, len(images)) as advance:
-                values = measure(
-                    bundle,
-                    images,
-                    metrics=[ACCURACY],
-                    device=context.device,
-                    backend=context.backend,
-                    on_images=advance,
-                )
-            found[f"{split}_accuracy"] = values["accuracy"]
-            context.teller.say(
-                f"  {split} accuracy of {self.title}: {values['accuracy']:.2f} %"
-            )
+            accuracy = _accuracy(context, bundle, images, split)
+            found[f"{split}_accuracy"] = accuracy
+            context.teller.say(f"  {split} accuracy of {self.title}: {accuracy:.2f} %")
         keep_metrics(context.store, teacher.teacher_id, found, self.key)
         return {"teacher_id": teacher.teacher_id, **found}
 
@@ -68,3 +58,16 @@ class Evaluate(Step):
         findings.model(self.model).update(
             {name: value for name, value in outputs.items() if name.endswith("accuracy")}
         )
+
+
+def _accuracy(context: Context, bundle: Bundle, images: ImageSet, split: str) -> float:
+    with context.teller.task(f"evaluate on {split} images", len(images)) as advance:
+        values = measure(
+            bundle,
+            images,
+            metrics=[ACCURACY],
+            device=context.device,
+            backend=context.backend,
+            on_images=advance,
+        )
+    return values["accuracy"]
