@@ -271,7 +271,7 @@ def run(parts: Sequence[str], *, quick: bool) -> Iterator[Measurement]:
     if "kills" in parts:
         from benchmarks.kills import measure as measure_kills  # not in the memory of the others
 
-        yield from measure_kills(6 if quick else 1000)
+        yield from measure_kills(3 if quick else 1000)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,9 @@ from plstore.store import Shard
 
 if TYPE_CHECKING:
     from plstore.store import Store
+
+COUNTED_AT_ONCE: Final = 256
+"""Shards of one commit, at most, that are counted with it: a file takes 0.3 ms to open."""
 
 
 def write_labels(
@@ -66,7 +69,8 @@ def commit_labels(
     snapshot; older versions, and the views that pin them, keep them. With `beside`, the shards
     that there were when these labels were made, they are added to those: labels of images that
     had none. With `instead_of`, they take the place of just those shards. Counts by class and
-    confidence are written beside them.
+    confidence are written beside them, unless there are more than `COUNTED_AT_ONCE` shards: the
+    first selection counts those, at the same cost.
 
     Raises:
         CommitConflictError: If other labels of these images were committed since; with
@@ -82,8 +86,9 @@ def commit_labels(
         if beside is None and instead_of is None
         else [*(beside or ()), *(instead_of or ())],
     )
-    with suppress(OSError, StoreError):  # the labels are there; a selection counts them itself
-        write_histograms(store, shards)
+    if len(shards) <= COUNTED_AT_ONCE:
+        with suppress(OSError, StoreError):  # the labels are there; a selection counts them too
+            write_histograms(store, shards)
     return version
 
 

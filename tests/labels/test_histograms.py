@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plstore.labels import histograms
-from plstore.labels.histograms import bucket_of, count_labels
+import plstore
+from plstore.labels import LabelSet, commit_labels, histograms, writing
+from plstore.labels.histograms import bucket_of, count_labels, find_counts
 from plstore.query.macros import BUCKET_SQL
+from plstore.selection import Selection
 from plstore.selection.counting import count_by_sql
 from plstore.store import Store
 from tests.conftest import give_labels
@@ -68,3 +70,23 @@ def test_counts_are_the_same_for_many_classes(
     monkeypatch.setattr(histograms, "_MOST_CELLS", 0)
 
     assert count_labels(store, shards) == few
+
+
+def test_a_commit_of_many_files_leaves_the_counts_to_the_first_selection(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_labels(store)
+    table = store.table("soft_labels")
+    (shard,) = table.shards(partition={"split": "unlabeled"})
+    label_set = LabelSet(iteration=7, teacher_id="late", split="unlabeled")
+    rows = table.dataset_of([shard]).to_table(columns=table.spec.file_schema.names)
+    two = [
+        table.write_shard(f"half-{n}", rows.slice(n, 1), label_set.partition) for n in (0, 1)
+    ]
+    monkeypatch.setattr(writing, "COUNTED_AT_ONCE", 1)
+
+    commit_labels(store, two, lineage={}, transaction="late")
+    assert find_counts(store, label_set, two).uncovered == two
+
+    plstore.select(store, Selection(view="of_two", teachers=("late@7",)))
+    assert not find_counts(store, label_set, two).uncovered
