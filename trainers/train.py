@@ -146,6 +146,7 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
             batch.targets,
             num_labeled=batch.num_labeled,
             label_smoothing=recipe.label_smoothing,
+            weights=batch.weights,
         )
         state.update(loss)
         on_step(state.step, state.last_loss)
