@@ -14,7 +14,7 @@ from plstore.upkeep import correct, exclude
 from tests.conftest import give_embeddings, give_labels
 from tests.queries.given import connect_given
 
-WHOSE = {"teacher_id": "t0", "iteration": 1}
+WHOSE: dict[str, Any] = {"teacher_id": "t0", "iteration": 1}
 EMBEDDED = ("diverse", "near_labeled", "in_distribution")
 NAMES = ("adaptive_floor", "soft_weight", *EMBEDDED)
 
@@ -65,7 +65,7 @@ def test_uniform_alignment_weighs_rare_classes_more() -> None:
     plain = decide("soft_weight", {"soft_labels": labels})
     aligned = decide("soft_weight", {"soft_labels": labels}, align=1)
 
-    # Two at the mean and above, one two thirds below it: variance 1/72, exp(-(1/6)^2 / (1/36)).
+    # Mean 2/3 and variance 1/72: exp(-(1/6)^2 / (2/72)).
     assert [row["weight"] for row in plain.values()] == pytest.approx([1, 1, 0.3678794])
     # Means 7/12, 1/4, 1/6: confidences 36/71 twice and 28/55, so d, d and 2 d from the mean.
     assert [row["weight"] for row in aligned.values()] == pytest.approx([0.7788008] * 2 + [1])
@@ -129,7 +129,7 @@ def test_embeddings_that_are_missing_or_in_doubt_are_told(store: Store, name: st
 
 
 def test_a_distribution_that_nothing_is_known_of_is_told() -> None:
-    given = {
+    given: dict[str, list[dict[str, Any]]] = {
         "soft_labels": [{"sample_id": 1, "class_id": 0, "confidence": 0.5}],
         "embeddings": [{"sample_id": 1, "vector": [0.0, 1.0]}],
     }
