@@ -55,16 +55,31 @@ planes as (
     group by bits.bit
 ),
 
+-- All planes in one row: no pair of an image and a plane is ever held.
+hashing as (
+    select list(plane order by bit) as all_planes from planes
+),
+
+projected as (
+    select
+        sample_id,
+        list_transform(
+            all_planes,
+            lambda plane: list_inner_product(vector, plane)
+            / greatest(sqrt(list_inner_product(vector, vector)), 1e-20)
+        ) as places
+    from embeddings_of($model::varchar)
+    cross join hashing
+    where split = 'unlabeled'
+),
+
 projections as (
     select
-        embedded.sample_id,
-        planes.bit,
-        list_inner_product(embedded.vector, planes.plane)
-        / greatest(sqrt(list_inner_product(embedded.vector, embedded.vector)), 1e-20) as place
+        pool.sample_id,
+        unnest(projected.places) as place,
+        unnest(range($num_bits::integer)) as bit
     from pool
-    inner join embeddings_of($model::varchar) as embedded
-        on pool.sample_id = embedded.sample_id
-    cross join planes
+    inner join projected on pool.sample_id = projected.sample_id
     where pool.standing = 'candidate'
 ),
 

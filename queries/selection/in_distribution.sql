@@ -16,7 +16,7 @@
 -- column sample_id bigint: the image
 -- column class_id integer: the predicted class
 -- column confidence float: the teacher's highest probability, 0 to 1
--- column distance float: to the nearest class mean, 0 to 2; null if it was not measured
+-- column distance float: to the nearest class mean, 0 to 2; null without an embedding
 -- column outcome varchar: kept, out_of_distribution, not_embedded, or why no candidate
 -- column copies bigint: 1 if kept, else 0
 with pool as (
@@ -35,6 +35,7 @@ with pool as (
 embedded as (
     select
         sample_id,
+        split,
         vector,
         greatest(sqrt(list_inner_product(vector, vector)), 1e-20) as length
     from embeddings_of($model::varchar)
@@ -71,49 +72,33 @@ means as (
     group by class_id
 ),
 
-wanted as (
-    select
-        sample_id,
-        'pool' as kind,
-        null as class_id
-    from pool
-    where standing = 'candidate'
-    union all
-    select
-        sample_id,
-        'labeled' as kind,
-        class_id
-    from labeled_images()
-    union all
-    select
-        sample_id,
-        'validation' as kind,
-        null as class_id
-    from images
-    where split = 'validation' and verdict = 'accepted'
+-- All of them in one row: no pair of an image and a class is ever held.
+classes_known as (
+    select list(means order by means.class_id) as all_means from means
 ),
 
 -- |x - m|^2 = 1 - 2 x m + |m|^2 for an x of length 1; nothing is left of the mean of one image.
 measured as (
     select
-        wanted.sample_id,
-        wanted.kind,
-        sqrt(min(
-            greatest(
-                1 + means.center_squared
-                - 2 * list_inner_product(embedded.vector, means.center) / embedded.length,
+        embedded.sample_id,
+        embedded.split,
+        labeled.class_id,
+        sqrt(list_min(list_transform(
+            classes_known.all_means,
+            lambda known: greatest(
+                1 + known['center_squared']
+                - 2 * list_inner_product(embedded.vector, known['center']) / embedded.length,
                 0
             )
             * case
-                when wanted.class_id is distinct from means.class_id then 1
-                when means.num_images = 1 then null
-                else power(means.num_images / (means.num_images - 1), 2)
+                when labeled.class_id is distinct from known['class_id'] then 1
+                when known['num_images'] > 1
+                    then power(known['num_images'] / (known['num_images'] - 1), 2)
             end
-        )) as distance
-    from wanted
-    inner join embedded on wanted.sample_id = embedded.sample_id
-    cross join means
-    group by wanted.sample_id, wanted.kind
+        ))) as distance
+    from embedded
+    left join labeled_images() as labeled on embedded.sample_id = labeled.sample_id
+    cross join classes_known
 ),
 
 known as (
@@ -122,7 +107,7 @@ known as (
         row_number() over (order by distance asc, sample_id asc) as distance_rank,
         count(*) over () as num_known
     from measured
-    where kind != 'pool' and distance is not null
+    where (class_id is not null or split = 'validation') and distance is not null
 ),
 
 limits as (
@@ -150,7 +135,7 @@ decided as (
         end as outcome
     from pool
     cross join limits
-    left join measured on pool.sample_id = measured.sample_id and measured.kind = 'pool'
+    left join measured on pool.sample_id = measured.sample_id
 )
 
 select

@@ -31,14 +31,21 @@ with pool as (
     from candidates($teacher_id, $iteration)
 ),
 
+embedded as (
+    select
+        sample_id,
+        vector,
+        greatest(sqrt(list_inner_product(vector, vector)), 1e-20) as length
+    from embeddings_of($model::varchar)
+),
+
 labeled as (
     select
         images.class_id,
         embedded.vector,
-        greatest(sqrt(list_inner_product(embedded.vector, embedded.vector)), 1e-20) as length
+        embedded.length
     from labeled_images() as images
-    inner join embeddings_of($model::varchar) as embedded
-        on images.sample_id = embedded.sample_id
+    inner join embedded on images.sample_id = embedded.sample_id
 ),
 
 entries as (
@@ -64,27 +71,40 @@ means as (
 anchors as (
     select
         class_id,
-        list(entry::float order by dimension) as vector
+        list(entry::float order by dimension) as vector,
+        greatest(sqrt(sum(power(entry, 2)::decimal(18, 15))), 1e-20) as length
     from means
     group by class_id
     union all
     select
         class_id,
-        vector
+        vector,
+        length
     from labeled
     where $near::varchar = 'image'
+),
+
+-- All of them in one row: no pair of an image and an anchor is ever held.
+compared_with as (
+    select list(anchors) as all_anchors from anchors
 ),
 
 compared as (
     select
         pool.sample_id,
-        max(list_cosine_similarity(embedded.vector, anchors.vector)) as similarity
+        list_max(list_transform(
+            compared_with.all_anchors,
+            lambda anchor: case
+                when anchor['class_id'] = pool.class_id
+                    then
+                        list_inner_product(embedded.vector, anchor['vector'])
+                        / (embedded.length * anchor['length'])
+            end
+        ))::float as similarity
     from pool
-    inner join embeddings_of($model::varchar) as embedded
-        on pool.sample_id = embedded.sample_id
-    left join anchors on pool.class_id = anchors.class_id
+    inner join embedded on pool.sample_id = embedded.sample_id
+    cross join compared_with
     where pool.standing = 'candidate'
-    group by pool.sample_id
 ),
 
 ranked as (

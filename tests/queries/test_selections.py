@@ -19,9 +19,11 @@ EMBEDDED = ("diverse", "near_labeled", "in_distribution")
 NAMES = ("adaptive_floor", "soft_weight", *EMBEDDED)
 
 
-def decide(
-    name: str, given: dict[str, list[dict[str, Any]]], **parameters: float | str
-) -> dict[int, dict[str, Any]]:
+Rows = list[dict[str, Any]]
+Given = dict[str, Rows]
+
+
+def decide(name: str, given: Given, **parameters: float | str) -> dict[int, dict[str, Any]]:
     """Return the decisions of a query over given rows, by sample id."""
     query = saved_query(f"selection/{name}")
     ids = [row["sample_id"] for row in given["soft_labels"]]
@@ -50,8 +52,7 @@ def test_each_makes_a_view_and_counts_what_it_drops(store: Store, name: str) -> 
 
 
 def test_equal_confidences_are_all_kept_in_full() -> None:
-    labels = [{"sample_id": n, "class_id": 0, "confidence": 0.9} for n in range(7)]
-    labels = [{**row, "p": [0.9, 0.05, 0.05]} for row in labels]
+    labels = [{"sample_id": n, "p": [0.9, 0.05, 0.05]} for n in range(7)]
     floors = decide("adaptive_floor", {"soft_labels": labels})
     weights = decide("soft_weight", {"soft_labels": labels})
 
@@ -79,7 +80,8 @@ def test_near_copies_crowd_each_other_out_and_what_is_rare_stays() -> None:
         {"sample_id": n, "vector": [-1.0 * (n % 2), -2.0, 9.0 * (n - 17)]}
         for n in range(16, 20)
     ]
-    given = {"soft_labels": labels, "embeddings": [*common, *rare]}
+    embeddings: Rows = [*common, *rare]
+    given: Given = {"soft_labels": labels, "embeddings": embeddings}
     found = decide("diverse", given, per_bucket=4, num_bits=4)
     kept = [n for n, row in found.items() if row["outcome"] == "kept"]
 
@@ -90,7 +92,7 @@ def test_near_copies_crowd_each_other_out_and_what_is_rare_stays() -> None:
 
 
 def test_the_nearest_labeled_image_of_the_class_may_be_asked_for() -> None:
-    given: dict[str, list[dict[str, Any]]] = {
+    given: Given = {
         "images": [
             {"sample_id": 1},
             {"sample_id": 2, "split": "labeled", "label": 0},
@@ -129,7 +131,7 @@ def test_embeddings_that_are_missing_or_in_doubt_are_told(store: Store, name: st
 
 
 def test_a_distribution_that_nothing_is_known_of_is_told() -> None:
-    given: dict[str, list[dict[str, Any]]] = {
+    given: Given = {
         "soft_labels": [{"sample_id": 1, "class_id": 0, "confidence": 0.5}],
         "embeddings": [{"sample_id": 1, "vector": [0.0, 1.0]}],
     }
