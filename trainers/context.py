@@ -63,6 +63,13 @@ class Context:
         return value_hash({name: found for name, found in rows.items() if found})
 
     @cached_property
+    def embeddings(self) -> int:
+        """Version of `embeddings` as it was when the run was opened; 0 is an empty one."""
+        if not self.store.root.exists() or "embeddings" not in self.store.tables:
+            return 0
+        return self.store.table("embeddings").version()
+
+    @cached_property
     def backend(self) -> BackendName:
         """Of the loader: what trains, labels and evaluates alike."""
         return pick_backend(self.recipe.train.backend, self.device)

@@ -157,7 +157,7 @@ def _query_parameters(
     if unused := [name for name in asked if name not in taken]:
         raise InputError(
             f"{' and '.join(unused)} with the query {query.name!r}, which takes no such "
-            "parameter"
+            f"parameter; leave it out (of a recipe: --set select.{unused[-1]}=)"
         )
     balance = selection.balance.with_even_quota(standing.num_accepted, len(store.class_names))
     known = {
