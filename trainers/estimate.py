@@ -9,10 +9,13 @@ import torch
 from plstore.exchange import Source
 from trainers.losses import combined_cross_entropy
 from trainers.model import build_model
-from trainers.recipe import Recipe
+from trainers.recipe import Model, Recipe
 
 LABEL_BYTES: Final = 61
 """A soft label of 20 classes, compact."""
+
+EMBEDDING_BYTES: Final = 2600
+"""An embedding of 1,280 numbers, compact."""
 
 _WARM_UP_STEPS = 1
 _TIMED_STEPS = 3
@@ -49,29 +52,34 @@ class Estimator:
         self.recipe = recipe
         self.source = source
         self._device = device
-        self._timed_models: dict[str, Timed] = {}
+        self._timed_models: dict[tuple[str, int], Timed] = {}
 
     @property
     def image_bytes(self) -> float:
         """Bytes of an image's file, on average."""
         return self.source.num_bytes / max(self.source.num_images, 1)
 
-    def timed(self, architecture: str) -> Timed:
-        """Return how long a model takes, timed once."""
-        if architecture not in self._timed_models:
-            self._timed_models[architecture] = self._measure(architecture)
-        return self._timed_models[architecture]
+    def timed(self, iteration: int) -> Timed:
+        """Return how long the model of an iteration takes, timed once."""
+        model, architecture = (
+            self.recipe.model_of(iteration),
+            self.recipe.model.student(iteration),
+        )
+        what = (architecture, model.resolution)
+        if what not in self._timed_models:
+            self._timed_models[what] = self._measure(model, architecture)
+        return self._timed_models[what]
 
-    def _measure(self, architecture: str) -> Timed:
+    def _measure(self, model: Model, architecture: str) -> Timed:
         recipe = self.recipe
         if recipe.train.threads is not None:
             torch.set_num_threads(recipe.train.threads)
         classes = len(self.source.class_names)
         batch = recipe.train.labeled_batch + recipe.train.pseudo_batch
-        settings = recipe.model.model_copy(update={"pretrained": False, "weights": None})
+        settings = model.model_copy(update={"pretrained": False, "weights": None})
         network = build_model(settings, architecture, classes).to(self._device).train()
-        size = recipe.model.resolution
-        images = torch.zeros(batch, recipe.model.channels, size, size, device=self._device)
+        size = model.resolution
+        images = torch.zeros(batch, model.channels, size, size, device=self._device)
         images = images.to(memory_format=torch.channels_last)
         targets = torch.full((batch, classes), 1 / classes, device=self._device)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.0)

@@ -75,7 +75,7 @@ def train_and_keep(
 def training_on(
     view: View,
     recipe: Recipe,
-    architecture: str,
+    iteration: int,
     *,
     is_student: bool,
     seed: int,
@@ -89,7 +89,8 @@ def training_on(
     settings = recipe.train
     return Training(
         recipe=recipe,
-        architecture=architecture,
+        model=recipe.model_of(iteration),
+        architecture=recipe.model.student(iteration),
         view=view,
         num_classes=len(view.store.class_names),
         labeled_batch=settings.labeled_batch + (0 if is_student else settings.pseudo_batch),
@@ -152,8 +153,7 @@ def train_on_view(
     store = view.store
     is_student = bool(view.record.counts.get("kept"))
     iteration = _iteration_of(view) if is_student else 0
-    architecture = recipe.model.student(iteration)
-    identity = _identity(view, recipe, architecture)
+    identity = _identity(view, recipe, iteration)
     name = teacher_id or f"t{iteration}-{identity[:8]}"
     _check_free(store, check_teacher_id(name), view, recipe)
     check_models(recipe, len(store.class_names))
@@ -161,7 +161,7 @@ def train_on_view(
     training = training_on(
         view,
         recipe,
-        architecture,
+        iteration,
         is_student=is_student,
         seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
         device=device,
@@ -177,16 +177,17 @@ def train_on_view(
     return train_and_keep(store, training, place, Teller(on_event))
 
 
-def _identity(view: View, recipe: Recipe, architecture: str) -> str:
+def _identity(view: View, recipe: Recipe, iteration: int) -> str:
+    model, architecture = recipe.model_of(iteration), recipe.model.student(iteration)
     return value_hash(
         {
             "view": view.record.identity,
             "architecture": architecture,
-            "model": json.loads(recipe.model.model_dump_json()),
+            "model": json.loads(model.model_dump_json()),
             "train": json.loads(recipe.train.model_dump_json()),
             "noise": json.loads(recipe.noise.model_dump_json()),
             "seed": recipe.seed,
-            "start": weights_hash(recipe.model, architecture),
+            "start": weights_hash(model, architecture),
             "code": __version__,
         }
     )

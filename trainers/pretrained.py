@@ -73,6 +73,19 @@ def weights_hash(model: Model, architecture: str) -> str | None:
     return file_hash(weights_file(model.weights, architecture))
 
 
+def start_identity(model: Model, architecture: str) -> str | None:
+    """Return what the weights are that a recipe starts from; None where they are random.
+
+    The hash of a file, or timm's name of what it brings.
+    """
+    if model.weights is not None:
+        return weights_hash(model, architecture)
+    config = timm.get_pretrained_cfg(architecture)
+    if not model.pretrained or config is None:
+        return None
+    return str(config.hf_hub_id or config.url)
+
+
 def check_start(model: Model, network: nn.Module, architecture: str) -> None:
     """Check that a recipe's file of weights has all of a model's, but for its classifier.
 

@@ -75,6 +75,8 @@ class Model(_Section):
     """timm names by iteration, equal or larger than the teacher; the last one repeats."""
     resolution: Annotated[int, Field(ge=8, le=1024)] = 128
     """Pixels a side."""
+    student_resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """Of students and control; `resolution` unless given."""
     channels: Literal[1, 3] = 3
     """1 reads images as grayscale."""
     mean: list[Fraction] | None = None
@@ -103,11 +105,33 @@ class Model(_Section):
                 )
         return self
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it names weights to start from."""
+        return self.pretrained or self.weights is not None
+
     def student(self, iteration: int) -> str:
         """Return the architecture of an iteration's student; iteration 0 is the teacher."""
         if iteration == 0 or self.students is None:
             return self.teacher
         return self.students[min(iteration, len(self.students)) - 1]
+
+
+How = Literal["scratch", "finetune", "probe"]
+"""How a model comes about: all weights trained from random ones; all trained from given ones;
+given ones frozen, with a logistic regression on their features for a classifier."""
+
+
+class Method(_Section):
+    """How models come about. From random weights, or all given ones trained, unless said."""
+
+    teacher: How | None = None
+    """Of the first teacher. `finetune` where the recipe names weights, else `scratch`."""
+    students: How | None = None
+    """Of students and control. `finetune` where the recipe names weights, else `scratch`. Each
+    starts from random or from the given weights: never from the last student's."""
+    ratio: Annotated[float, Field(gt=0)] = 3.0
+    """Probes: what all pseudo-labeled images weigh together, by what all labeled ones do."""
 
 
 class Train(_Section):
@@ -270,10 +294,35 @@ class Recipe(_Section):
     """Of the store: it labels first, or has labels. The run trains one unless given."""
     data: Data = Data()
     model: Model = Model()
+    method: Method = Method()
     train: Train = Train()
     noise: NoiseSection = NoiseSection()
     label: Label = Label()
     select: Select = Select()
+
+    @model_validator(mode="after")
+    def _has_weights_to_start_from(self) -> "Recipe":
+        asked = {self.method.teacher, self.method.students} - {None, "scratch"}
+        if asked and not self.model.has_weights:
+            raise ValueError(
+                f"method {' and '.join(sorted(map(str, asked)))} starts from weights, and the "
+                "recipe names none; wanted model.weights (--weights) or model.pretrained"
+            )
+        return self
+
+    def how(self, iteration: int) -> How:
+        """Return how the model of an iteration comes about; iteration 0 is the teacher."""
+        said = self.method.students if iteration else self.method.teacher
+        return said or ("finetune" if self.model.has_weights else "scratch")
+
+    def model_of(self, iteration: int) -> Model:
+        """Return the section `model` as the model of an iteration sees it."""
+        model, changes = self.model, dict[str, object]()
+        if iteration and model.student_resolution is not None:
+            changes["resolution"] = model.student_resolution
+        if self.how(iteration) == "scratch":
+            changes |= {"pretrained": False, "weights": None}
+        return model.model_copy(update=changes)
 
     @property
     def hash(self) -> str:

@@ -26,7 +26,7 @@ from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
 from trainers.losses import combined_cross_entropy
 from trainers.model import Ema, build_model, image_format
-from trainers.recipe import Recipe
+from trainers.recipe import Model, Recipe
 
 _CHECKPOINT_SECONDS = 20.0
 _METRIC_STEPS = 50
@@ -39,7 +39,8 @@ class Training:
     """What to train.
 
     Attributes:
-        recipe: Model, optimizer, noise.
+        recipe: Optimizer, noise, and all else that its record keeps.
+        model: The model's settings, as a model of this iteration has them.
         architecture: timm name.
         view: What to train on.
         num_classes: Of the label space.
@@ -50,6 +51,7 @@ class Training:
     """
 
     recipe: Recipe
+    model: Model
     architecture: str
     view: View
     num_classes: int
@@ -106,8 +108,8 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
     """
     recipe, device = training.recipe.train, training.device
     torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
-    network = build_model(training.recipe.model, training.architecture, training.num_classes)
-    format_ = image_format(training.recipe.model, network)
+    network = build_model(training.model, training.architecture, training.num_classes)
+    format_ = image_format(training.model, network)
     network = network.to(device).train()
     state = _State(training, network)
     state.restore(partial)

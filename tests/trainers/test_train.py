@@ -37,8 +37,10 @@ def training(store: Store, seed: int = 0, **train_values: object) -> Training:
     give_labels(store)
     balance = Balance(min_confidence=0.3, images_per_class=10, seed=0)
     selection = Selection(view="v", teachers=["t0@1"], balance=balance)
+    asked = recipe(**train_values)
     return Training(
-        recipe=recipe(**train_values),
+        recipe=asked,
+        model=asked.model,
         architecture="test_resnet",
         view=select(store, selection, identity="v"),
         num_classes=3,

@@ -14,6 +14,7 @@ from trainers.steps.given import Given, GivenLabels
 from trainers.steps.importing import Import, Present
 from trainers.steps.labeled import Labeled
 from trainers.steps.labeling import Label
+from trainers.steps.probing import Probe
 from trainers.steps.selecting import Select
 from trainers.steps.step import CONTROL, Step
 from trainers.steps.training import Train
@@ -32,7 +33,7 @@ def _first(context: Context) -> list[Step]:
     images = Present(name=_IMPORT) if is_there else Import(name=_IMPORT)
     labeled = Labeled(name=_LABELED, needs=(_IMPORT,))
     if context.teacher is None:
-        return [images, labeled, *_trained("0", _LABELED, 0)]
+        return [images, labeled, *_trained("0", _LABELED, 0, context)]
     steps: list[Step] = [images, labeled, Given(name="train-0", needs=(_IMPORT,))]
     if context.teacher.checkpoint:
         steps.append(Evaluate(name="evaluate-0", needs=(_IMPORT, "train-0")))
@@ -50,21 +51,22 @@ def _iterations(context: Context) -> list[Step]:
         relabeled = recipe.select.relabel and n > 1
         chosen_from = (f"label-{n}", "select-1") if relabeled else (f"label-{n}",)
         steps.append(Select(name=f"select-{n}", needs=chosen_from, iteration=n))
-        steps += _trained(str(n), f"select-{n}", n)
+        steps += _trained(str(n), f"select-{n}", n, context)
     return steps
 
 
 def _last(context: Context) -> list[Step]:
     if not context.recipe.control:
         return []
-    return _trained(CONTROL, _LABELED, context.recipe.iterations)
+    return _trained(CONTROL, _LABELED, context.recipe.iterations, context)
 
 
-def _trained(model: str, view: str, iteration: int) -> list[Step]:
+def _trained(model: str, view: str, iteration: int, context: Context) -> list[Step]:
     """Return the training of a model, and its evaluation."""
     name = f"train-{model}"
+    kind = Probe if context.recipe.how(iteration) == "probe" else Train
     return [
-        Train(name=name, needs=(view,), iteration=iteration),
+        kind(name=name, needs=(view,), iteration=iteration),
         Evaluate(name=f"evaluate-{model}", needs=(_IMPORT, name), iteration=iteration),
     ]
 

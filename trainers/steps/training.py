@@ -17,12 +17,12 @@ from trainers.train import Training
 
 _NOISE_SHARE = 1.25  # measured: decoding and noise beside training on the same cores
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
-_OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
+OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Step):
-    """A model is trained from scratch on the view of the step that it needs."""
+    """A model is trained on the view of the step that it needs."""
 
     kind: ClassVar[str] = "train"
 
@@ -48,15 +48,16 @@ class Train(Step):
         """Return all that training follows from, beside the view."""
         recipe = context.recipe
         dump: dict[str, Any] = json.loads(recipe.model_dump_json())
+        model = recipe.model_of(self.iteration)
         what = {
             "architecture": recipe.model.student(self.iteration),
-            "model": {**dump["model"], "teacher": None, "students": None},
+            "model": {**model.model_dump(mode="json"), "teacher": None, "students": None},
             "train": dump["train"],
             "noise": dump["noise"],
             "seed": recipe.seed,
             "name": self.model,
         }
-        start = weights_hash(recipe.model, recipe.model.student(self.iteration))
+        start = weights_hash(model, recipe.model.student(self.iteration))
         return what if start is None else {**what, "start": start}
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class Train(Step):
         )
         training = self._training(context, needs[0])
         record = train_and_keep(context.store, training, place, context.teller)
-        return {name: getattr(record, name) for name in _OUTPUTS}
+        return {name: getattr(record, name) for name in OUTPUTS}
 
     def _training(self, context: Context, view: Outputs) -> Training:
         recipe = context.recipe
@@ -79,7 +80,7 @@ class Train(Step):
         return training_on(
             context.view(view["view"]),
             recipe,
-            recipe.model.student(self.iteration),
+            self.iteration,
             is_student=self.is_student,
             seed=torch_seed(recipe.seed, Purpose.TRAINING, stream),
             device=context.device,
@@ -88,7 +89,7 @@ class Train(Step):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the images of all its steps."""
         train = estimator.recipe.train
-        timed = estimator.timed(estimator.recipe.model.student(self.iteration))
+        timed = estimator.timed(self.iteration)
         images = train.steps * (train.labeled_batch + train.pseudo_batch)
         seconds = timed.train_seconds * images * _NOISE_SHARE
         return Estimate.of(images, seconds, timed.num_bytes)
