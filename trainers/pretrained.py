@@ -1,5 +1,6 @@
 """Weights to start from: timm's, from a cache or the network, or those of a file."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 from plstore.errors import InputError
 from plstore.fingerprint import file_hash
 from plstore.reach import hub_endpoint, why_hub_is_out_of_reach, why_url_is_out_of_reach
-from trainers.checkpoint import WEIGHTS, stored_shapes
+from trainers.checkpoint import CONFIG, WEIGHTS, stored_shapes
 from trainers.recipe import Model
 
 _HUB_FILES: Final = (WEIGHTS, "pytorch_model.bin")
@@ -64,6 +65,23 @@ def weights_file(place: str, architecture: str) -> Path:
             f"{' or '.join(names)}"
         )
     return found
+
+
+def architecture_of(place: str) -> str | None:
+    """Return which timm model weights are of, by config.json or by name; None if nothing says.
+
+    A file `resnet50.safetensors`, a folder `resnet50`, or timm's folder with `architecture`.
+    """
+    path = Path(place)
+    folder = path if path.is_dir() else path.parent
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        config = {}
+    said = config.get("architecture") if isinstance(config, dict) else None
+    files = sorted(folder.glob("*.safetensors"))
+    names = [said, path.stem, *(file.stem for file in files), folder.resolve().name]
+    return next((name for name in names if name and timm.is_model(name)), None)
 
 
 def weights_hash(model: Model, architecture: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,12 @@ from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.errors import InputError, MissingExtraError
 from plstore.storage import location
 
+if TYPE_CHECKING:
+    from trainers.planning import Wishes
+
 _FOLDERS_RECIPE = "images"
+_HUB = "hub"
+_METHODS = {"probe": "probe", "finetune": "finetune", "noisy-student": "scratch"}
 
 RecipeArgument = Annotated[
     str | None,
@@ -21,15 +26,14 @@ ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model
 ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Pixels a side.")]
 PretrainedOption = Annotated[
     bool,
-    typer.Option(
-        "--pretrained", help="Start from timm's weights: from its cache, or the network."
-    ),
+    typer.Option("--pretrained", help="The same as --weights hub."),
 ]
 WeightsOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--weights",
-        help="Start from those of a .safetensors file, or of a folder with one.",
+        help="Start from those of a .safetensors or .pth file, of a folder with one, or, by "
+        "'hub', from timm's: of its cache, or the network.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -72,28 +76,49 @@ def run(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     set_: SetOption = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="probe, finetune or noisy-student (from scratch); or TEACHER:STUDENTS, such "
+            "as probe:noisy-student."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for all of it, such as 30m or 2h, for the plan of one's own folders; "
+            "30m on a CPU and none on a GPU unless given."
+        ),
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Run several: 0..4 or 0,3,7; one folder a seed.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print steps, images, time and disk; do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print plan, steps, images, time and disk; run nothing."
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
     format_: FormatOption = "table",
 ) -> None:
     """Run Noisy Student: train, label, select, train again. Goes on where it was stopped.
 
-    With a --store that has images, and neither recipe nor folders, it runs on those. With
-    --teacher, that one labels first; one without a model (predictions, a fusion) has labels.
+    Of your own folders, without a recipe, it first makes a plan that fits them, this machine
+    and the --budget, says why, and keeps it as plan.toml beside the store. With a --store that
+    has images, and neither recipe nor folders, it runs on those. With --teacher, that one
+    labels first; one without a model (predictions, a fusion) has labels.
 
     Examples:
       plstore run fashion_mnist --store demo/store
       plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
+      plstore run --labeled pets/labeled --unlabeled pets/all --weights hub --budget 2h
       plstore run --store pets/store --teacher clip
       plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
     """
     programs = _programs()
     from plstore.report.progress import Display
+    from trainers.planned import planned_recipe
     from trainers.recipe import load_recipe
 
     folders = {
@@ -111,16 +136,33 @@ def run(
                 "name a recipe (plstore run fashion_mnist), your own images with --labeled and "
                 "--unlabeled, or a --store that has images"
             )
-    values = {"data": data, "model": _model(model, resolution, pretrained, weights)}
-    loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
+    chosen = _model(model, resolution, pretrained, weights)
+    home = location(
+        store if store is not None else f"plstore-{recipe or _FOLDERS_RECIPE}/store"
+    )
+    display, source = Display(quiet=quiet), None
+    if named and recipe is None:
+        loaded, source = planned_recipe(
+            data,
+            _wishes(chosen, method, budget, device),
+            set_ or [],
+            programs.beside(home, "plan.toml"),
+            device=device,
+            display=display,
+        )
+    else:
+        if budget is not None:
+            raise typer.BadParameter("--budget is for the plan of --labeled and --unlabeled")
+        values = {"data": data, "model": chosen, "method": _methods(method)}
+        loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
+        if store is None:
+            home = location(f"plstore-{loaded.name}/store")
     if teacher is not None:
         loaded = loaded.model_copy(update={"teacher": teacher})
-    home = location(store if store is not None else f"plstore-{loaded.name}/store")
-    display = Display(quiet=quiet)
     if dry_run and seeds is not None:
         raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
     if dry_run:
-        rows = programs.dry_run(loaded, home, device=device, display=display)
+        rows = programs.dry_run(loaded, home, device=device, display=display, source=source)
     elif seeds is not None:
         rows = programs.run_seeds(
             loaded, home, programs.parse_seeds(seeds), device=device, display=display
@@ -130,8 +172,39 @@ def run(
     print_rows(rows, format_)
 
 
+def _methods(method: str | None) -> dict[str, object]:
+    """Return the values of a recipe's section `method` that --method names."""
+    if method is None:
+        return {}
+    teacher, colon, students = method.partition(":")
+    names = (teacher, students if colon else teacher)
+    if unknown := [name for name in names if name not in _METHODS]:
+        raise InputError(
+            f"--method {method!r}: {unknown[0]!r} is none; wanted {', '.join(_METHODS)}, or "
+            "TEACHER:STUDENTS of them"
+        )
+    return dict(zip(("teacher", "students"), (_METHODS[name] for name in names), strict=True))
+
+
+def _wishes(
+    chosen: dict[str, object], method: str | None, budget: str | None, device: str
+) -> "Wishes":
+    from trainers.planning import DEFAULT_BUDGET, Wishes, parse_budget
+    from trainers.train import pick_device
+
+    seconds = DEFAULT_BUDGET if pick_device(device) == "cpu" else None
+    return Wishes(
+        model=chosen.get("teacher"),  # type: ignore[arg-type]  # as options name them
+        resolution=chosen.get("resolution"),  # type: ignore[arg-type]
+        weights=chosen.get("weights"),  # type: ignore[arg-type]
+        pretrained=bool(chosen.get("pretrained")),
+        **_methods(method),  # type: ignore[arg-type]
+        seconds=seconds if budget is None else parse_budget(budget),
+    )
+
+
 def _model(
-    model: str | None, resolution: int | None, pretrained: bool, weights: Path | None
+    model: str | None, resolution: int | None, pretrained: bool, weights: str | None
 ) -> dict[str, object]:
     """Return the values of a recipe's section that options name."""
     wishes = {
