@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.labels import Role, TeacherRecord, add_teacher, check_teacher_id, find_teacher
-from plstore.loaders import import_backend, pick_backend
+from plstore.loaders import import_backend, open_split, pick_backend
 from plstore.seeds import Purpose, torch_seed
 from plstore.store import Store
 from plstore.version import __version__
@@ -16,6 +16,7 @@ from trainers.model import check_models, fetch_bundle, keep_bundle
 from trainers.pretrained import weights_hash
 from trainers.recipe import Recipe
 from trainers.train import Trained, Training, pick_device, teacher_record, train
+from trainers.watching import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,10 @@ def train_and_keep(
             advance(done - shown, f"loss {loss:.3f}" if done > shown else "")
             shown = done
 
-        trained = train(training, partial, on_step)
+        def on_look(step: int, accuracy: float) -> None:
+            teller.say(f"  step {step}: validation {accuracy:.2f} %")
+
+        trained = train(training, partial, on_step, on_look)
     if trained.num_replaced:
         teller.say(
             f"  {trained.num_replaced} draws of damaged images were replaced by others; "
@@ -97,7 +101,18 @@ def training_on(
         pseudo_batch=settings.pseudo_batch if is_student else 0,
         seed=seed,
         device=device,
+        watch=_watch(view, recipe),
     )
+
+
+def _watch(view: View, recipe: Recipe) -> Watch | None:
+    """Return how validation is looked at, None where there is none, or it is not wanted."""
+    settings, version = recipe.train, view.record.pins["images"]
+    if not settings.looks or not view.store.count_images("validation", version=version):
+        return None
+    decided = view.record.pins.get("corrections")
+    images = open_split(view.store, "validation", version=version, corrections=decided)
+    return Watch(images=images, looks=settings.looks, patience=settings.patience)
 
 
 def _keep(store: Store, training: Training, trained: Trained, place: Place) -> TeacherRecord:

@@ -1,7 +1,7 @@
 """A probe: a frozen backbone with a logistic regression for its classifier, kept as a model.
 
 Labeled images count as often as the view draws them; all pseudo-labeled ones together weigh
-`method.ratio` times as much, with their soft labels. The strength of the regression is the one
+`method.ratio` times as much, with their hard or soft labels. The strength of the regression is the one
 with the lowest loss on the validation images.
 """
 
@@ -68,7 +68,7 @@ def probe_and_keep(
     architecture = probing.recipe.model.student(probing.iteration)
     model = probing.recipe.model_of(probing.iteration)
     backbone = open_backbone(model, architecture, device=probing.device)
-    rows = _rows(probing.view)
+    rows = _rows(probing.view, soft=probing.recipe.method.targets == "soft")
     splits = (*_SPLITS, "unlabeled") if rows.is_pseudo.any() else _SPLITS
     embed(store, backbone, splits=splits, backend=probing.backend, on_event=teller.tell)
     validation = _validation(store, backbone, probing)
@@ -113,14 +113,14 @@ class _Rows:
     weights: npt.NDArray[np.float32]
 
 
-def _rows(view: View) -> _Rows:
+def _rows(view: View, *, soft: bool) -> _Rows:
     num_classes = len(view.store.class_names)
     table = view.store.table("view_rows")
     columns = ["sample_id", "kind", "class_id", "copies", "label"]
     rows = table.dataset_of(view.shards()).to_table(columns=columns).combine_chunks()
     is_pseudo = np.array(rows["kind"].to_pylist()) == "pseudo"
     targets = np.eye(num_classes, dtype=np.float32)[rows["class_id"].to_numpy()]
-    if is_pseudo.any():
+    if soft and is_pseudo.any():
         labels = rows["label"].combine_chunks().filter(is_pseudo)
         targets[is_pseudo] = decode(labels, num_classes)
     return _Rows(

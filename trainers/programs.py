@@ -31,6 +31,8 @@ def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) ->
     rows = result_rows(result)
     write_result(beside(store, "result.json"), result)
     write_report(beside(store, "report.html"), open_store(store), result, rows)
+    for line in result["advice"]:
+        display.say(line)
     display.say(f"result: {beside(store, 'result.json')}")
     display.say(f"report: {beside(store, 'report.html')}")
     return rows

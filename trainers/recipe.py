@@ -130,6 +130,9 @@ class Method(_Section):
     students: How | None = None
     """Of students and control. `finetune` where the recipe names weights, else `scratch`. Each
     starts from random or from the given weights: never from the last student's."""
+    targets: Literal["soft", "hard"] = "hard"
+    """Probes: what is learnt of a pseudo-label. A linear model that learns the soft labels of
+    another of the same features learns the same model."""
     ratio: Annotated[float, Field(gt=0)] = 3.0
     """Probes: what all pseudo-labeled images weigh together, by what all labeled ones do."""
 
@@ -159,6 +162,10 @@ class Train(_Section):
     """CPU threads; they change the last bits, so a recipe that fixes them repeats exactly."""
     backend: Literal["auto", "dali", "threads", "torch"] = "auto"
     """Of the loader; pixels differ in their last bits. `auto`: DALI on a GPU, else threads."""
+    looks: Annotated[int, Field(ge=0)] = 10
+    """How often validation is looked at while a model trains."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """A training ends after so many looks without a better one. Never unless given."""
     shuffle: Literal["global", "windowed"] = "global"
     """Of all draws, from a copy of the view in the cache; or within windows, without a copy."""
     window: Annotated[int, Field(ge=1)] = 4096

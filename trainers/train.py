@@ -27,6 +27,7 @@ from plstore.views import View
 from trainers.losses import combined_cross_entropy
 from trainers.model import Ema, build_model, image_format
 from trainers.recipe import Model, Recipe
+from trainers.watching import VALIDATION, Watch
 
 _CHECKPOINT_SECONDS = 20.0
 _METRIC_STEPS = 50
@@ -48,6 +49,7 @@ class Training:
         pseudo_batch: Pseudo-labeled images a step, 0 for teacher and control.
         seed: Of this training, not of the run.
         device: "cpu" or a CUDA device.
+        watch: How validation is looked at meanwhile; it changes no weight.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class Training:
     pseudo_batch: int
     seed: int
     device: str
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +98,19 @@ def pick_device(device: str) -> str:
     return device
 
 
-def train(training: Training, partial: Path, on_step: Callable[[int, float], None]) -> Trained:
+def train(
+    training: Training,
+    partial: Path,
+    on_step: Callable[[int, float], None],
+    on_look: Callable[[int, float], None] = lambda *_: None,
+) -> Trained:
     """Train a model from scratch, or go on from the checkpoint at `partial`.
 
     Args:
         training: What to train.
         partial: File for checkpoints of this training; removed by whoever keeps the result.
         on_step: Called after each step with (steps done, loss).
+        on_look: Called with (steps done, accuracy) when validation was looked at.
 
     Raises:
         PlstoreError: If the loss is no longer finite.
@@ -151,6 +160,8 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
         )
         state.update(loss)
         on_step(state.step, state.last_loss)
+        if _has_ended(training, state, format_, on_look):
+            break
         if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < recipe.steps:
             state.save(partial, loader.state_dict())
             saved = monotonic()
@@ -158,6 +169,24 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
     return Trained(
         network=averaged, format=format_, metrics=state.metrics, backend=loader.backend
     )
+
+
+def _has_ended(
+    training: Training,
+    state: "_State",
+    format_: ImageFormat,
+    on_look: Callable[[int, float], None],
+) -> bool:
+    """Look at validation, if it is time to; return whether the training stopped gaining."""
+    watch, settings = training.watch, training.recipe.train
+    if watch is None or not watch.is_due(state.step, settings.steps):
+        return False
+    network = state.ema.module.eval()
+    device, backend = training.device, settings.backend
+    accuracy = watch.look(network, format_, device=device, backend=backend)
+    state.metrics.append((state.step, VALIDATION, accuracy))
+    on_look(state.step, accuracy)
+    return watch.has_stopped_gaining(state.metrics)
 
 
 def teacher_record(

@@ -9,7 +9,7 @@ from trainers.estimate import EMBEDDING_BYTES, Estimate, Estimator
 from trainers.keeping import Place
 from trainers.pretrained import start_identity
 from trainers.probing import Probing, probe_and_keep
-from trainers.steps.training import OUTPUTS, Train
+from trainers.steps.training import Train, outputs_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Probe(Train):
             "model": {**model.model_dump(mode="json"), "teacher": None, "students": None},
             "start": start_identity(model, architecture),
             "ratio": recipe.method.ratio,
+            "targets": recipe.method.targets,
             "name": self.model,
             "decisions": context.decided,
         }
@@ -53,7 +54,7 @@ class Probe(Train):
             backend=context.backend,
         )
         record = probe_and_keep(context.store, probing, place, context.teller)
-        return {name: getattr(record, name) for name in OUTPUTS}
+        return outputs_of(record, "probe")
 
     def cost(self, estimator: Estimator) -> Estimate:
         """Return what is embedded for it: all images once, by the first probe and student."""

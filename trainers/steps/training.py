@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from plstore.labels import Role
+from plstore.labels import Role, TeacherRecord
 from plstore.seeds import Purpose, torch_seed
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
 from trainers.keeping import Place, train_and_keep, training_on
 from trainers.pretrained import weights_hash
+from trainers.recipe import How
 from trainers.result import Findings
 from trainers.steps.step import CONTROL, Step
 from trainers.train import Training
@@ -72,7 +73,7 @@ class Train(Step):
         )
         training = self._training(context, needs[0])
         record = train_and_keep(context.store, training, place, context.teller)
-        return {name: getattr(record, name) for name in OUTPUTS}
+        return outputs_of(record, context.recipe.how(self.iteration))
 
     def _training(self, context: Context, view: Outputs) -> Training:
         recipe = context.recipe
@@ -97,4 +98,11 @@ class Train(Step):
     def report(self, findings: Findings, outputs: Outputs) -> None:
         """Say which model it is."""
         names = ("teacher_id", "architecture", "checkpoint")
-        findings.model(self.model).update({name: outputs[name] for name in names})
+        model = findings.model(self.model)
+        model.update({name: outputs[name] for name in names})
+        model["how"] = outputs["how"]
+
+
+def outputs_of(record: TeacherRecord, how: How) -> dict[str, Any]:
+    """Return what a training leaves for the steps that need it."""
+    return {**{name: getattr(record, name) for name in OUTPUTS}, "how": how}
