@@ -75,7 +75,5 @@ def _try(result: Mapping[str, Any]) -> str:
     if right is not None and right < 50:  # noqa: PLR2004  more wrong than right
         ideas.append(f"label more images: {100 - right:.0f} % of the pseudo-labels are wrong")
     else:
-        ideas.append(
-            "correct labels that 'plstore query run calibration/likely_label_errors' finds"
-        )
+        ideas.append("look at 'plstore query run calibration/likely_label_errors'")
     return f"Try: {'; '.join(ideas)}"

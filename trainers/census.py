@@ -1,6 +1,7 @@
 """What images there are, and on what machine: looked at before anything is done."""
 
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,24 +74,34 @@ class Machine:
         cores: That this process may use.
         memory: Bytes.
         gpu: Its name, if there is one.
+        load: Processes that run or wait to, on average over the last minute.
     """
 
     device: str
     cores: int
     memory: int
     gpu: str | None = None
+    load: float = 0.0
 
     def __str__(self) -> str:
         """Say it in a line."""
         on = self.gpu or "no GPU"
         cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
-        return f"{cores}, {self.memory / 1e9:.0f} GB of memory, {on}"
+        busy = f"; busy: {self.load:.1f} wait for them, and times are of now"
+        said = busy if self.load > self.cores else ""
+        return f"{cores}, {self.memory / 1e9:.0f} GB of memory, {on}{said}"
 
 
 def look_at_machine(device: str) -> Machine:
     """Return what a device's machine has."""
     gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    return Machine(device=device, cores=num_cores(), memory=memory_bytes(), gpu=gpu)
+    return Machine(
+        device=device,
+        cores=num_cores(),
+        memory=memory_bytes(),
+        gpu=gpu,
+        load=os.getloadavg()[0],
+    )
 
 
 def look_at_images(source: Source) -> Census:

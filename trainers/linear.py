@@ -38,7 +38,7 @@ class Linear:
 
     def probabilities(self, vectors: Floats, temperature: float = 1.0) -> Floats:
         """Return float32 [images, classes]."""
-        logits = torch.from_numpy(vectors) @ self.weight.T + self.bias
+        logits = torch.tensor(vectors) @ self.weight.T + self.bias
         found: Floats = torch.softmax(logits / temperature, dim=1).numpy()
         return found
 

@@ -1,8 +1,8 @@
 """A probe: a frozen backbone with a logistic regression for its classifier, kept as a model.
 
 Labeled images count as often as the view draws them; all pseudo-labeled ones together weigh
-`method.ratio` times as much, with their hard or soft labels. The strength of the regression is the one
-with the lowest loss on the validation images.
+`method.ratio` times as much, with their hard or soft labels. The strength of the regression is
+the one with the lowest loss on the validation images.
 """
 
 from collections.abc import Sequence

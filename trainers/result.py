@@ -73,7 +73,7 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
 
 def _num_measured(imported: Mapping[str, Any]) -> int | None:
     """Return how many images accuracies are of: test images, else those of validation."""
-    splits = imported.get("splits", {})
+    splits: Mapping[str, int] = imported.get("splits", {})
     return splits.get("test") or splits.get("validation")
 
 
