@@ -304,6 +304,7 @@ def clean_batches(
     device: str = "cpu",
     backend: Backend = "auto",
     batch_size: int = MAX_BATCH,
+    first_row: int = 0,
 ) -> Iterator[Batch]:
     """Yield every image once, in order, clean: as teachers and evaluations see it.
 
@@ -313,6 +314,7 @@ def clean_batches(
         device: Where batches are made and left: "cpu" or a CUDA device.
         backend: As in `load`.
         batch_size: Images a batch; the last may have fewer.
+        first_row: Of the images, where to begin.
 
     Raises:
         InputError: If an argument is not as it must be.
@@ -320,12 +322,14 @@ def clean_batches(
         StoreError: If an image is not what the store says.
     """
     check_whole("batch_size", batch_size, low=1)
+    check_whole("first_row", first_row, low=0)
     check_device(device)
     windows = center_windows(images.widths, images.heights, image_format.crop_pct)
     source = TwinSource(images)
 
     def work(step: int) -> Work:
-        rows = np.arange(step * batch_size, min((step + 1) * batch_size, len(images)))
+        start = first_row + step * batch_size
+        rows = np.arange(start, min(start + batch_size, len(images)))
         if not len(rows):
             raise StopIteration
         samples = source.fetch(rows)
