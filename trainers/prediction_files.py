@@ -6,7 +6,7 @@ there is whole, whatever ended the run; what was cut off does not count, and its
 looked at again. When all is seen, the parts become FILE, in one step, and the folder goes away.
 
     .FILE.partial/about.json   what the run was asked for; a run that goes on wants the same
-    .FILE.partial/000000.parquet, 000001.parquet, ...
+    .FILE.partial/000000000.parquet, 000000001.parquet, ...
     .FILE.partial/lock         held by the process that works on it
 """
 
@@ -46,6 +46,7 @@ _KINDS: Final[dict[str, Kind]] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_PART_DIGITS: Final = 9
 _PART_ROWS: Final = 4096
 _PART_BYTES: Final = 32 << 20
 _PART_SECONDS: Final = 30.0
@@ -72,8 +73,7 @@ def kind_of(out: Path) -> Kind:
         )
     if out.exists():
         raise InputError(
-            f"{out} is there already, and is whole; remove it to make it anew, or name another "
-            "file"
+            f"{out} is there already; remove it to make it anew, or name another file"
         )
     return kind
 
@@ -99,6 +99,7 @@ class Unfinished:
         self._held: list[pa.RecordBatch] = []
         self._since = time.monotonic()
         self._parts: list[Path] = []
+        self._number = 0
         self._done = _Done(())
         self._stack = ExitStack()
         self.num_done = 0
@@ -112,7 +113,8 @@ class Unfinished:
         self._lock()
         try:
             self._check_about()
-            self._parts = sorted(self._folder.glob("[0-9]*.parquet"))
+            self._parts = sorted(self._folder.glob(f"{'[0-9]' * _PART_DIGITS}.parquet"))
+            self._number = max((int(part.stem) + 1 for part in self._parts), default=0)
             self._done = _Done(_column(part, PATH) for part in self._parts)
         except BaseException:
             self._stack.close()
@@ -227,16 +229,18 @@ class Unfinished:
     def _flush(self) -> None:
         if not self._held:
             return
-        # An interruption at any point leaves this part whole or not there; written again, it
-        # has the same name.
-        part = self._folder / f"{len(self._parts):06d}.parquet"
+        # An interruption may come between any two lines: rows that are still held then are
+        # written again, as the same part.
+        part = self._folder / f"{self._number:0{_PART_DIGITS}d}.parquet"
         table = pa.Table.from_batches(self._held, self._columns.schema)
         with part.with_name(f".{part.name}").open("wb") as file:
             pq.write_table(table, file, compression="zstd")
             file.flush()
             os.fsync(file.fileno())
         part.with_name(f".{part.name}").rename(part)
-        self._parts, self._held = [*self._parts, part], []
+        self._held = []
+        self._number += 1
+        self._parts.append(part)
         self._since = time.monotonic()
 
     def _write_parquet(self, path: Path) -> None:

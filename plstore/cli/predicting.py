@@ -94,10 +94,13 @@ def predict(
     """Say what a trained model sees in images that are in no store.
 
     Columns: path, as it was given or below the folder; class; confidence, 0 to 1; and verdict:
-    accepted, or why there is no class. plstore import predictions takes them. With --out, what
-    is printed is how many rows there are by verdict, and a run that was stopped goes on: rows
-    are kept in .FILE.partial, and FILE appears when it is whole. In Parquet, probabilities and
-    embedding are lists. Copies are never moves, and never written over others: where a name is
+    accepted, or why there is no class. plstore import predictions takes them.
+
+    With --out, a run that was stopped goes on: rows are kept in .FILE.partial, and FILE appears
+    when it is whole. What is printed is how many rows there are by verdict. In Parquet,
+    probabilities and embedding are lists.
+
+    With --sort-into, images are copied, never moved, and never over others: where a name is
     taken by another image, part of the hash of its bytes is put behind it.
 
     Examples:

@@ -63,26 +63,9 @@ def fit_weights(validation: Validation, members: Sequence[Member], method: Metho
         InputError: If members vote, and none is right about any image.
         MissingExtraError: If scipy is not installed.
     """
-    try:
-        from scipy.optimize import minimize
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scipy", "train", "fitting weights") from error
     loss, num_telling = _loss(validation, members, method)
     even = np.full(len(members), 1 / len(members))
-
-    def loss_of_softmax(values: Doubles) -> tuple[float, Doubles]:
-        weights = _softmax(values)
-        value, slope = loss(weights)
-        return value, weights * (slope - weights @ slope)
-
-    found = minimize(
-        loss_of_softmax,
-        np.zeros(len(members)),
-        jac=True,
-        method="L-BFGS-B",
-        options={"ftol": 1e-10, "gtol": 1e-6, "maxiter": 1000},
-    )
-    weights = _rounded(_softmax(found.x))
+    weights = _rounded(_minimised(loss, len(members)))
     if not loss(weights)[0] < loss(even)[0]:
         weights = even
     before, after = (_accuracy(validation, members, w, method) for w in (even, weights))
@@ -95,6 +78,28 @@ def fit_weights(validation: Validation, members: Sequence[Member], method: Metho
         num_images=len(validation.classes),
         num_telling=num_telling,
     )
+
+
+def _minimised(loss: Loss, count: int) -> Doubles:
+    """Return the weights of the least loss, each above 0."""
+    try:
+        from scipy.optimize import minimize
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scipy", "train", "fitting weights") from error
+
+    def of_softmax(values: Doubles) -> tuple[float, Doubles]:
+        weights = _softmax(values)
+        value, slope = loss(weights)
+        return value, weights * (slope - weights @ slope)
+
+    found = minimize(
+        of_softmax,
+        np.zeros(count),
+        jac=True,
+        method="L-BFGS-B",
+        options={"ftol": 1e-10, "gtol": 1e-6, "maxiter": 1000},
+    )
+    return _softmax(found.x)
 
 
 def _softmax(values: Doubles) -> Doubles:

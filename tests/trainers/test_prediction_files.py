@@ -194,7 +194,7 @@ def test_a_killed_run_loses_no_row_and_doubles_none(
     assert process.stdin is not None
     process.stdin.write("".join(f"{name}\n" for name in names[:5000]))
     process.stdin.flush()
-    while "000000.parquet" not in parts(out) and process.poll() is None:
+    while "000000000.parquet" not in parts(out) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -205,7 +205,7 @@ def test_a_killed_run_loses_no_row_and_doubles_none(
         command, input=text, cwd=tmp_path, text=True, capture_output=True, check=True
     )
 
-    assert "000000.parquet" in left
+    assert "000000000.parquet" in left
     assert "4096 rows are there; it goes on after them" in again.stderr
     assert [row["path"] for row in read(out)] == names
     assert [row["verdict"] for row in read(out)].count("accepted") == 6
@@ -220,15 +220,15 @@ def test_a_part_that_was_cut_off_does_not_count_and_a_broken_one_is_told(
     with pytest.raises(StoppedError):
         write_predictions(None, stopping(paths, 550), out, prediction)
     folder = tmp_path / ".found.csv.partial"
-    (folder / ".000001.parquet").write_bytes(b"PAR1 cut o")
-    assert parts(out) == [".000001.parquet", "000000.parquet", "about.json", "lock"]
-    whole = (folder / "000000.parquet").read_bytes()
-    (folder / "000000.parquet").write_bytes(whole[:100])
+    (folder / ".000000001.parquet").write_bytes(b"PAR1 cut o")
+    assert parts(out) == [".000000001.parquet", "000000000.parquet", "about.json", "lock"]
+    whole = (folder / "000000000.parquet").read_bytes()
+    (folder / "000000000.parquet").write_bytes(whole[:100])
     with pytest.raises(
-        InputError, match=r"000000\.parquet cannot be read: .* remove it, and its"
+        InputError, match=r"000000000\.parquet cannot be read: .* remove it, and its"
     ):
         write_predictions(None, paths, out, prediction)
-    (folder / "000000.parquet").write_bytes(whole)
+    (folder / "000000000.parquet").write_bytes(whole)
     about = (folder / "about.json").read_text()
     (folder / "about.json").write_text(about[:9])
     with pytest.raises(InputError, match=r"about\.json is damaged: .* to begin anew"):
@@ -238,6 +238,21 @@ def test_a_part_that_was_cut_off_does_not_count_and_a_broken_one_is_told(
 
     assert (done.num_before, done.num_rows) == (512, 600)
     assert len(read(out)) == 600
+
+
+def test_a_part_that_was_removed_is_seen_again_and_no_other_lost(
+    checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_files, "_PART_ROWS", 512)
+    out, prediction = tmp_path / "found.csv", Prediction(checkpoint=checkpoint, device="cpu")
+    paths = [str(photos / f"{n}.png") for n in range(1200)]
+    with pytest.raises(StoppedError):
+        write_predictions(None, stopping(paths, 1100), out, prediction)
+    (tmp_path / ".found.csv.partial" / "000000000.parquet").unlink()
+    done = write_predictions(None, paths, out, prediction)
+
+    assert done.num_before == 512
+    assert sorted(row["path"] for row in read(out)) == sorted(paths)
 
 
 def test_files_may_come_and_go_between_runs(
@@ -286,9 +301,7 @@ def test_other_settings_another_process_and_a_whole_file_are_refused(
 
     write_predictions(None, meanwhile(), out, prediction)
     assert [row["verdict"] for row in read(out)] == ["not_an_image"]
-    with pytest.raises(
-        InputError, match=r"found\.csv is there already, and is whole; remove it"
-    ):
+    with pytest.raises(InputError, match=r"found\.csv is there already; remove it to make"):
         write_predictions(None, photos, out, prediction)
     for name in ("found.xlsx", "found", "s3://bucket/found.csv"):
         with pytest.raises(InputError, match=r"wanted a local file that ends in \.csv, \.json"):
