@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
 
 from plstore.errors import InputError
@@ -102,7 +103,7 @@ def looks(
                 device=device,
                 backend=backend,
                 batch_size=size.images,
-                first_row=done,
+                rows=np.arange(done, len(images)),
             ):
                 seen = _look(bundle, batch, temperature, with_embeddings=with_embeddings)
                 done += len(batch.images)
