@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         image_listing,
         import_predictions,
         parquet_folder,
+        path_list,
         tar_files,
     )
     from plstore.exchange import import_source as import_images
@@ -48,7 +49,13 @@ if TYPE_CHECKING:
     from trainers.keeping import train_on_view as train
     from trainers.labeling import Labeling, label
     from trainers.loop import run
-    from trainers.prediction import Prediction, predict
+    from trainers.prediction import (
+        Predicted,
+        Prediction,
+        predict,
+        predictions,
+        write_predictions,
+    )
     from trainers.recipe import Recipe, load_recipe
 
 _HOMES = {
@@ -57,6 +64,7 @@ _HOMES = {
     "Labeling": "trainers.labeling",
     "Member": "plstore.labels",
     "PlstoreError": "plstore.errors",
+    "Predicted": "trainers.prediction",
     "Prediction": "trainers.prediction",
     "Recipe": "trainers.recipe",
     "Rule": "plstore.selection",
@@ -90,7 +98,9 @@ _HOMES = {
     "open": "plstore.store",
     "open_view": "plstore.views",
     "parquet_folder": "plstore.exchange",
+    "path_list": "plstore.exchange",
     "predict": "trainers.prediction",
+    "predictions": "trainers.prediction",
     "preview": "plstore.selection",
     "run": "trainers.loop",
     "run_query": "plstore.query",
@@ -101,6 +111,7 @@ _HOMES = {
     "tar_files": "plstore.exchange",
     "train": "trainers.keeping:train_on_view",
     "verify": "plstore.upkeep",
+    "write_predictions": "trainers.prediction",
 }
 """Where each public name is: a room, and its name there where it is another."""
 
@@ -110,6 +121,7 @@ __all__ = [
     "Labeling",
     "Member",
     "PlstoreError",
+    "Predicted",
     "Prediction",
     "Recipe",
     "Rule",
@@ -144,7 +156,9 @@ __all__ = [
     "open",
     "open_view",
     "parquet_folder",
+    "path_list",
     "predict",
+    "predictions",
     "preview",
     "run",
     "run_query",
@@ -155,6 +169,7 @@ __all__ = [
     "tar_files",
     "train",
     "verify",
+    "write_predictions",
 ]
 
 

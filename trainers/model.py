@@ -193,8 +193,48 @@ class Bundle:
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, classes] of uint8 images, in the order of `class_names`."""
-        outputs: torch.Tensor = self.network(self.format.normalise(images)).float()
+        outputs: torch.Tensor = self.network(self.format.normalise(images))
+        return self._in_order(outputs)
+
+    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits, as `logits` does, and what the classifier makes them of.
+
+        That is float32 [batch, features]: what timm's `forward_features` finds, pooled by
+        `forward_head` with `pre_logits`, in one pass.
+        """
+        network: Any = self.network
+        features = network.forward_features(self.format.normalise(images))
+        pooled: torch.Tensor = network.forward_head(features, pre_logits=True)
+        return self._in_order(network.forward_head(features)), pooled.float()
+
+    def _in_order(self, outputs: torch.Tensor) -> torch.Tensor:
+        outputs = outputs.float()
         return outputs if self.order is None else outputs[:, self.order]
+
+    def check_features(self) -> None:
+        """Show the model a gray image, to know before long work whether `look` can be asked.
+
+        Raises:
+            InputError: If it has no pooled features before its classifier, or its logits are
+                not made of them alone.
+        """
+        shape = (1, self.format.channels, self.format.size, self.format.size)
+        device = next(self.network.parameters()).device
+        images = torch.zeros(shape, dtype=torch.uint8, device=device)
+        try:
+            with torch.inference_mode():
+                (logits, pooled), whole = self.look(images), self.logits(images)
+        except Exception as error:
+            raise InputError(f"{self._no_features}: {error}") from error
+        if pooled.ndim != 2 or not torch.allclose(logits, whole, rtol=1e-3, atol=1e-4):  # noqa: PLR2004  images and features
+            raise InputError(f"{self._no_features}: they have shape {list(pooled.shape)}")
+
+    @property
+    def _no_features(self) -> str:
+        return (
+            f"the model of {self.folder} does not give its pooled features, by timm's "
+            "forward_features and forward_head, so there are no embeddings"
+        )
 
 
 def _data_config(format_: ImageFormat) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from plstore.cli import (
     exporting,
     importing,
     labeling,
+    predicting,
     reading,
     selecting,
     training,
@@ -72,7 +73,7 @@ app = typer.Typer(
 app.command("init")(with_examples(importing.init))
 app.add_typer(importing.verbs, name="import")
 for verb in (
-    *(training.run, training.train, training.evaluate, training.predict),
+    *(training.run, training.train, training.evaluate, predicting.predict),
     *(labeling.label, labeling.calibrate, labeling.fuse, selecting.select),
     *(reading.sql, reading.audit, reading.diff, reading.log, reading.info, reading.files),
     *(upkeep.tag, upkeep.pins, upkeep.verify, upkeep.gc, upkeep.compact),

@@ -1,4 +1,4 @@
-"""Verbs that train, measure and use models: run, train, evaluate, predict."""
+"""Verbs that train and measure models: run, train, evaluate."""
 
 from pathlib import Path
 from types import ModuleType
@@ -299,46 +299,6 @@ def evaluate(
         on_event=Shown(Display()),
     )
     print_rows([{"split": split, **values} for split, values in found.items()], format_)
-
-
-def predict(
-    folder: Annotated[Path, typer.Argument(help="Images anywhere below.")],
-    store: StoreOption,
-    teacher: Annotated[
-        str | None, typer.Option(help="Teacher id; the last student unless given.")
-    ] = None,
-    probabilities: Annotated[
-        bool,
-        typer.Option("--probabilities", help="Also a column prob_CLASS for each class."),
-    ] = False,
-    device: DeviceOption = "auto",
-    backend: BackendOption = "auto",
-    format_: FormatOption = "table",
-) -> None:
-    """Say what a trained model sees in a folder of images.
-
-    Columns: path, below the folder; class; confidence, 0 to 1; and verdict: accepted, or why
-    there is no class. plstore import predictions takes them.
-
-    Examples:
-      plstore predict new-photos --store pets/store --format csv > predictions.csv
-      plstore predict new-photos --store pets/store --probabilities --format csv > probs.csv
-    """
-    _programs()
-    from plstore.report.progress import Display
-    from plstore.store import open as open_store
-    from trainers.events import Shown
-    from trainers.prediction import Prediction
-    from trainers.prediction import predict as look
-
-    prediction = Prediction(
-        teacher_id=teacher,
-        device=device,
-        backend=backend,  # type: ignore[arg-type]  # checked there
-        with_probabilities=probabilities,
-    )
-    rows = look(open_store(store), folder, prediction, on_event=Shown(Display()))
-    print_rows(rows, format_)
 
 
 def _programs() -> ModuleType:
