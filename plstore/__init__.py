@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from plstore.views import open_view
     from trainers.bringing import bring_teacher
     from trainers.calibration import calibrate
+    from trainers.embedding import Embedding
+    from trainers.embedding import embed_images as embed
     from trainers.evaluation import evaluate
     from trainers.keeping import train_on_view as train
     from trainers.labeling import Labeling, label
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Balance": "plstore.selection",
     "Codec": "plstore.codec",
+    "Embedding": "trainers.embedding",
     "Labeling": "trainers.labeling",
     "Member": "plstore.labels",
     "PlstoreError": "plstore.errors",
@@ -80,6 +83,7 @@ _HOMES = {
     "correct": "plstore.upkeep",
     "create": "plstore.store",
     "diff": "plstore.query",
+    "embed": "trainers.embedding:embed_images",
     "erase": "plstore.upkeep",
     "evaluate": "trainers.evaluation",
     "exclude": "plstore.upkeep",
@@ -118,6 +122,7 @@ _HOMES = {
 __all__ = [
     "Balance",
     "Codec",
+    "Embedding",
     "Labeling",
     "Member",
     "PlstoreError",
@@ -138,6 +143,7 @@ __all__ = [
     "correct",
     "create",
     "diff",
+    "embed",
     "erase",
     "evaluate",
     "exclude",

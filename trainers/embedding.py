@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import timm
 import torch
 from torch import nn
 
@@ -25,13 +26,15 @@ from plstore.embeddings import (
 )
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
+from plstore.labels import find_teacher
 from plstore.loaders import ImageFormat, clean_batches, import_backend, pick_backend
 from plstore.loaders.work import Backend, BackendName
+from plstore.schema import SPLITS
 from plstore.store import Store
 from trainers.events import Listener, Teller, unheard
-from trainers.model import Bundle, build_model, image_format
+from trainers.model import Bundle, build_model, image_format, load_teacher
 from trainers.portions import ids_of_split, read_images
-from trainers.pretrained import start_identity
+from trainers.pretrained import architecture_of, start_identity
 from trainers.recipe import Model
 from trainers.train import pick_device
 
@@ -196,21 +199,68 @@ def _keep(look: _Look, of: EmbeddingSet, ids: npt.NDArray[np.int64]) -> None:
     commit_embeddings(look.store, [shard], lineage=lineage, transaction=f"embed-{identity}")
 
 
-def embed_with(
-    store: Store,
-    model: Model,
-    architecture: str,
-    *,
-    splits: Sequence[str] = ("labeled", "validation", "unlabeled", "test"),
-    device: str = "auto",
-    backend: Backend = "auto",
-    on_event: Listener = unheard,
+@dataclass(frozen=True, kw_only=True)
+class Embedding:
+    """By what images are embedded: a teacher of the store, or a model with weights.
+
+    Attributes:
+        teacher: A teacher with a model; its classifier is left off.
+        model: timm name; that of the weights unless given.
+        weights: A .safetensors or .pth file, or a folder with one; None for timm's own.
+        resolution: Pixels a side; the model's own unless given.
+        splits: Which images.
+        device: "auto", "cpu" or a CUDA device.
+        backend: Of the loader.
+    """
+
+    teacher: str | None = None
+    model: str | None = None
+    weights: str | None = None
+    resolution: int | None = None
+    splits: Sequence[str] = SPLITS
+    device: str = "auto"
+    backend: Backend = "auto"
+
+    def backbone(self, store: Store) -> Backbone:
+        """Return what looks at the images.
+
+        Raises:
+            InputError: If there is no such teacher or model, or its weights cannot be had.
+        """
+        device = pick_device(self.device)
+        if self.teacher is not None:
+            found = find_teacher(store, self.teacher)
+            if found is None:
+                raise InputError(f"{store.root} has no teacher {self.teacher!r}")
+            return backbone_of(load_teacher(store, found, device=device), device=device)
+        model = self.model
+        if model is None and self.weights is not None:
+            model = architecture_of(self.weights)
+        if model is None:
+            raise InputError("embed by what? Wanted --teacher, or --model with its weights")
+        config = timm.get_pretrained_cfg(model)
+        own = 224 if config is None else int(config.input_size[-1])
+        settings = Model(
+            teacher=model,
+            resolution=self.resolution or own,
+            interpolation="bicubic",
+            weights=self.weights,
+            pretrained=self.weights is None,
+        )
+        return open_backbone(settings, model, device=device)
+
+
+def embed_images(
+    store: Store, embedding: Embedding, *, on_event: Listener = unheard
 ) -> tuple[str, dict[str, int]]:
-    """Embed by the backbone that a recipe's section `model` names; return its name and counts.
+    """Embed the images that have no embedding; return its name and how many, by split.
+
+    Goes on where it was stopped.
 
     Raises:
-        InputError: If its weights cannot be had.
+        InputError: If there is no such teacher or model, or its weights cannot be had.
     """
-    backbone = open_backbone(model, architecture, device=pick_device(device))
-    counts = embed(store, backbone, splits=splits, backend=backend, on_event=on_event)
+    backbone = embedding.backbone(store)
+    splits = [s for s in embedding.splits if store.count_images(s)]
+    counts = embed(store, backbone, splits=splits, backend=embedding.backend, on_event=on_event)
     return backbone.name, counts

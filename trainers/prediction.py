@@ -4,10 +4,12 @@ Files are looked at in portions, and what was seen of one is handed on before th
 memory does not grow with their number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import pyarrow.compute as pc
 
 from plstore.errors import InputError
 from plstore.exchange import ImagePaths, Paths, image_paths
@@ -32,7 +34,8 @@ class Prediction:
     """How files are looked at, what is told of them, and where copies go.
 
     Attributes:
-        teacher_id: A teacher with a model; the last student unless given.
+        teacher_id: A teacher with a model; the best of the last run by
+            validation unless given.
         checkpoint: Folder of a model in place of a store's teacher, with config.json and
             model.safetensors; no store is needed then.
         device: "auto", "cpu" or a CUDA device.
@@ -272,14 +275,26 @@ def _bundle(store: Store | None, prediction: Prediction, device: str, teller: Te
     return load_teacher(store, teacher, device=device)
 
 
+def _best_last(store: Store, models: Sequence[TeacherRecord]) -> list[TeacherRecord]:
+    """Return the models of a run, the best by validation last; of equals, the last student."""
+    where = pc.field("name") == "validation_accuracy"
+    rows = store.table("runs").read(columns=["run", "value"], where=where).to_pylist()
+    measured = {row["run"]: row["value"] for row in rows}
+
+    def worth(model: TeacherRecord) -> tuple[float, bool, int]:
+        value = measured.get(model.teacher_id, -1.0)
+        return value, model.role != "control", model.iteration
+
+    return sorted(models, key=worth)
+
+
 def _teacher(store: Store, teacher_id: str | None) -> TeacherRecord:
     models = [t for t in list_teachers(store) if t.checkpoint]  # a fusion has none of its own
     found = models
     if teacher_id is None:
         found = [t for t in models if t.is_trained]
         newest = found[-1].recipe_hash if found else None
-        found = [t for t in found if t.role != "control" and t.recipe_hash == newest]
-        found.sort(key=lambda teacher: teacher.iteration)
+        found = _best_last(store, [t for t in found if t.recipe_hash == newest])
     else:
         found = [t for t in models if t.teacher_id == teacher_id]
     if not found:

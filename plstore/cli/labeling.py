@@ -1,4 +1,4 @@
-"""Verbs of a step each: label, calibrate, fuse, select."""
+"""Verbs of teachers' labels: label, embed, calibrate, fuse."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +80,63 @@ def label(
         bring_teacher(opened, teacher, checkpoint, device=labeling.device, say=display.say)
     counts = look_and_label(opened, labeling, on_event=Shown(display))
     print_rows([{"split": name, "labeled": n} for name, n in counts.items()], format_)
+
+
+def embed(
+    store: StoreOption,
+    teacher: Annotated[
+        str | None, typer.Option(help="A teacher of the store, its classifier left off.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="timm name; that of the weights unless given.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="A .safetensors or .pth file, a folder with one, or hub: timm's."),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Pixels a side; the model's own unless given.")
+    ] = None,
+    splits: Annotated[str, typer.Option(help="By commas.")] = (
+        "labeled,validation,unlabeled,test"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: BackendOption = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Keep a frozen model's features of images, for probes, SQL and filters on neighbours.
+
+    They fill the table embeddings: model, split, sample_id, vector. Goes on where it was
+    stopped.
+
+    Examples:
+      plstore embed --weights resnet50.safetensors --store pets/store
+      plstore embed --teacher t3-1a2b3c4d --splits unlabeled --store pets/store
+    """
+    try:
+        from trainers.embedding import Embedding, embed_images
+        from trainers.events import Shown
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "embedding") from error
+    from plstore.report.progress import Display
+    from plstore.schema import SPLITS
+    from plstore.store import open as open_store
+
+    wanted = splits.split(",")
+    if unknown := sorted(set(wanted) - set(SPLITS)):
+        raise InputError(f"--splits has {unknown}; wanted some of {', '.join(SPLITS)}")
+    embedding = Embedding(
+        teacher=teacher,
+        model=model,
+        weights=None if weights == "hub" else weights,
+        resolution=resolution,
+        splits=wanted,
+        device=device,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+    )
+    name, counts = embed_images(open_store(store), embedding, on_event=Shown(Display()))
+    rows = [{"model": name, "split": split, "embedded": n} for split, n in counts.items()]
+    print_rows(rows, format_)
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -47,7 +47,8 @@ def predict(
         ),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Teacher id; the last student unless given.")
+        str | None,
+        typer.Option(help="Teacher id; the best of the last run by validation unless given."),
     ] = None,
     checkpoint: Annotated[
         Path | None,
