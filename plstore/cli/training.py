@@ -20,7 +20,9 @@ _METHODS = {"probe": "probe", "finetune": "finetune", "noisy-student": "scratch"
 
 RecipeArgument = Annotated[
     str | None,
-    typer.Argument(help="A TOML file, or fashion_mnist or images, which ship with plstore."),
+    typer.Argument(
+        help="A TOML file, or fashion_mnist, images, probe or finetune, which ship with plstore."
+    ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model of images.")]
 ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Pixels a side.")]

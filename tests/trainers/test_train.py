@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from plstore.errors import PlstoreError
+from plstore.loaders import open_split
 from plstore.seeds import Purpose, torch_seed
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
@@ -14,6 +16,7 @@ from trainers.losses import combined_cross_entropy
 from trainers.model import build_model
 from trainers.recipe import Recipe, check_recipe
 from trainers.train import Trained, Training, train
+from trainers.watching import VALIDATION, Watch
 
 STEPS = 8
 
@@ -195,3 +198,34 @@ def test_only_hard_labels_are_smoothed() -> None:
 
     torch.testing.assert_close(smoothed, library)
     torch.testing.assert_close(half, torch.nn.functional.cross_entropy(logits, targets))
+
+
+def test_validation_is_looked_at_and_changes_no_weight(store: Store, tmp_path: Path) -> None:
+    asked = training(store)
+    watch = Watch(images=open_split(store, "validation"), looks=3)
+    looks: list[int] = []
+
+    blind = train(asked, tmp_path / "a.pt", lambda *_: None)
+    watched = train(
+        replace(asked, watch=watch),
+        tmp_path / "b.pt",
+        lambda *_: None,
+        lambda step, _: looks.append(step),
+    )
+
+    steps = asked.recipe.train.steps
+    assert looks == [n for n in range(1, steps + 1) if n % max(steps // 3, 1) == 0]
+    assert all(value.equal(weights(blind)[name]) for name, value in weights(watched).items())
+    assert len([1 for _, name, _ in watched.metrics if name == VALIDATION]) == len(looks)
+
+
+def test_a_training_that_gains_no_more_ends(store: Store) -> None:
+    watch = Watch(images=open_split(store, "validation"), looks=5, patience=2)
+
+    def stopped(*values: float) -> bool:
+        return watch.has_stopped_gaining([(n, VALIDATION, v) for n, v in enumerate(values)])
+
+    assert not stopped(50, 40)
+    assert not stopped(50, 40, 51)
+    assert stopped(50, 40, 50)
+    assert not stopped(40, 50, 50, 51)
