@@ -21,7 +21,7 @@ _METHODS = {"probe": "probe", "finetune": "finetune", "noisy-student": "scratch"
 RecipeArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A TOML file, or fashion_mnist, images, probe or finetune, which ship with plstore."
+        help="A TOML file, or one that ships: fashion_mnist, images, probe, finetune."
     ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model of images.")]
