@@ -101,6 +101,7 @@ def training_on(
         pseudo_batch=settings.pseudo_batch if is_student else 0,
         seed=seed,
         device=device,
+        lora_rank=recipe.lora_rank(iteration),
         watch=_watch(view, recipe),
     )
 
@@ -203,6 +204,7 @@ def _identity(view: View, recipe: Recipe, iteration: int) -> str:
             "noise": json.loads(recipe.noise.model_dump_json()),
             "seed": recipe.seed,
             "start": weights_hash(model, architecture),
+            "lora_rank": recipe.lora_rank(iteration),
             "code": __version__,
         }
     )

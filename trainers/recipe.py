@@ -130,6 +130,8 @@ class Method(_Section):
     students: How | None = None
     """Of students and control. `finetune` where the recipe names weights, else `scratch`. Each
     starts from random or from the given weights: never from the last student's."""
+    lora_rank: Annotated[int, Field(ge=1)] | None = None
+    """Of `finetune`: train low-rank updates and the classifier alone; else all weights."""
     targets: Literal["soft", "hard"] = "hard"
     """Probes: what is learnt of a pseudo-label. A linear model that learns the soft labels of
     another of the same features learns the same model."""
@@ -316,6 +318,10 @@ class Recipe(_Section):
                 "recipe names none; wanted model.weights (--weights) or model.pretrained"
             )
         return self
+
+    def lora_rank(self, iteration: int) -> int | None:
+        """Return the rank of the updates of an iteration's model; None to train all weights."""
+        return self.method.lora_rank if self.how(iteration) == "finetune" else None
 
     def how(self, iteration: int) -> How:
         """Return how the model of an iteration comes about; iteration 0 is the teacher."""

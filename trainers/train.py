@@ -24,6 +24,7 @@ from plstore.loaders.settings import check_device
 from plstore.scratch import put_in_place
 from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
+from trainers.lora import with_lora, without_lora
 from trainers.losses import combined_cross_entropy
 from trainers.model import Ema, build_model, image_format
 from trainers.recipe import Model, Recipe
@@ -49,6 +50,7 @@ class Training:
         pseudo_batch: Pseudo-labeled images a step, 0 for teacher and control.
         seed: Of this training, not of the run.
         device: "cpu" or a CUDA device.
+        lora_rank: Of low-rank updates, that alone are trained; None for all weights.
         watch: How validation is looked at meanwhile; it changes no weight.
     """
 
@@ -61,6 +63,7 @@ class Training:
     pseudo_batch: int
     seed: int
     device: str
+    lora_rank: int | None = None
     watch: Watch | None = None
 
 
@@ -119,6 +122,8 @@ def train(
     torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
     network = build_model(training.model, training.architecture, training.num_classes)
     format_ = image_format(training.model, network)
+    if training.lora_rank is not None:
+        network = with_lora(network, training.lora_rank)
     network = network.to(device).train()
     state = _State(training, network)
     state.restore(partial)
@@ -166,6 +171,8 @@ def train(
             state.save(partial, loader.state_dict())
             saved = monotonic()
     averaged = state.ema.module.eval()
+    if training.lora_rank is not None:
+        averaged = without_lora(averaged)
     return Trained(
         network=averaged, format=format_, metrics=state.metrics, backend=loader.backend
     )

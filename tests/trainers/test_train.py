@@ -12,6 +12,7 @@ from plstore.store import Store
 from plstore.upkeep import erase
 from tests.conftest import give_labels
 from trainers import train as train_module
+from trainers.lora import with_lora, without_lora
 from trainers.losses import combined_cross_entropy
 from trainers.model import build_model
 from trainers.recipe import Recipe, check_recipe
@@ -229,3 +230,33 @@ def test_a_training_that_gains_no_more_ends(store: Store) -> None:
     assert not stopped(50, 40, 51)
     assert stopped(50, 40, 50)
     assert not stopped(40, 50, 50, 51)
+
+
+def test_low_rank_updates_end_in_a_plain_model(store: Store, tmp_path: Path) -> None:
+    asked = replace(training(store), lora_rank=2)
+
+    trained = train(asked, tmp_path / "a.pt", lambda *_: None)
+    again = train(asked, tmp_path / "b.pt", lambda *_: None)
+
+    fresh = build_model(asked.model, "test_resnet", 3)
+    assert weights(trained).keys() == fresh.state_dict().keys()
+    assert all(value.equal(weights(again)[name]) for name, value in weights(trained).items())
+
+
+def test_low_rank_updates_have_their_rank(store: Store) -> None:
+    asked = training(store)
+    torch.manual_seed(0)
+    network = build_model(asked.model, "test_resnet", 3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    updated = with_lora(network, 2)
+    trainable = {name for name, value in updated.named_parameters() if value.requires_grad}
+    for name, value in updated.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(value)
+    merged = without_lora(updated).state_dict()
+
+    assert trainable
+    assert all("lora_" in name or "fc" in name for name in trainable)
+    change = (merged["layer2.0.conv1.weight"] - before["layer2.0.conv1.weight"]).flatten(1)
+    assert 1 <= torch.linalg.matrix_rank(change, rtol=1e-3) <= 2

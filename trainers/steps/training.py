@@ -57,6 +57,7 @@ class Train(Step):
             "noise": dump["noise"],
             "seed": recipe.seed,
             "name": self.model,
+            "lora_rank": recipe.lora_rank(self.iteration),
         }
         start = weights_hash(model, recipe.model.student(self.iteration))
         return what if start is None else {**what, "start": start}
