@@ -87,7 +87,7 @@ class Machine:
         """Say it in a line."""
         on = self.gpu or "no GPU"
         cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
-        busy = f"; busy: {self.load:.1f} wait for them, and times are of now"
+        busy = f"; busy: {self.load:.1f} wait for them, so it takes longer than is said here"
         said = busy if self.load > self.cores else ""
         return f"{cores}, {self.memory / 1e9:.0f} GB of memory, {on}{said}"
 

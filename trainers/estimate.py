@@ -48,12 +48,10 @@ class Estimator:
         """Bytes of an image's file, on average."""
         return self.source.num_bytes / max(self.source.num_images, 1)
 
-    def timed(self, iteration: int) -> Timed:
+    def timed(self, iteration: int, member: int = 1) -> Timed:
         """Return how long the model of an iteration takes, timed once."""
-        model, architecture = (
-            self.recipe.model_of(iteration),
-            self.recipe.model.student(iteration),
-        )
+        recipe = self.recipe.member(member)
+        model, architecture = recipe.model_of(iteration), recipe.model.student(iteration)
         what = (architecture, model.resolution)
         if what not in self._timed_models:
             self._timed_models[what] = self._measure(model, architecture)

@@ -96,8 +96,9 @@ def check_models(recipe: Recipe, num_classes: int) -> None:
         InputError: If one cannot be made, cannot take the images, or the optimizer is unknown.
     """
     seen = set()
-    for iteration in range(recipe.iterations + 1):
-        model, architecture = recipe.model_of(iteration), recipe.model.student(iteration)
+    members = [(recipe.member(n + 2), 0) for n in range(len(recipe.model.also))]
+    for asked, iteration in [*((recipe, n) for n in range(recipe.iterations + 1)), *members]:
+        model, architecture = asked.model_of(iteration), asked.model.student(iteration)
         what = (architecture, model.resolution, model.has_weights)
         if what not in seen:
             _check_model(model, architecture, num_classes)

@@ -66,11 +66,35 @@ class Data(_Section):
         return self
 
 
+class Also(_Section):
+    """One more first teacher, beside the one of `model`; their labels are fused."""
+
+    teacher: str
+    """timm name."""
+    weights: str | None = None
+    """As `model.weights`."""
+    pretrained: bool | None = None
+    """As `model.pretrained`."""
+    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """As `model.resolution`."""
+
+
+class Fusion(_Section):
+    """How several first teachers become one; see `plstore fuse --help`."""
+
+    method: Literal["arithmetic", "geometric", "votes"] = "votes"
+    """Mean of probabilities, of their logarithms, or of hard labels."""
+    weights: Literal["given", "fitted"] = "given"
+    """The same for all, or those that fit the validation images."""
+
+
 class Model(_Section):
     """Which models, and how they see images. Any timm model of images."""
 
     teacher: str = "resnet18"
     """timm name of the first teacher and, unless `students` says otherwise, of the students."""
+    also: list[Also] = Field(default_factory=list)
+    """More first teachers; see `fuse`."""
     students: Annotated[list[str], Field(min_length=1)] | None = None
     """timm names by iteration, equal or larger than the teacher; the last one repeats."""
     resolution: Annotated[int, Field(ge=8, le=1024)] = 128
@@ -307,6 +331,7 @@ class Recipe(_Section):
     train: Train = Train()
     noise: NoiseSection = NoiseSection()
     label: Label = Label()
+    fuse: Fusion = Fusion()
     select: Select = Select()
 
     @model_validator(mode="after")
@@ -318,6 +343,15 @@ class Recipe(_Section):
                 "recipe names none; wanted model.weights (--weights) or model.pretrained"
             )
         return self
+
+    def member(self, number: int) -> "Recipe":
+        """Return the recipe as the first teacher of a number sees it: 1 is that of `model`."""
+        changes: dict[str, object] = {"also": []}
+        if number > 1:
+            other = self.model.also[number - 2].model_dump(exclude_none=True)
+            changes |= {"weights": None, **other} if "pretrained" in other else other
+        model = self.model.model_copy(update=changes)
+        return self.model_copy(update={"model": model})
 
     def lora_rank(self, iteration: int) -> int | None:
         """Return the rank of the updates of an iteration's model; None to train all weights."""

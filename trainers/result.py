@@ -62,6 +62,11 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
         "run_seconds": round(seconds, 1),
         "imported": findings.imported,
         "teacher": findings.model("0"),
+        "more_teachers": [
+            found
+            for n in range(2, len(recipe.model.also) + 2)
+            if (found := findings.find(f"0.{n}")) is not None
+        ],
         "control": findings.find("control"),
         "students": [findings.model(str(n)) for n in range(1, recipe.iterations + 1)],
     }
@@ -84,7 +89,7 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
 
 def result_rows(result: Mapping[str, Any]) -> list[dict[str, object]]:
     """Return the result as the rows of one table, first the teacher, last the control."""
-    rows = [_row(0, "teacher", result["teacher"])]
+    rows = [_row(0, "teacher", t) for t in (result["teacher"], *result["more_teachers"])]
     rows += [_row(s["iteration"], "student", s) for s in result["students"]]
     if result["control"] is not None:
         rows.append(_row(len(result["students"]), "control", result["control"]))

@@ -1,5 +1,6 @@
 """Verbs that train and measure models: run, train, evaluate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +79,13 @@ def run(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     set_: SetOption = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One more first teacher: a file or folder of weights, or a timm name, from "
+            "the hub. Its labels and the first's are fused, by votes. Repeatable."
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +123,7 @@ def run(
       plstore run fashion_mnist --store demo/store
       plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
       plstore run --labeled pets/labeled --unlabeled pets/all --weights hub --budget 2h
+      plstore run --labeled pets/labeled --unlabeled pets/all --weights hub --also resnet50
       plstore run --store pets/store --teacher clip
       plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
     """
@@ -138,7 +147,7 @@ def run(
                 "name a recipe (plstore run fashion_mnist), your own images with --labeled and "
                 "--unlabeled, or a --store that has images"
             )
-    chosen = _model(model, resolution, pretrained, weights)
+    chosen = {**_model(model, resolution, pretrained, weights), **_also(also or [])}
     home = location(
         store if store is not None else f"plstore-{recipe or _FOLDERS_RECIPE}/store"
     )
@@ -174,6 +183,24 @@ def run(
     print_rows(rows, format_)
 
 
+def _also(names: Sequence[str]) -> dict[str, object]:
+    """Return the values of a recipe's section `model` that --also names."""
+    from trainers.pretrained import architecture_of
+
+    found: list[dict[str, object]] = []
+    for name in names:
+        if not Path(name).exists():
+            found.append({"teacher": name, "pretrained": True})
+        elif (model := architecture_of(name)) is not None:
+            found.append({"teacher": model, "weights": name})
+        else:
+            raise InputError(
+                f"--also {name} does not say of which model it is: no config.json of timm, no "
+                "name of one. Name the file as timm does, such as resnet50.safetensors"
+            )
+    return {"also": found} if found else {}
+
+
 def _methods(method: str | None) -> dict[str, object]:
     """Return the values of a recipe's section `method` that --method names."""
     if method is None:
@@ -200,6 +227,7 @@ def _wishes(
         resolution=chosen.get("resolution"),  # type: ignore[arg-type]
         weights=chosen.get("weights"),  # type: ignore[arg-type]
         pretrained=bool(chosen.get("pretrained")),
+        also=tuple(chosen.get("also", ())),  # type: ignore[arg-type]
         **_methods(method),  # type: ignore[arg-type]
         seconds=seconds if budget is None else parse_budget(budget),
     )

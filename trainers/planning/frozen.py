@@ -24,6 +24,7 @@ def plan_frozen(census: Census, wishes: Wishes, timer: Timer) -> Plan:
     architecture = wishes.model or FALLBACK
     most = _most_pixels(census, architecture)
     fits = float("inf") if wishes.seconds is None else wishes.seconds * _EMBEDDED
+    fits /= 1 + len(wishes.also)  # as if each took as long
     smallest = Model(resolution=min(most, 2 * _STEP))
     look = timer(smallest, architecture).clean_seconds * DECODING
     per_pixel = look / smallest.resolution**2
@@ -42,7 +43,7 @@ def plan_frozen(census: Census, wishes: Wishes, timer: Timer) -> Plan:
     return Plan(
         values=_values(wishes, architecture, size, limit),
         reasons=reasons,
-        seconds=seconds * looked + _FIT_SECONDS,
+        seconds=seconds * looked * (1 + len(wishes.also)) + _FIT_SECONDS,
     )
 
 
@@ -58,6 +59,7 @@ def _values(
             "interpolation": "bicubic",
             "weights": wishes.weights,
             "pretrained": wishes.pretrained,
+            "also": [dict(other) for other in wishes.also],
         },
         "method": {"teacher": "probe", "students": wishes.students or "probe"},
         "select": {"policy": "none", "min_confidence": 0.5},

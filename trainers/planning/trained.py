@@ -133,6 +133,7 @@ def _values(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, dict[s
             "channels": census.channels,
             "weights": wishes.weights,
             "pretrained": wishes.pretrained,
+            "also": [dict(other) for other in wishes.also],
             "dropout": 0.1,
             "stochastic_depth": 0.0 if choice.architecture.startswith("test_") else 0.1,
         },

@@ -1,7 +1,7 @@
 """What a plan is asked for, and what it says."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ class Wishes:
         teacher: How the teacher comes about, or None.
         students: How students do, or None.
         seconds: Of the budget, or None for no limit.
+        also: More first teachers, as the recipe's `model.also`.
     """
 
     model: str | None = None
@@ -37,6 +38,7 @@ class Wishes:
     teacher: How | None = None
     students: How | None = None
     seconds: float | None = None
+    also: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def has_weights(self) -> bool:

@@ -58,7 +58,7 @@ class Evaluate(Step):
         """Return the images that are held out."""
         splits = estimator.source.splits
         count = splits.get("validation", 0) + splits.get("test", 0)
-        timed = estimator.timed(self.iteration)
+        timed = estimator.timed(self.iteration, self.member)
         return Estimate.of(count, timed.clean_seconds * count * _DECODING, count * LABEL_BYTES)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:

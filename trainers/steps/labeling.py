@@ -72,10 +72,12 @@ class Label(Step):
         """Return the images that are labeled."""
         splits = estimator.source.splits
         count = splits["unlabeled"] + splits.get("validation", 0)
-        timed = estimator.timed(self.iteration)
+        timed = estimator.timed(self.iteration, self.member)
         seconds = timed.clean_seconds * count * _DECODING
         return Estimate.of(count, seconds, count * LABEL_BYTES)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:
-        """Say who taught the student."""
+        """Say who taught the student; of several teachers, their fusion does."""
+        if self.member > 1:
+            return
         findings.model(self.model)["taught_by"] = outputs["teacher_id"]

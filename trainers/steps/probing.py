@@ -20,7 +20,7 @@ class Probe(Train):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return the backbone, the weights of pseudo-labels, and what people decided."""
-        recipe = context.recipe
+        recipe = self.recipe(context)
         model, architecture = (
             recipe.model_of(self.iteration),
             recipe.model.student(self.iteration),
@@ -46,7 +46,7 @@ class Probe(Train):
             title=self.title,
         )
         probing = Probing(
-            recipe=context.recipe,
+            recipe=self.recipe(context),
             iteration=self.iteration,
             view=context.view(needs[0]["view"]),
             corrections=context.decisions["corrections"],
@@ -59,8 +59,8 @@ class Probe(Train):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return what is embedded for it: all images once, by the first probe and student."""
         splits = estimator.source.splits
-        count = splits["labeled"] + splits.get("validation", 0) if self.model == "0" else 0
-        seconds = estimator.timed(self.iteration).clean_seconds * count
+        count = splits["labeled"] + splits.get("validation", 0) if self.iteration == 0 else 0
+        seconds = estimator.timed(self.iteration, self.member).clean_seconds * count
         return Estimate.of(count, seconds + _FIT_SECONDS, count * EMBEDDING_BYTES)
 
 

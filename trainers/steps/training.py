@@ -18,6 +18,7 @@ from trainers.train import Training
 
 _NOISE_SHARE = 1.25  # measured: decoding and noise beside training on the same cores
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
+_MEMBER_STREAM = 10_000
 OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
 
 
@@ -30,7 +31,7 @@ class Train(Step):
     @property
     def is_student(self) -> bool:
         """Whether its view has pseudo-labels."""
-        return self.model not in {"0", CONTROL}
+        return self.iteration > 0 and self.model != CONTROL
 
     @property
     def role(self) -> Role:
@@ -47,7 +48,7 @@ class Train(Step):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return all that training follows from, beside the view."""
-        recipe = context.recipe
+        recipe = self.recipe(context)
         dump: dict[str, Any] = json.loads(recipe.model_dump_json())
         model = recipe.model_of(self.iteration)
         what = {
@@ -74,11 +75,12 @@ class Train(Step):
         )
         training = self._training(context, needs[0])
         record = train_and_keep(context.store, training, place, context.teller)
-        return outputs_of(record, context.recipe.how(self.iteration))
+        return outputs_of(record, self.recipe(context).how(self.iteration))
 
     def _training(self, context: Context, view: Outputs) -> Training:
-        recipe = context.recipe
+        recipe = self.recipe(context)
         stream = _CONTROL_STREAM if self.model == CONTROL else self.iteration
+        stream += _MEMBER_STREAM * (self.member - 1)
         return training_on(
             context.view(view["view"]),
             recipe,
@@ -91,7 +93,7 @@ class Train(Step):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the images of all its steps."""
         train = estimator.recipe.train
-        timed = estimator.timed(self.iteration)
+        timed = estimator.timed(self.iteration, self.member)
         images = train.steps * (train.labeled_batch + train.pseudo_batch)
         seconds = timed.train_seconds * images * _NOISE_SHARE
         return Estimate.of(images, seconds, timed.num_bytes)
