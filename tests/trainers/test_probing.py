@@ -20,6 +20,7 @@ from trainers.events import Event, Note
 from trainers.inference import probabilities
 from trainers.model import EMBEDDINGS, load_teacher
 from trainers.recipe import Recipe, check_recipe
+from trainers.result import result_rows
 
 
 @pytest.fixture
@@ -127,3 +128,28 @@ def test_random_features_are_no_embeddings() -> None:
 
     with pytest.raises(InputError, match="random weights"):
         open_backbone(model, "test_resnet")
+
+
+def test_several_first_teachers_are_fused(store: Store, weights: Path) -> None:
+    second = weights.with_name("test_efficientnet.safetensors")
+    torch.manual_seed(1)
+    save_file(timm.create_model("test_efficientnet").state_dict(), second)
+    also = [{"teacher": "test_efficientnet", "weights": str(second), "resolution": 24}]
+    asked = recipe(weights, model={"also": also}, fuse={"weights": "fitted"})
+
+    result = trainers.run(asked, store, device="cpu")
+
+    (other,) = result["more_teachers"]
+    fused = find_teacher(store, result["students"][0]["taught_by"])
+    assert (result["teacher"]["architecture"], other["architecture"]) == (
+        "test_resnet",
+        "test_efficientnet",
+    )
+    assert other["test_accuracy"] is not None
+    assert fused is not None
+    assert fused.members is not None
+    assert {m["teacher_id"] for m in fused.members["members"]} == {
+        result["teacher"]["teacher_id"],
+        other["teacher_id"],
+    }
+    assert len(result_rows(result)) == 4
