@@ -3,9 +3,8 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -112,8 +111,13 @@ def look_at_images(source: Source) -> Census:
     """
     sizes: list[tuple[int, int]] = []
     modes: Counter[str] = Counter()
+    labeled: Counter[str | None] = Counter()
     unread = 0
-    for record in _spread(source):
+    step = max(source.num_images // _SAMPLED, 1)
+    for number, record in enumerate(source.records()):
+        labeled[record.label] += record.split == "labeled"
+        if number % step:
+            continue
         try:
             with Image.open(_opened(record)) as image:
                 sizes.append(image.size)
@@ -129,7 +133,7 @@ def look_at_images(source: Source) -> Census:
     return Census(
         splits={split: count for split, count in source.splits.items() if count},
         class_names=source.class_names,
-        least=_least(source),
+        least=min((labeled[name] for name in source.class_names), default=0),
         width=width,
         height=height,
         channels=1 if set(modes) <= _GRAY else 3,
@@ -137,17 +141,6 @@ def look_at_images(source: Source) -> Census:
     )
 
 
-def _spread(source: Source) -> Iterator[ImageRecord]:
-    """Yield records spread evenly over a source, unlabeled ones among them."""
-    step = max(source.num_images // _SAMPLED, 1)
-    return islice(source.records(), 0, _SAMPLED * step, step)
-
-
 def _opened(record: ImageRecord) -> str | io.BytesIO:
     place = record.place
     return place if place and "://" not in place else io.BytesIO(record.data)
-
-
-def _least(source: Source) -> int:
-    counts = Counter(r.label for r in source.records() if r.split == "labeled")
-    return min((counts[name] for name in source.class_names), default=0)

@@ -16,7 +16,7 @@ LABEL_BYTES: Final = 61
 EMBEDDING_BYTES: Final = 2600
 """An embedding of 1,280 numbers, compact."""
 
-_BATCH: Final = 64
+_BATCH: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)

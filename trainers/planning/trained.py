@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from plstore.errors import InputError
 from trainers.census import Census
 from trainers.planning.wishes import DECODING, Plan, Timer, Wishes
 from trainers.recipe import Model
@@ -74,37 +75,46 @@ def plan_trained(census: Census, wishes: Wishes, timer: Timer) -> Plan:
 
 
 def _choose(census: Census, wishes: Wishes, timer: Timer) -> _Choice:
-    """Return the first net that sees enough images; else the one that sees most."""
-    tried: list[_Choice] = []
-    timed: dict[tuple[str, int], Timed] = {}
+    """Return the largest net that sees enough images; else the one that sees most.
+
+    Nets are tried from the fastest on, so that none is timed that has no chance.
+    """
+    best: _Choice | None = None
+    for architecture, size in _nets(census, wishes):
+        timed = timer(Model(resolution=size, channels=census.channels), architecture)
+        choice = next(_choices(census, wishes, architecture, size, timed))
+        if best is not None and (choice.draws < _ENOUGH or choice.iterations < best.iterations):
+            break
+        best = choice
+    if best is None:
+        raise InputError("there is no net to plan with")
+    return best
+
+
+def _choices(
+    census: Census, wishes: Wishes, architecture: str, size: int, timed: Timed
+) -> Iterator[_Choice]:
+    """Yield one choice: with as many iterations as leave each training enough images."""
     for iterations in (3, 2, 1):
-        for architecture, size in _nets(census, wishes):
-            if (architecture, size) not in timed:
-                model = Model(resolution=size, channels=census.channels)
-                timed[architecture, size] = timer(model, architecture)
-            here = timed[architecture, size]
-            tried.append(
-                _Choice(
-                    architecture=architecture,
-                    size=size,
-                    iterations=iterations,
-                    timed=here,
-                    draws=_draws(census, wishes, here, iterations),
-                )
+        draws = _draws(census, wishes, timed, iterations)
+        if draws >= _ENOUGH or iterations == 1:
+            yield _Choice(
+                architecture=architecture,
+                size=size,
+                iterations=iterations,
+                timed=timed,
+                draws=draws,
             )
-            if tried[-1].draws >= _ENOUGH:
-                return tried[-1]
-    return max(tried, key=lambda choice: choice.draws)
 
 
 def _nets(census: Census, wishes: Wishes) -> Iterator[tuple[str, int]]:
-    """Yield architectures and pixels to try, the best first."""
+    """Yield architectures and pixels to try, the fastest first."""
     small = census.side <= _FEW_PIXELS
     if wishes.model is not None:
         size = census.side if small else min(census.side, 128)
         yield wishes.model, wishes.resolution or max(size // 8 * 8, 32)
         return
-    for architecture, wanted in _SMALL if small else _LARGE:
+    for architecture, wanted in reversed(_SMALL if small else _LARGE):
         size = int(census.side * wanted if small else min(wanted, census.side))
         yield architecture, wishes.resolution or max(size // 8 * 8, 24)
 
@@ -158,7 +168,7 @@ def _reasons(wishes: Wishes, choice: _Choice) -> dict[str, str]:
         "steps": f"{choice.steps:,} a training, of {_BATCH} labeled and {_BATCH * _RATIO} "
         "pseudo-labeled images",
     }
-    if choice.seen < _ENOUGH:
+    if choice.draws < _ENOUGH:
         reasons["because"] = (
             f"no net sees {_ENOUGH:,} images a training in the time; this one sees most, "
             f"{choice.seen:,}"
