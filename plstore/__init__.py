@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from trainers.keeping import train_on_view as train
     from trainers.labeling import Labeling, label
     from trainers.loop import run
+    from trainers.planned import plan_recipe
+    from trainers.planning import Wishes
     from trainers.prediction import (
         Predicted,
         Prediction,
@@ -75,6 +77,7 @@ _HOMES = {
     "Source": "plstore.exchange",
     "Store": "plstore.store",
     "TeacherRecord": "plstore.labels",
+    "Wishes": "trainers.planning",
     "bring_teacher": "trainers.bringing",
     "calibrate": "trainers.calibration",
     "collect": "plstore.upkeep",
@@ -103,6 +106,7 @@ _HOMES = {
     "open_view": "plstore.views",
     "parquet_folder": "plstore.exchange",
     "path_list": "plstore.exchange",
+    "plan_recipe": "trainers.planned",
     "predict": "trainers.prediction",
     "predictions": "trainers.prediction",
     "preview": "plstore.selection",
@@ -134,6 +138,7 @@ __all__ = [
     "Source",
     "Store",
     "TeacherRecord",
+    "Wishes",
     "__version__",
     "bring_teacher",
     "calibrate",
@@ -163,6 +168,7 @@ __all__ = [
     "open_view",
     "parquet_folder",
     "path_list",
+    "plan_recipe",
     "predict",
     "predictions",
     "preview",

@@ -9,14 +9,15 @@ from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.report.progress import Display
 from trainers.census import look_at_images, look_at_machine
-from trainers.planning import Wishes, plan
+from trainers.planning import Plan, Wishes, plan
 from trainers.planning.kept import keep_plan, kept_plan, plan_identity
 from trainers.pretrained import architecture_of
-from trainers.recipe import Data, Recipe, load_recipe
+from trainers.recipe import Recipe, load_recipe
 from trainers.sources import open_source
 from trainers.train import pick_device
 
 RECIPE = "images"
+_NO_WISHES = Wishes()
 
 
 def planned_recipe(
@@ -42,26 +43,71 @@ def planned_recipe(
         InputError: If the images or weights are not as they must be.
     """
     wishes = _with_model(wishes)
-    seed = load_recipe(RECIPE, overrides, {"data": data}).seed
-    source = open_source(Data.model_validate(data), seed)
-    census = look_at_images(source)
-    machine = look_at_machine(pick_device(device))
+    source = _open(data, overrides)
+    census, machine = look_at_images(source), look_at_machine(pick_device(device))
     given = {"data": dict(data), "overrides": list(overrides)}
     identity = plan_identity(census, machine, wishes, given)
     if (kept := kept_plan(path, identity)) is not None:
         display.say(f"plan: {path}, as it was made before; delete it for a new one")
         return kept, source
     made = plan(census, machine, wishes)
-    values = {k: v for k, v in made.values.items() if k != "recipe"}
-    values["data"] = {**values.get("data", {}), **data}
-    top = [f"{name}={value}" for name, value in made.values.get("recipe", {}).items()]
-    recipe = load_recipe(RECIPE, [*top, *overrides], values)
+    recipe = _recipe_of(made, data, overrides)
     keep_plan(path, recipe, made, identity)
     for title, text in made.reasons.items():
         display.say(f"{title:>9}  {text}")
     display.say(f"{'time':>9}  about {_minutes(made.seconds)}")
     display.say(f"{'recipe':>9}  {path}: change it and run the same command again")
     return recipe, source
+
+
+def plan_recipe(
+    labeled: str | Path,
+    unlabeled: str | Path,
+    *,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    wishes: Wishes = _NO_WISHES,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+) -> tuple[Recipe, Mapping[str, str]]:
+    """Return a recipe that fits some folders of images, this machine and the time; and why.
+
+    Args:
+        labeled: A folder for each class.
+        unlabeled: Images anywhere below.
+        validation: As `labeled`; split off from it unless given.
+        test: As `labeled`; only evaluated on.
+        wishes: What is given: weights, model, pixels, methods, seconds.
+        overrides: ``path.to.key=value`` each: they come last.
+        device: "auto", "cpu" or a CUDA device.
+
+    Raises:
+        InputError: If the images or weights are not as they must be.
+    """
+    places = {
+        "labeled": labeled,
+        "unlabeled": unlabeled,
+        "validation": validation,
+        "test": test,
+    }
+    named = {name: str(place) for name, place in places.items() if place is not None}
+    data = {"source": "folders", **named}
+    source = _open(data, overrides)
+    machine = look_at_machine(pick_device(device))
+    made = plan(look_at_images(source), machine, _with_model(wishes))
+    return _recipe_of(made, data, overrides), made.reasons
+
+
+def _open(data: Mapping[str, Any], overrides: Sequence[str]) -> Source:
+    loaded = load_recipe(RECIPE, overrides, {"data": data})
+    return open_source(loaded.data.model_copy(update={"limit_unlabeled": None}), loaded.seed)
+
+
+def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
+    values = {name: section for name, section in made.values.items() if name != "recipe"}
+    values["data"] = {**values.get("data", {}), **data}
+    top = [f"{name}={value}" for name, value in made.values.get("recipe", {}).items()]
+    return load_recipe(RECIPE, [*top, *overrides], values)
 
 
 def _with_model(wishes: Wishes) -> Wishes:
