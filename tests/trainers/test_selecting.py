@@ -1,5 +1,11 @@
 """A run whose students train on what a saved query selects."""
 
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+
 import plstore
 from plstore.store import Store
 from plstore.views import open_view
@@ -52,3 +58,18 @@ def test_a_student_trains_on_what_embeddings_select(store: Store) -> None:
 
     assert counts["dropped"]["far"] + counts["kept"] == 60
     assert open_view(store, "images-1").record.pins["embeddings"] == 1
+
+
+def test_embeddings_that_a_run_makes_itself_do_not_change_its_steps(
+    store: Store, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "test_resnet.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    settings = [f"model.weights={path}", "method.teacher=probe", "select.min_confidence=0.0"]
+    probed = recipe("in_distribution", *settings)
+    before = [step.key for step in open_run(probed, store).steps]
+    result = plstore.run(probed, store)
+
+    assert [step.key for step in open_run(probed, store).steps] == before
+    assert result["students"][0]["counts"]["kept"] > 0

@@ -29,20 +29,17 @@ class Select(Step):
             "sql": _sql(context),
             "decisions": context.decided,
         }
-        if not _reads_embeddings(context):
+        if not _reads_embeddings(context) or context.embeddings is None:
             return what
-        files = []
-        if context.embeddings:
-            shards = context.store.table("embeddings").shards(context.embeddings)
-            files = sorted(shard.path for shard in shards)
-        return {**what, "embeddings": files}
+        shards = context.store.table("embeddings").shards(context.embeddings)
+        return {**what, "embeddings": sorted(shard.path for shard in shards)}
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Select, and write the view."""
         labeled, *previous = needs
         selection = self._selection(context, labeled, previous)
         pins = {**labeled["pins"], **context.decisions}
-        if _reads_embeddings(context) and "embeddings" in context.store.tables:
+        if _reads_embeddings(context) and context.embeddings is not None:
             pins["embeddings"] = context.embeddings
         view = select(context.store, selection, identity=self.key, as_of=pins)
         unpin(context.store, labeled["pin"])  # the view pins the same
