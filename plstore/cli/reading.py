@@ -48,6 +48,11 @@ def sql(
       prob(label, class_id)   dense(label)   entropy(label)   kl(a, b)   js(a, b)
       class_name(class_id)    confidence_bucket(confidence)   lottery(sample_id, seed)
 
+    Tables with parameters, after from:
+      candidates(teacher_id, iteration)   labels of unlabeled images, with their standing
+      labeled_images()                    sample_id and class_id of what students train on
+      embeddings_of(model)                those of a model; '' for the only one
+
     Example:
       plstore sql --store demo/store "select class_id, count(*) from soft_labels group by 1"
       plstore sql --as-of iteration-2 "select count(*) from soft_labels"

@@ -92,6 +92,7 @@ def select(
       plstore select both --teacher a=clip --teacher b=dino --agree 2
       plstore select safe --teacher a=clip --teacher b=dino --where "a.class_id = b.class_id" \
           --confidence "least(a.confidence, b.confidence)" --total 50000 --power 0.5
+      plstore select soft --teacher clip --query selection/soft_weight --parameter min_weight=0.1
     """
     from plstore.query import Limits
     from plstore.report.progress import Display
