@@ -57,7 +57,7 @@ def test_a_place_without_weights_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.onnx").write_bytes(b"\x08")
     with pytest.raises(
-        InputError, match=r"wanted a \.safetensors or \.pth file, or a folder with"
+        InputError, match=r"wanted a \.safetensors or \.pth file, or a"
     ):
         weights_file(str(tmp_path / name), "test_resnet")
 
