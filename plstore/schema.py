@@ -233,6 +233,7 @@ TABLES: Final[dict[str, TableSpec]] = {
                 ("class_id", pa.int32()),
                 ("confidence", pa.float32()),
                 ("copies", pa.int32()),
+                ("weight", pa.float32()),
                 ("label", LABEL_TYPE),
                 ("width", pa.int32()),
                 ("height", pa.int32()),

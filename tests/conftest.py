@@ -12,6 +12,12 @@ from PIL import Image
 
 import plstore
 from plstore.codec import Codec
+from plstore.embeddings import (
+    EmbeddingBatch,
+    EmbeddingSet,
+    commit_embeddings,
+    write_embeddings,
+)
 from plstore.images import ImageRecord, import_images
 from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
 from plstore.schema import Profile
@@ -66,6 +72,23 @@ def give_labels(
     shards = write_labels(store, label_set, [batch], codec=Codec(), identity=transaction)
     commit_labels(store, shards, lineage={"step": "label"}, transaction=transaction)
     return probabilities
+
+
+def give_embeddings(store: Store, model: str = "net", features: int = 6) -> None:
+    """Embed all accepted images, at random places."""
+    rows = store.table("images").read(columns=["sample_id", "split", "verdict"]).to_pylist()
+    shards = []
+    for split in ("labeled", "unlabeled", "validation", "test"):
+        here = [
+            r["sample_id"] for r in rows if (r["split"], r["verdict"]) == (split, "accepted")
+        ]
+        vectors = np.random.default_rng(len(here)).normal(size=(len(here), features))
+        batch = EmbeddingBatch(
+            sample_ids=np.array(here, np.int64), vectors=vectors.astype(np.float32)
+        )
+        of = EmbeddingSet(model=model, split=split)
+        shards.append(write_embeddings(store, of, batch, identity=f"{model}-{split}"))
+    commit_embeddings(store, shards, lineage={"step": "embed"}, transaction=model)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from plstore.schema import Split
 from plstore.store import Store
 from plstore.views import View, find_view
 from trainers.events import Teller
+from trainers.model import EMBEDDINGS
 from trainers.recipe import Recipe
 
 Outputs = Mapping[str, Any]
@@ -61,6 +62,22 @@ class Context:
             if self.store.table(name).root.exists()
         }
         return value_hash({name: found for name, found in rows.items() if found})
+
+    @cached_property
+    def embeddings(self) -> int | None:
+        """Version of `embeddings` as it was when the run was opened.
+
+        None where the run makes some itself, which then follow from its recipe, and where the
+        store has no such table.
+        """
+        recipe, given = self.recipe, self.teacher
+        members = range(1, len(recipe.model.also) + 2)
+        hows = {recipe.member(n).how(0) for n in members} | {recipe.how(1)}
+        is_probe = given is not None and EMBEDDINGS in (given.metrics or {})
+        there = self.store.root.exists() and "embeddings" in self.store.tables
+        if "probe" in hows or is_probe or not there:
+            return None
+        return self.store.table("embeddings").version()
 
     @cached_property
     def backend(self) -> BackendName:

@@ -105,18 +105,19 @@ def probe_and_keep(
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """Images of a view, their targets, and how often it draws them."""
+    """Images of a view, their targets, how often it draws them, and what a draw weighs."""
 
     sample_ids: npt.NDArray[np.int64]
     is_pseudo: npt.NDArray[np.bool_]
     targets: npt.NDArray[np.float32]
+    draws: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32]
 
 
 def _rows(view: View, *, soft: bool) -> _Rows:
     num_classes = len(view.store.class_names)
     table = view.store.table("view_rows")
-    columns = ["sample_id", "kind", "class_id", "copies", "label"]
+    columns = ["sample_id", "kind", "class_id", "copies", "weight", "label"]
     rows = table.dataset_of(view.shards()).to_table(columns=columns).combine_chunks()
     is_pseudo = np.array(rows["kind"].to_pylist()) == "pseudo"
     targets = np.eye(num_classes, dtype=np.float32)[rows["class_id"].to_numpy()]
@@ -127,16 +128,17 @@ def _rows(view: View, *, soft: bool) -> _Rows:
         sample_ids=rows["sample_id"].to_numpy(),
         is_pseudo=is_pseudo,
         targets=targets,
-        weights=rows["copies"].to_numpy().astype(np.float32),
+        draws=rows["copies"].to_numpy().astype(np.float32),
+        weights=rows["weight"].fill_null(1).to_numpy(),  # null in files of before 0.5
     )
 
 
 def _examples(store: Store, backbone: Backbone, rows: _Rows, probing: Probing) -> Examples:
     vectors = _vectors(store, backbone, ("labeled", "unlabeled"), rows.sample_ids)
-    weights = rows.weights.copy()
-    if rows.is_pseudo.any():
-        labeled = weights[~rows.is_pseudo].sum()
-        pseudo = weights[rows.is_pseudo].sum()
+    weights = rows.draws * rows.weights
+    if rows.is_pseudo.any():  # by the number of draws, as in `trainers.losses`
+        labeled = rows.draws[~rows.is_pseudo].sum()
+        pseudo = rows.draws[rows.is_pseudo].sum()
         weights[rows.is_pseudo] *= probing.recipe.method.ratio * labeled / pseudo
     return Examples(vectors=vectors, targets=rows.targets, weights=weights)
 

@@ -300,7 +300,9 @@ class Select(_Section):
     """From the second student on, keep the first selection and replace its labels alone, as the
     official code does."""
     query: str | None = None
-    """Saved query that decides in place of all that, or the path of a .sql file of your own."""
+    """Saved query that decides in place of all that, or the path of a .sql file of your own.
+    Of the saved ones: selection/adaptive_floor, class_balanced, diverse, in_distribution,
+    near_labeled, soft_weight."""
     parameters: dict[str, float | int | str] = Field(default_factory=dict)
     """Further parameters of that query."""
     held_out: bool = False
@@ -392,6 +394,7 @@ def load_recipe(
     Args:
         name: A file, or the name of one that ships with plstore, such as "fashion_mnist".
         overrides: ``path.to.key=value`` each, the value as in TOML; quotes may be left off.
+            ``path.to.key=`` takes out what the recipe says.
         values: Values by section, applied before the overrides.
 
     Raises:
@@ -463,4 +466,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
             raise RecipeError(f"--set {override!r}: {key!r} is a value, not a section")
-    values[keys[-1]] = value
+    if text.strip():
+        values[keys[-1]] = value
+    elif values.pop(keys[-1], None) is None:
+        raise RecipeError(f"--set {override!r}: the recipe says nothing of it to take out")

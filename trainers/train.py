@@ -162,6 +162,7 @@ def train(
             batch.targets,
             num_labeled=batch.num_labeled,
             label_smoothing=recipe.label_smoothing,
+            weights=batch.weights,
         )
         state.update(loss)
         on_step(state.step, state.last_loss)

@@ -131,6 +131,7 @@ def select(
         {"what": "view", "n": f"{record.view}@{record.version}"},
         {"what": "images", "n": record.num_images},
         {"what": "draws", "n": record.num_draws},
+        *({"what": k, "n": n} for k, n in record.counts.items() if k == "mean_weight"),
         *({"what": f"dropped: {why}", "n": n} for why, n in record.counts["dropped"].items()),
         *(
             {"what": f"labeled, dropped: {why}", "n": n}

@@ -26,7 +26,8 @@ def write_card(
         "",
         *_rows(card, counts, class_names),
         "`probabilities` is the target: one-hot for labeled images, the teacher's soft",
-        "label for pseudo-labeled ones; `copies` is how often an epoch draws the image.",
+        "label for pseudo-labeled ones; `copies` is how often an epoch draws the image, and",
+        "`weight` what each draw counts for in the loss.",
         "",
     ]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

@@ -25,13 +25,14 @@ from plstore.errors import InputError, MissingExtraError
 from plstore.exchange.cards import write_card
 from plstore.labels import LabelSet, find_teacher
 from plstore.store import Store, resolve
-from plstore.views import View, attach_images
+from plstore.views import View, attach_images, with_weights
 
 Kind = Literal["datasets", "parquet", "webdataset", "folder"]
 
 _ROWS = 1024
 _TAR_BYTES = 256 << 20
 _LONGEST_NAME = 255  # of a folder, in bytes
+_CHOSEN = ("confidence", "copies", "weight")
 _HF_KEY = b"huggingface"
 _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
 
@@ -52,7 +53,7 @@ def export_view(
     *,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> Exported:
-    """Write a view's images with their targets and copies.
+    """Write a view's images with their targets, copies and weights.
 
     Args:
         view: What to write.
@@ -187,6 +188,7 @@ def _columns(batch: pa.RecordBatch, num_classes: int) -> pa.RecordBatch:
             "probabilities": pa.ListArray.from_arrays(offsets, pa.array(targets.reshape(-1))),
             "confidence": batch["confidence"],
             "copies": batch["copies"],
+            "weight": with_weights(batch)["weight"],
             "kind": batch["kind"],
             "sample_id": batch["sample_id"],
         }
@@ -209,6 +211,7 @@ def _features(class_names: tuple[str, ...]) -> dict[str, Any]:
         "probabilities": {"feature": value("float32"), "_type": "List"},
         "confidence": value("float32"),
         "copies": value("int32"),
+        "weight": value("float32"),
         "kind": value("string"),
         "sample_id": value("int64"),
     }
@@ -288,7 +291,7 @@ class _TarWriter:
             if self._tar is None or self._bytes > _TAR_BYTES:
                 self._next()
             stem, _, ending = row["image"]["path"].partition(".")
-            about = {k: row[k] for k in ("sample_id", "label", "kind", "copies", "confidence")}
+            about = {k: row[k] for k in ("sample_id", "label", "kind", *_CHOSEN)}
             about["class"] = self._names[row["label"]]
             self._add(f"{stem}.{ending}", row["image"]["bytes"])
             self._add(f"{stem}.cls", str(row["label"]).encode())
@@ -337,7 +340,7 @@ class _FolderWriter:
         for name in class_names:
             (folder / name).mkdir()
         self._file = (folder / "metadata.csv").open("w", newline="", encoding="utf-8")
-        columns = ["file_name", "class", "kind", "confidence", "copies", "sample_id"]
+        columns = ["file_name", "class", "kind", *_CHOSEN, "sample_id"]
         self._csv = csv.DictWriter(self._file, columns)
         self._csv.writeheader()
 
@@ -346,7 +349,7 @@ class _FolderWriter:
             name = self._names[row["label"]]
             path = Path(name, row["image"]["path"])
             (self._folder / path).write_bytes(row["image"]["bytes"])
-            about = {k: row[k] for k in ("kind", "confidence", "copies", "sample_id")}
+            about = {k: row[k] for k in ("kind", *_CHOSEN, "sample_id")}
             self._csv.writerow({"file_name": path.as_posix(), "class": name, **about})
 
     def close(self) -> None:

@@ -71,6 +71,7 @@ def work_of(
         rows=samples.rows,
         encoded=samples.encoded,
         targets=samples.targets,
+        weights=samples.weights,
         sample_ids=samples.sample_ids,
         num_pixels=samples.widths.astype(np.int64) * samples.heights,
         windows=windows,

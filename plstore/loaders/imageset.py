@@ -23,7 +23,7 @@ from plstore.schema import ACCEPTED, LABEL_TYPE
 from plstore.scratch import put_in_place
 from plstore.store import Store
 from plstore.upkeep import corrected_labels
-from plstore.views import View
+from plstore.views import View, with_weights
 
 ROW_SCHEMA = pa.schema(
     [
@@ -31,6 +31,7 @@ ROW_SCHEMA = pa.schema(
         pa.field("kind", pa.string()),
         pa.field("class_id", pa.int32()),
         pa.field("copies", pa.int32()),
+        pa.field("weight", pa.float32()),
         pa.field("label", LABEL_TYPE),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
@@ -50,6 +51,7 @@ class ImageSet:
         is_pseudo: bool [rows]: pseudo-labeled, not labeled.
         class_ids: int32 [rows], -1 where there is none.
         copies: int32 [rows]: draws in one pass.
+        weights: float32 [rows], above 0, up to 1: what a row counts for in a loss.
         widths: int32 [rows], pixels.
         heights: int32 [rows], pixels.
     """
@@ -62,6 +64,7 @@ class ImageSet:
         self.is_pseudo = pc.equal(table["kind"], "pseudo").to_numpy()
         self.class_ids = table["class_id"].fill_null(-1).to_numpy()
         self.copies = table["copies"].to_numpy()
+        self.weights = table["weight"].to_numpy()
         self.widths = table["width"].to_numpy()
         self.heights = table["height"].to_numpy()
         self._labels = table["label"].chunks
@@ -141,16 +144,18 @@ def open_view_images(view: View) -> ImageSet:
     record = view.record
     name = f"view-{record.view}-{record.version}-{view_hash(view)}.arrow"
     path = view.store.cache_folder(name)
-    if not path.is_file() or _came_back(view, path):
+    if not path.is_file() or _is_stale(view, path):
         with _one_writer(path):
-            if not path.is_file() or _came_back(view, path):
+            if not path.is_file() or _is_stale(view, path):
                 _write(path, (rows_of_view(batch) for batch in view.batches(tolerant=True)))
     return ImageSet.map(path, len(view.store.class_names))
 
 
-def _came_back(view: View, path: Path) -> bool:
-    """Whether an image that a twin lacks can be read now."""
+def _is_stale(view: View, path: Path) -> bool:
+    """Whether an older plstore made a twin, or an image that it lacks can be read now."""
     twin = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    if twin.schema.names != ROW_SCHEMA.names:
+        return True
     if not twin["image"].null_count:
         return False
     lost = twin.filter(pc.is_null(twin["image"]))["sample_id"]
@@ -209,6 +214,7 @@ def image_table(images: Iterable[tuple[bytes, int, int, str]]) -> pa.Table:
             "sample_id": index,
             "kind": "labeled",
             "copies": 1,
+            "weight": 1.0,
             "width": width,
             "height": height,
             "image_hash": digest,
@@ -220,7 +226,8 @@ def image_table(images: Iterable[tuple[bytes, int, int, str]]) -> pa.Table:
 
 
 def rows_of_view(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return rows of `view_rows` as `ImageSet` takes them; older ones have no `image_hash`."""
+    """Return rows of `view_rows` as `ImageSet` takes them; older ones lack some columns."""
+    batch = with_weights(batch)
     if "image_hash" not in batch.schema.names:
         batch = batch.append_column("image_hash", pa.nulls(batch.num_rows, pa.string()))
     return batch.select(ROW_SCHEMA.names).cast(ROW_SCHEMA)
@@ -241,6 +248,7 @@ def _from_images(batch: pa.RecordBatch, corrected: Mapping[int, int]) -> pa.Reco
             pa.repeat(pa.scalar("labeled"), count),
             pa.array([corrected.get(n, label) for n, label in labels], pa.int32()),
             pa.repeat(pa.scalar(1, pa.int32()), count),
+            pa.repeat(pa.scalar(1, pa.float32()), count),
             pa.nulls(count, LABEL_TYPE),
             batch["width"],
             batch["height"],

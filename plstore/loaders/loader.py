@@ -85,17 +85,18 @@ class Loader:
         spec = self.spec(work, first_step=self.step)
         for step, pixels in enumerate(run_backend(self.backend, spec), start=self.step):
             images, targets, sample_ids = pixels
-            replaced = works.pop(step).replaced
-            for sample_id in replaced:
+            done = works.pop(step)
+            for sample_id in done.replaced:
                 self.replaced[sample_id] = self.replaced.get(sample_id, 0) + 1
             self.step = step + 1
             yield Batch(
                 images=images,
                 targets=targets,
+                weights=torch.from_numpy(done.weights).to(targets.device),
                 sample_ids=sample_ids,
                 num_labeled=self.plan.num_labeled,
                 step=step,
-                replaced=replaced,
+                replaced=done.replaced,
             )
 
     @property
@@ -150,11 +151,11 @@ class Loader:
         )
 
     def verify(self, steps: int | None = None) -> Verification:
-        """Prove that image, label and id of every sample belong together.
+        """Prove that image, label, weight and id of every sample belong together.
 
         Clean images, made by this loader's own way, are compared with those that Pillow makes
-        of the table `images`, labels with those of the view's rows. A sample of which the
-        store has no readable image is an error too.
+        of the table `images`, labels and weights with those of the view's rows. A sample of
+        which the store has no readable image is an error too.
 
         Args:
             steps: From step 0 on; as many as make one pass over either stream unless given.
@@ -193,6 +194,7 @@ class Loader:
 class Epochs:
     """Batches as (images, targets), normalised, an epoch at a time: for timm's `train.py`.
 
+    Targets are multiplied by the weights of their images, which their cross-entropy then is.
     Iterating it goes to the end of the epoch of the loader's step; iterating it again, on
     through the next.
 
@@ -217,7 +219,8 @@ class Epochs:
         if self._batches is None:
             self._batches = iter(self._loader)
         for batch in islice(self._batches, len(self) - self._loader.step % len(self)):
-            yield self._loader.format.normalise(batch.images), batch.targets
+            targets = batch.targets * batch.weights[:, None]
+            yield self._loader.format.normalise(batch.images), targets
 
 
 def load(  # noqa: PLR0913  one keyword per choice of the user
@@ -349,6 +352,7 @@ def clean_batches(
         yield Batch(
             images=found,
             targets=targets,
+            weights=torch.ones(len(found), device=targets.device),
             sample_ids=sample_ids,
             num_labeled=len(found),
             step=step,

@@ -22,6 +22,7 @@ Rows = npt.NDArray[np.int64]
 _PURPOSES: Final = {False: Purpose.LABELED_ORDER, True: Purpose.PSEUDO_ORDER}
 _READERS: Final = 2
 _CACHED_GROUPS: Final = 3
+_ARRAYS: Final = ("rows", "intact", "targets", "weights", "sample_ids", "widths", "heights")
 _PLACES: Final = ["image_file", "image_row_group", "image_row"]
 
 
@@ -34,6 +35,7 @@ class Samples:
         encoded: Encoded images.
         intact: bool [samples]: the image is there and has the hash that the store says.
         targets: float32 [samples, classes].
+        weights: float32 [samples].
         sample_ids: int64 [samples].
         widths: int32 [samples], pixels.
         heights: int32 [samples], pixels.
@@ -43,6 +45,7 @@ class Samples:
     encoded: list[npt.NDArray[np.uint8]]
     intact: npt.NDArray[np.bool_]
     targets: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
     sample_ids: Rows
     widths: npt.NDArray[np.int32]
     heights: npt.NDArray[np.int32]
@@ -51,7 +54,7 @@ class Samples:
         """Replace the samples at some places."""
         for slot, encoded in zip(slots.tolist(), other.encoded, strict=True):
             self.encoded[slot] = encoded
-        for name in ("rows", "intact", "targets", "sample_ids", "widths", "heights"):
+        for name in _ARRAYS:
             getattr(self, name)[slots] = getattr(other, name)
 
 
@@ -162,6 +165,7 @@ class WindowSource:
             encoded=[_NOTHING] * len(rows),
             intact=np.zeros(len(rows), np.bool_),
             targets=np.zeros((len(rows), self._num_classes), np.float32),
+            weights=np.ones(len(rows), np.float32),
             sample_ids=np.zeros(len(rows), np.int64),
             widths=np.zeros(len(rows), np.int32),
             heights=np.zeros(len(rows), np.int32),
@@ -231,6 +235,7 @@ def _samples(images: ImageSet, local: Rows, rows: Rows) -> Samples:
         encoded=encoded,
         intact=intact,
         targets=images.targets(local),
+        weights=images.weights[local],
         sample_ids=images.sample_ids[local],
         widths=images.widths[local],
         heights=images.heights[local],

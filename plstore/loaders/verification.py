@@ -1,8 +1,8 @@
-"""Proof that what a loader gives belongs together: image, label and id of every sample.
+"""Proof that what a loader gives belongs together: image, label, weight and id of each sample.
 
 What the loader gives is compared with what the store says by another way: images are read from
 the table `images` in its own order and rendered by Pillow, labels are decoded from the view's
-rows by sample id.
+rows by sample id, and weights are looked up there.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ from plstore.views import View
 _CELLS: Final = 8  # an image is known by the means of 8 x 8 cells
 _TOLERANCE: Final = 6.0  # levels of 255, between backends; two photos differ by far more
 _BATCH_ROWS: Final = 128
-_LABELS: Final = ("sample_id", "kind", "class_id", "label")
+_LABELS: Final = ("sample_id", "kind", "class_id", "weight", "label")
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Verifiable(Protocol):
 
 
 def verify_loader(loader: Verifiable, steps: int | None = None) -> Verification:
-    """Compare the clean images, labels and ids of a loader with the store.
+    """Compare the clean images, labels, weights and ids of a loader with the store.
 
     Memory: about 800 bytes a sample.
 
@@ -85,14 +85,19 @@ def verify_loader(loader: Verifiable, steps: int | None = None) -> Verification:
     steps = loader.plan.steps_per_pass if steps is None else steps
     rows = _rows(loader.view)
     known = rows["sample_id"].to_numpy()
+    weights = rows["weight"].fill_null(1).to_numpy()
     found = Verification()
     ids: list[npt.NDArray[np.int64]] = []
     cells: list[npt.NDArray[np.float32]] = []
-    wrong: list[npt.NDArray[np.bool_]] = []
+    wrong: list[npt.NDArray[np.str_]] = []
     for work, images, targets, batch_ids in _clean(loader, steps):
         found.replaced += len(work.replaced)
-        labels = _targets(rows, np.searchsorted(known, batch_ids), targets.shape[1])
-        wrong.append((targets.cpu().numpy() != labels).any(axis=1))
+        places = np.searchsorted(known, batch_ids)
+        labels = _targets(rows, places, targets.shape[1])
+        differ = (targets.cpu().numpy() != labels).any(axis=1)
+        wrong.append(
+            np.select([differ, work.weights != weights[places]], ["label", "weight"], "")
+        )
         cells.append(_means(images.cpu()).numpy())
         ids.append(batch_ids)
     all_ids = np.concatenate(ids)
@@ -101,8 +106,8 @@ def verify_loader(loader: Verifiable, steps: int | None = None) -> Verification:
     # a comparison that a missing image, NaN, does not pass
     far = ~(np.abs(np.concatenate(cells) - expected).max(axis=1) <= _TOLERANCE)
     mislabeled = np.concatenate(wrong)
-    for slot in np.flatnonzero(mislabeled | far).tolist():
-        what = "label" if mislabeled[slot] else "image"
+    for slot in np.flatnonzero((mislabeled != "") | far).tolist():
+        what = mislabeled[slot] or "image"
         found.errors.append(f"sample_id {all_ids[slot]}: its {what} is another's")
     found.samples, found.images = len(all_ids), len(seen)
     return found
@@ -174,6 +179,7 @@ def _rendered(batch: pa.RecordBatch, spec: BackendSpec) -> npt.NDArray[np.float3
         rows=np.arange(len(encoded)),
         encoded=[np.frombuffer(data or b"", np.uint8) for data in encoded],
         targets=np.zeros((len(encoded), 1), np.float32),
+        weights=np.ones(len(encoded), np.float32),
         sample_ids=batch["sample_id"].to_numpy(),
         num_pixels=widths.astype(np.int64) * heights,
         windows=center_windows(widths, heights, spec.format.crop_pct),

@@ -95,6 +95,8 @@ class Batch:
     Attributes:
         images: uint8 [batch, channels, size, size], channels last in memory.
         targets: float32 [batch, classes]: one-hot or soft; zeros where there is no label.
+        weights: float32 [batch], above 0, up to 1: what each image counts for in the loss, as
+            the view says; 1 for labeled images, and for all in clean batches.
         sample_ids: int64 [batch], on the CPU.
         num_labeled: The first this many are labeled, the rest pseudo-labeled.
         step: Number of the batch.
@@ -103,6 +105,7 @@ class Batch:
 
     images: Tensor
     targets: Tensor
+    weights: Tensor
     sample_ids: Tensor
     num_labeled: int
     step: int
@@ -119,6 +122,7 @@ class Work:
         rows: int64 [batch], numbers of the rows: equal numbers, equal images.
         encoded: Encoded images.
         targets: float32 [batch, classes].
+        weights: float32 [batch].
         sample_ids: int64 [batch].
         num_pixels: int64 [batch], of the encoded images.
         windows: int32 [batch, 4]: top, left, bottom, right in source pixels.
@@ -129,6 +133,7 @@ class Work:
     rows: npt.NDArray[np.int64]
     encoded: list[npt.NDArray[np.uint8]]
     targets: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
     sample_ids: npt.NDArray[np.int64]
     num_pixels: npt.NDArray[np.int64]
     windows: npt.NDArray[np.int32]

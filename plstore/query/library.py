@@ -2,7 +2,8 @@
 
 The path is the name: ``queries/coverage/labels_per_class.sql`` is
 ``coverage/labels_per_class``. The header's first paragraph is the summary; lines of
-``grain:``, ``param NAME TYPE:`` and ``column NAME TYPE:`` are the promise.
+``grain:``, ``param NAME TYPE:`` and ``column NAME TYPE:`` are the promise. A parameter that
+may be left out says what it is then: ``param NAME TYPE = VALUE:``, text in single quotes.
 """
 
 import re
@@ -15,7 +16,7 @@ import duckdb
 
 from plstore.errors import InputError, QueryError
 
-_PARAM = re.compile(r"param (\w+) (\w+): (.+)")
+_PARAM = re.compile(r"param (\w+) (\w+)(?: = (\S+))?: (.+)")
 _COLUMN = re.compile(r"column (\w+) ([\w\[\]]+): (.+)")
 _GRAIN = re.compile(r"grain: (.+)")
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
@@ -28,11 +29,24 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One ``$name`` of a query, or one column of its result."""
+    """One ``$name`` of a query, or one column of its result.
+
+    Attributes:
+        name: As it is written.
+        type: Of DuckDB, in lower case.
+        meaning: What it is.
+        default: Of a parameter that may be left out; None for one that must be given.
+    """
 
     name: str
     type: str
     meaning: str
+    default: float | int | str | None = None
+
+    def __str__(self) -> str:
+        """Return it as an error names it."""
+        unless = "" if self.default is None else f", {self.default!r} unless given"
+        return f"{self.name} ({self.type}{unless}): {self.meaning}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +78,14 @@ class SavedQuery:
     def check_parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values if they are those that the query asks for, with their types.
 
+        What is left out and need not be given has its default.
+
         Raises:
             QueryError: If one is missing, unknown or of the wrong type.
         """
         wanted = {p.name: p for p in self.parameters}
+        defaults = {p.name: p.default for p in self.parameters if p.default is not None}
+        values = {**defaults, **values}
         problems = [f"--{name.replace('_', '-')} is missing" for name in wanted.keys() - values]
         problems += [f"{name!r} is unknown" for name in values.keys() - wanted.keys()]
         for name, value in values.items():
@@ -75,7 +93,7 @@ class SavedQuery:
             if kind and (isinstance(value, bool) or not isinstance(value, _PYTHON_TYPES[kind])):
                 problems.append(f"{name} is {value!r}; wanted {kind}: {wanted[name].meaning}")
         if problems:
-            asked = "; ".join(f"{p.name} ({p.type}): {p.meaning}" for p in self.parameters)
+            asked = "; ".join(str(parameter) for parameter in self.parameters)
             raise QueryError(
                 f"parameters of query {self.name!r}: {'; '.join(sorted(problems))}. "
                 f"It takes {asked or 'none'}"
@@ -137,7 +155,7 @@ def parse_query(name: str, text: str) -> SavedQuery:
         elif found := _PARAM.fullmatch(content):
             parameters.append(_parameter(found))
         elif found := _COLUMN.fullmatch(content):
-            columns.append(_parameter(found))
+            columns.append(Parameter(name=found[1], type=found[2], meaning=found[3]))
         elif found := _GRAIN.fullmatch(content):
             grain = found[1]
     query = SavedQuery(
@@ -153,7 +171,23 @@ def parse_query(name: str, text: str) -> SavedQuery:
 
 
 def _parameter(found: re.Match[str]) -> Parameter:
-    return Parameter(name=found[1], type=found[2], meaning=found[3])
+    default = _default(found[2], found[3]) if found[3] else None
+    return Parameter(name=found[1], type=found[2], meaning=found[4], default=default)
+
+
+def _default(kind: str, text: str) -> float | int | str:
+    """Return the value of a default, text without its quotes."""
+    quoted = len(text) > 1 and text[0] == text[-1] == "'"
+    number = _PYTHON_TYPES.get(kind, (str,))[0]
+    try:
+        if quoted == (number is str):
+            value: float | int | str = number(text[1:-1] if quoted else text)
+            return value
+    except ValueError:
+        pass
+    raise QueryError(
+        f"a header has the default {text} for a {kind}; wanted such as = 0.5, = 8 or = 'mean'"
+    )
 
 
 def _check_header(query: SavedQuery) -> None:

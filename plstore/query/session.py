@@ -20,6 +20,7 @@ from plstore.machine import memory_bytes
 from plstore.query.exact import exact, mark_numbers
 from plstore.query.functions import create_functions
 from plstore.query.library import saved_query
+from plstore.query.table_macros import create_table_macros, named_in
 from plstore.schema import TABLES
 from plstore.store import AsOf, Store, resolve
 
@@ -79,10 +80,10 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """Open a snapshot of a store in DuckDB: one view per table of `plstore.schema`.
 
-    The connection has the functions of `plstore.query.functions`. It can reach no file, no
-    network and no extension, and cannot be unlocked. Results go wherever DuckDB's go:
-    ``.df()``, ``.pl()``, ``.to_arrow_table()``, ``.fetchall()``. A cursor of it has the
-    functions and the limits, and no tables.
+    The connection has the functions of `plstore.query.functions` and the tables of
+    `plstore.query.table_macros`. It can reach no file, no network and no extension, and cannot
+    be unlocked. Results go wherever DuckDB's go: ``.df()``, ``.pl()``, ``.to_arrow_table()``,
+    ``.fetchall()``. A cursor of it has the functions and the limits, and no tables.
 
     What it can't stop: DuckDB looks at the clock between two batches of rows, and counts the
     memory of its operators. One call of a function runs to its end, whatever it takes
@@ -101,6 +102,7 @@ def connect(
     connection = limits.open()
     _register(connection, store, pins, TABLES)
     create_functions(connection, _num_classes(store, pins))
+    create_table_macros(connection)
     lock(connection)
     return connection
 
@@ -190,9 +192,12 @@ def run_sql(
         # Only the tables that the text names: opening one costs milliseconds.
         names = {name for name in TABLES if name in sql.lower()} or set(TABLES)
         names.add("classes")  # functions need them
+        macros = named_in(sql)
+        names |= {name for macro in macros for name in macro.reads}
         pins = _pins(store, as_of, [name for name in store.tables if name in names])
         _register(connection, store, pins, names)
         create_functions(connection, _num_classes(store, pins))
+        create_table_macros(connection, macros)
         lock(connection)
         return fetch_within(connection, sql, parameters, limits)
 

@@ -1,9 +1,10 @@
 """Selections that a query of one's own decides."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,6 +35,7 @@ select
     chosen.class_id,
     chosen.confidence,
     chosen.copies,
+    chosen.weight,
     case
         when chosen.outcome = 'kept' and standing.why is not null then standing.why
         when chosen.outcome = 'kept' and labels.sample_id is null then 'not_labeled'
@@ -53,6 +55,7 @@ select
     decided.class_id,
     decided.confidence,
     decided.copies::integer as copies,
+    decided.weight,
     labels.label
 from decided
 inner join soft_labels as labels on decided.sample_id = labels.sample_id
@@ -65,7 +68,12 @@ order by decided.sample_id asc
 """
 
 _BY_OUTCOME = """
-select class_id, outcome, count(*) as n, sum(copies)::bigint as draws
+select
+    class_id,
+    outcome,
+    count(*) as n,
+    sum(copies)::bigint as draws,
+    sum((copies * weight)::decimal(38, 9)) as weight
 from decided group by all order by all
 """
 
@@ -83,13 +91,14 @@ def _is_number(kind: pa.DataType) -> bool:
     )
 
 
-_KINDS = (
-    pa.types.is_integer,
-    pa.types.is_integer,
-    _is_number,
-    lambda kind: pa.types.is_string(getattr(kind, "value_type", kind)),
-    _is_number,
-)
+_KINDS: Final[dict[str, Callable[[pa.DataType], bool]]] = {
+    "sample_id": pa.types.is_integer,
+    "class_id": pa.types.is_integer,
+    "confidence": _is_number,
+    "outcome": lambda kind: pa.types.is_string(getattr(kind, "value_type", kind)),
+    "copies": _is_number,
+    "weight": _is_number,
+}
 
 
 def choose_by_query(
@@ -113,6 +122,7 @@ def choose_by_query(
             "drops them all, or there are no such labels"
         )
     _check_decided(chosen, query.name, len(store.class_names))
+    chosen = _with_weights(chosen, query.name)
     connection = stack.enter_context(connect(store, as_of=pins, limits=Limits(seconds=None)))
     connection.register("chosen", chosen)
     connection.register("standing", standing.barred)
@@ -147,7 +157,7 @@ def _query_parameters(
     if unused := [name for name in asked if name not in taken]:
         raise InputError(
             f"{' and '.join(unused)} with the query {query.name!r}, which takes no such "
-            "parameter"
+            f"parameter; leave it out (of a recipe: --set select.{unused[-1]}=)"
         )
     balance = selection.balance.with_even_quota(standing.num_accepted, len(store.class_names))
     known = {
@@ -161,23 +171,7 @@ def _query_parameters(
 
 
 def _check_decided(decided: pa.Table, name: str, num_classes: int) -> None:
-    wanted = ("sample_id", "class_id", "confidence", "outcome", "copies")
-    missing = [column for column in wanted if column not in decided.column_names]
-    if missing:
-        raise QueryError(f"selection query {name!r} lacks {', '.join(missing)}")
-    wrong = [
-        f"{column} as {decided.schema.field(column).type}"
-        for column, is_right in zip(wanted, _KINDS, strict=True)
-        if not is_right(decided.schema.field(column).type)
-    ]
-    if wrong:
-        raise QueryError(
-            f"selection query {name!r} gives {', '.join(wrong)}; wanted whole numbers for "
-            "sample_id and class_id, numbers for confidence and copies, text for outcome"
-        )
-    empty = [column for column in wanted if decided[column].null_count]
-    if empty:
-        raise QueryError(f"selection query {name!r} gives nulls in {', '.join(empty)}")
+    _check_columns(decided, name)
     num_images = pc.count_distinct(decided["sample_id"]).as_py()
     if num_images != decided.num_rows:
         raise QueryError(
@@ -193,3 +187,47 @@ def _check_decided(decided: pa.Table, name: str, num_classes: int) -> None:
     kept = decided.filter(pc.equal(decided["outcome"], "kept"))
     if kept.num_rows and not pc.min(kept["copies"]).as_py() >= 1:
         raise QueryError(f"selection query {name!r} keeps images with fewer than 1 copy")
+
+
+def _check_columns(decided: pa.Table, name: str) -> None:
+    """Refuse a table that lacks a column, or has one of the wrong kind or with nulls."""
+    there = set(decided.column_names)
+    if missing := [c for c in _KINDS if c not in there and c != "weight"]:
+        raise QueryError(f"selection query {name!r} lacks {', '.join(missing)}")
+    found = [column for column in _KINDS if column in there]
+    wrong = [
+        f"{column} as {decided.schema.field(column).type}"
+        for column in found
+        if not _KINDS[column](decided.schema.field(column).type)
+    ]
+    if wrong:
+        raise QueryError(
+            f"selection query {name!r} gives {', '.join(wrong)}; wanted whole numbers for "
+            "sample_id and class_id, numbers for confidence, copies and weight, text for "
+            "outcome"
+        )
+    if empty := [column for column in found if decided[column].null_count]:
+        raise QueryError(f"selection query {name!r} gives nulls in {', '.join(empty)}")
+
+
+def _with_weights(decided: pa.Table, name: str) -> pa.Table:
+    """Return rows with a float32 weight each: 1 where the query says nothing of it.
+
+    Raises:
+        QueryError: If a weight of an image that is kept is not above 0, up to 1.
+    """
+    if "weight" not in decided.column_names:
+        ones = pa.repeat(pa.scalar(1, pa.float32()), decided.num_rows)
+        return decided.append_column("weight", ones)
+    numbers = decided["weight"].cast(pa.float32(), safe=False).to_numpy()
+    kept = pc.equal(decided["outcome"], "kept").to_numpy()
+    wrong = kept & ~((numbers > 0) & (numbers <= 1))
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise QueryError(
+            f"selection query {name!r} gives {wrong.sum()} of the images that it keeps no "
+            f"weight that can be used, such as {numbers[place]} to sample_id "
+            f"{decided['sample_id'][place]}; wanted above 0, up to 1"
+        )
+    index = decided.schema.get_field_index("weight")
+    return decided.set_column(index, "weight", pa.array(np.where(kept, numbers, np.float32(0))))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Choice:
         parameters: All that it was told.
         counts: Images by what becomes of them, with a reason for every drop, and by class.
         rows: Yields what is kept, by ascending sample id: sample_id, class_id, confidence,
-            copies and label.
+            copies, label and, where it is not 1, weight.
         row_bytes: About what one takes in memory, its image aside.
     """
 
@@ -66,19 +67,29 @@ def by_class(store: Store, **counts: Counts) -> dict[str, Any]:
 def outcome_counts(
     store: Store, outcomes: Sequence[Mapping[str, Any]], dropped: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return the counts of a choice whose outcomes were counted by class."""
+    """Return the counts of a choice whose outcomes were counted by class.
+
+    Args:
+        store: The store.
+        outcomes: By class and outcome: n, draws, and weight, the sum of copies times weight.
+        dropped: Images by the reason.
+    """
     size = len(store.class_names)
     predicted, kept, draws = (np.zeros(size, np.int64) for _ in range(3))
+    weight = Decimal(0)
     for row in outcomes:
         predicted[row["class_id"]] += row["n"]
         if row["outcome"] == "kept":
             kept[row["class_id"]] += row["n"]
             draws[row["class_id"]] += row["draws"]
+            weight += row["weight"]
+    total = int(draws.sum())
     named = {why: n for why, n in sorted(dropped.items()) if n}
     return {
         "in": int(kept.sum()) + sum(named.values()),
         "kept": int(kept.sum()),
         "dropped": named,
-        "draws": int(draws.sum()),
+        "draws": total,
+        **({"mean_weight": round(float(weight) / total, 4)} if weight != total else {}),
         **by_class(store, predicted=predicted, kept=kept, draws=draws),
     }

@@ -33,6 +33,7 @@ from plstore.views import (
     find_view,
     next_version,
     shuffled,
+    with_weights,
     write_view,
 )
 
@@ -255,7 +256,8 @@ def _complete(rows: pa.RecordBatch, kind: str) -> pa.RecordBatch:
     columns = {name: rows[name] for name in rows.schema.names}
     columns.setdefault("label", pa.nulls(rows.num_rows, LABEL_TYPE))
     columns["label"] = columns["label"].cast(LABEL_TYPE)
-    return pa.record_batch({**columns, "kind": pa.repeat(pa.scalar(kind), rows.num_rows)})
+    columns["kind"] = pa.repeat(pa.scalar(kind), rows.num_rows)
+    return with_weights(pa.record_batch(columns))
 
 
 def _labeled_dropped(

@@ -1,4 +1,4 @@
-"""The images and copies of another view, with labels of now."""
+"""The images, copies and weights of another view, with labels of now."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from plstore.selection.selection import Selection
 
 _RELABELED = """
-select labels.sample_id, labels.class_id, labels.confidence, previous.copies, labels.label
+select
+    labels.sample_id,
+    labels.class_id,
+    labels.confidence,
+    previous.copies,
+    coalesce(previous.weight, 1)::float as weight,
+    labels.label
 from labels inner join previous on labels.sample_id = previous.sample_id
 where
     previous.kind = 'pseudo'
@@ -38,7 +44,7 @@ where previous.kind = 'pseudo' group by all
 def choose_relabeled(
     store: Store, selection: "Selection", pins: Mapping[str, int], stack: ExitStack
 ) -> Choice:
-    """Keep the images and copies of another view; take labels alone from the teacher.
+    """Keep the images, copies and weights of another view; take labels alone from the teacher.
 
     The official code's reassign mode (`predict.py --reassign_label`).
     """
@@ -54,7 +60,8 @@ def choose_relabeled(
     dropped = {row["why"]: row["n"] for row in fetch(connection, _PREVIOUS).to_pylist()}
     whole = dropped.pop("kept", 0)
     sums = (
-        "select class_id, 'kept' as outcome, count(*) as n, sum(copies)::bigint as draws "  # noqa: S608
+        "select class_id, 'kept' as outcome, count(*) as n, sum(copies)::bigint as draws, "  # noqa: S608
+        "sum((copies * weight)::decimal(38, 9)) as weight "
         f"from ({_RELABELED}) as kept group by class_id order by class_id"
     )
     outcomes = fetch(connection, sums).to_pylist()

@@ -25,10 +25,11 @@ class Selection:
         mode: Whether the view holds image bytes (`packed`) or names their place (`reference`).
             Packed on object stores, by reference in folders, unless given.
         engine: What runs the SQL: `duckdb` here, or `spark`.
-        relabel: ``VIEW[@VERSION]`` whose images and copies are kept, with new labels, in place
-            of a balance and a rule.
+        relabel: ``VIEW[@VERSION]`` whose images, copies and weights are kept, with new labels,
+            in place of a balance and a rule.
         query: A saved query, or a .sql file, that decides in place of policy and rule. It has
-            the columns sample_id, class_id, confidence, outcome and copies.
+            the columns sample_id, class_id, confidence, outcome and copies, and may have
+            weight, above 0 and up to 1: what an image counts for in the student's loss.
         parameters: Of that query. teacher_id, iteration, seed, min_confidence and
             images_per_class are filled in where it takes them.
         held_out: Whether images are taken, labeled or not, whose very bytes are in validation

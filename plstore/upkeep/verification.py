@@ -190,15 +190,23 @@ def _verify_rows(name: str, rows: pa.Table, shard: "Shard") -> Iterator[tuple[st
     if name == "soft_labels":
         yield from _verify_labels(rows)
     if name == "view_rows":
-        pseudo = rows.filter(pc.equal(rows["kind"], "pseudo"))
-        # Its class and confidence are the selection's, and may be of several teachers.
-        yield from (found for found in _verify_labels(pseudo) if found[0] not in _OF_TEACHER)
-        if rows.num_rows and pc.min(rows["copies"]).as_py() < 1:
-            yield "copies", "fewer than 1"
+        yield from _verify_view_rows(rows)
     if name == "embeddings":
         yield from _verify_embeddings(rows)
     if name == "images":
         yield from _verify_images(rows)
+
+
+def _verify_view_rows(rows: pa.Table) -> Iterator[tuple[str, str]]:
+    pseudo = rows.filter(pc.equal(rows["kind"], "pseudo"))
+    # Its class and confidence are the selection's, and may be of several teachers.
+    yield from (found for found in _verify_labels(pseudo) if found[0] not in _OF_TEACHER)
+    if rows.num_rows and pc.min(rows["copies"]).as_py() < 1:
+        yield "copies", "fewer than 1"
+    if "weight" in rows.column_names:  # files of before 0.5 have none
+        weights = rows["weight"].fill_null(1).to_numpy()
+        if not ((weights > 0) & (weights <= 1)).all():
+            yield "weight", f"{weights.min()} to {weights.max()}; wanted above 0, up to 1"
 
 
 def _verify_embeddings(rows: pa.Table) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from plstore.views.view import (
     find_view,
     open_view,
     split_by_size,
+    with_weights,
 )
 from plstore.views.writing import next_version, write_view
 
@@ -25,5 +26,6 @@ __all__ = [
     "open_view",
     "shuffled",
     "split_by_size",
+    "with_weights",
     "write_view",
 ]

@@ -110,7 +110,7 @@ class View:
             tolerant: Whether an image that stays in place and cannot be read is null.
         """
         dataset = self.store.table("view_rows").dataset_of(self.shards())
-        rows = dataset.scanner(use_threads=False).to_batches()
+        rows = map(with_weights, dataset.scanner(use_threads=False).to_batches())
         yield from self.with_images(rows, tolerant=tolerant)
 
     def with_images(
@@ -125,6 +125,15 @@ class View:
             starts = split_by_size(rows["width"].to_numpy(), rows["height"].to_numpy())
             for start, end in itertools.pairwise([*starts, rows.num_rows]):
                 yield images.fill(rows.slice(start, end - start))
+
+
+def with_weights(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows of `view_rows` with a weight in each: 1 where an older file has none."""
+    if "weight" not in rows.schema.names:
+        ones = pa.repeat(pa.scalar(1, pa.float32()), rows.num_rows)
+        return rows.append_column("weight", ones)
+    index = rows.schema.get_field_index("weight")
+    return rows.set_column(index, rows.schema.field(index), rows["weight"].fill_null(1))
 
 
 def split_by_size(widths: npt.NDArray[np.int32], heights: npt.NDArray[np.int32]) -> list[int]:

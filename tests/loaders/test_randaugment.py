@@ -72,6 +72,7 @@ def operated(
         rows=np.zeros(1, np.int64),
         encoded=[np.frombuffer(file.getvalue(), np.uint8)],
         targets=np.zeros((1, 2), np.float32),
+        weights=np.ones(1, np.float32),
         sample_ids=np.zeros(1, np.int64),
         num_pixels=np.full(1, size * size),
         windows=noise.windows,

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from plstore.codec import Codec, encode
 from plstore.query.functions import create_functions
+from plstore.query.table_macros import create_table_macros
 from plstore.schema import TABLES
 
 FOLDER = Path(__file__).parent
@@ -24,6 +25,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "soft_labels": {"iteration": 1, "teacher_id": "t0", "split": "unlabeled"},
     "view_rows": {"view": "v", "version": 1, "kind": "pseudo", "copies": 1},
     "views": {"view": "v", "version": 1, "parameters": "{}"},
+    "embeddings": {"model": "net", "split": "unlabeled"},
 }
 
 
@@ -50,6 +52,7 @@ def connect_given(
             filled.reverse()
         connection.register(name, pa.Table.from_pylist(filled, schema=spec.columns))
     create_functions(connection, len(CLASSES))
+    create_table_macros(connection)
     return connection
 
 

@@ -10,8 +10,9 @@ from plstore.errors import QueryError
 from plstore.query import SavedQuery, connect, list_queries, run_query, saved_query
 from plstore.query.functions import create_functions
 from plstore.query.library import parse_query
+from plstore.query.table_macros import create_table_macros
 from plstore.store import Store
-from tests.conftest import give_labels
+from tests.conftest import give_embeddings, give_labels
 from tests.queries.given import cases, connect_given, read_case
 
 QUERIES = list_queries()
@@ -24,8 +25,10 @@ def names(query: SavedQuery) -> str:
 
 
 def parameters(query: SavedQuery) -> dict[str, Any]:
-    values = {p.name: VALUES[p.type] for p in query.parameters}
-    return {**values, **{n: v for n, v in SECOND.items() if n in values}}
+    given = [p for p in query.parameters if p.default is None]
+    values = {p.name: VALUES[p.type] for p in given}
+    values |= {n: v for n, v in SECOND.items() if n in values}
+    return query.check_parameters(values)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +63,14 @@ def test_rows_come_in_one_order_on_any_number_of_threads(
 ) -> None:
     give_labels(store, "t0", 1)
     give_labels(store, "t1", 2)
+    give_embeddings(store)
     answers = []
     for threads in (1, 8):
         with closing(duckdb.connect(config={"threads": threads})) as connection:
             for name in store.versions():
                 connection.register(name, store.table(name).dataset())
             create_functions(connection, 3)
+            create_table_macros(connection)
             sql = connection.sql(query.sql, params=parameters(query))
             answers.append(sql.to_arrow_table())
 

@@ -153,3 +153,36 @@ def test_several_first_teachers_are_fused(store: Store, weights: Path) -> None:
         other["teacher_id"],
     }
     assert len(result_rows(result)) == 4
+
+
+WEIGHTED = """-- Everything.
+--
+-- grain: one row per (sample_id)
+-- param teacher_id varchar: the teacher
+-- column sample_id bigint: the image
+select sample_id, class_id, confidence, 'kept' as outcome, 1 as copies, {weight} as weight
+from soft_labels where teacher_id = $teacher_id and split = 'unlabeled'
+"""
+
+
+def test_a_weight_is_a_share_of_what_an_image_counts_for(
+    store: Store, weights: Path, tmp_path: Path
+) -> None:
+    heads = []
+    for weight, ratio in (("1.0", 1), ("0.25", 4), ("0.25", 1)):
+        own = tmp_path / "own.sql"
+        own.write_text(WEIGHTED.format(weight=weight))
+        chosen = recipe(
+            weights,
+            select={"query": str(own), "policy": "exact", "min_confidence": 0.3},
+            method={"ratio": ratio},
+        )
+        result = trainers.run(chosen, store, device="cpu")
+        student = find_teacher(store, result["students"][0]["teacher_id"])
+        assert student is not None
+        heads.append(
+            load_teacher(store, student, device="cpu").network.state_dict()["fc.weight"]
+        )
+
+    torch.testing.assert_close(heads[0], heads[1])
+    assert not torch.allclose(heads[0], heads[2], rtol=1e-3, atol=1e-3)

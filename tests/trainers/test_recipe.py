@@ -37,6 +37,7 @@ def test_all_errors_come_at_once_each_with_field_value_and_remedy() -> None:
         ("model.mean=[0.5, 0.5]", "mean has 2 values for 1 channels"),
         ("train.learning_rate=nan", "learning_rate"),
         ("steps", "wanted path.to.key=value"),
+        ("select.total=", "the recipe says nothing of it to take out"),
         ("seed.deep=1", "'seed' is a value, not a section"),
     ],
 )
@@ -81,3 +82,12 @@ def test_students_grow_as_the_recipe_says_and_the_last_repeats() -> None:
 def test_the_hash_follows_every_value() -> None:
     assert load_recipe("fashion_mnist").hash == load_recipe("fashion_mnist").hash
     assert load_recipe("fashion_mnist").hash != load_recipe("fashion_mnist", ["seed=1"]).hash
+
+
+def test_an_override_takes_out_what_the_recipe_says() -> None:
+    assert load_recipe("fashion_mnist").select.images_per_class == 1200
+
+    recipe = load_recipe("fashion_mnist", ["select.images_per_class=", "noise.ops="])
+
+    assert recipe.select.images_per_class is None
+    assert "zoom" not in recipe.noise.ops

@@ -201,6 +201,72 @@ def test_only_hard_labels_are_smoothed() -> None:
     torch.testing.assert_close(half, torch.nn.functional.cross_entropy(logits, targets))
 
 
+def test_weights_divide_by_the_number_of_images_and_not_by_their_sum() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, 3)
+    targets = torch.softmax(torch.randn(5, 3), dim=1)
+    weights = torch.tensor([1, 1, 0.5, 0.25, 0.125])
+    each = -(targets * torch.log_softmax(logits, dim=1)).sum(dim=1)
+    pseudo = (0.5 * each[2] + 0.25 * each[3] + 0.125 * each[4]) / 3
+    expected = (2 * each[:2].mean() + 3 * pseudo) / 5
+    loss = combined_cross_entropy(
+        logits, targets, num_labeled=2, label_smoothing=0.0, weights=weights
+    )
+
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_weights_of_1_leave_loss_and_gradient_bit_for_bit(label_smoothing: float) -> None:
+    torch.manual_seed(0)
+    targets = torch.softmax(torch.randn(192, 10), dim=1)
+    start = torch.randn(192, 10)
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for weights in (None, torch.ones(192)):
+        logits = start.clone().requires_grad_()
+        loss = combined_cross_entropy(
+            logits,
+            targets,
+            num_labeled=48,
+            label_smoothing=label_smoothing,
+            weights=weights,
+        )
+        (gradient,) = torch.autograd.grad(loss, logits)
+        found.append((loss.detach(), gradient))
+
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+WEIGHTED = """-- Everything.
+--
+-- grain: one row per (sample_id)
+-- param teacher_id varchar: the teacher
+-- column sample_id bigint: the image
+select sample_id, class_id, confidence, 'kept' as outcome, 1 as copies, {weight} as weight
+from soft_labels where teacher_id = $teacher_id
+"""
+
+
+def test_a_student_learns_less_from_what_weighs_less(store: Store, tmp_path: Path) -> None:
+    give_labels(store)
+    losses: dict[str, float] = {}
+    for weight in ("1", "0.01"):
+        own = tmp_path / "own.sql"
+        own.write_text(WEIGHTED.format(weight=weight))
+        chosen = Selection(view=f"w{len(losses)}", teachers=["t0@1"], query=str(own))
+        seen: list[float] = []
+
+        def note(_: int, loss: float, seen: list[float] = seen) -> None:
+            seen.append(loss)
+
+        begun = replace(training(store), view=select(store, chosen))
+        train(begun, tmp_path / weight, note)
+        losses[weight] = seen[1]
+
+    assert losses["0.01"] < 0.5 * losses["1"]
+
+
 def test_validation_is_looked_at_and_changes_no_weight(store: Store, tmp_path: Path) -> None:
     asked = training(store)
     watch = Watch(images=open_split(store, "validation"), looks=3)

@@ -21,21 +21,26 @@ class Select(Step):
     kind: ClassVar[str] = "select"
 
     def what(self, context: Context) -> Mapping[str, object]:
-        """Return the settings, the text of a query, and what people decided."""
+        """Return the settings, a query's text, its embeddings, and what people decided."""
         recipe = context.recipe
-        query = recipe.select.query
-        return {
+        what = {
             **json.loads(recipe.select.model_dump_json()),
             "seed": recipe.seed,
-            "sql": None if query is None else saved_query(query).sql,
+            "sql": _sql(context),
             "decisions": context.decided,
         }
+        if not _reads_embeddings(context) or context.embeddings is None:
+            return what
+        shards = context.store.table("embeddings").shards(context.embeddings)
+        return {**what, "embeddings": sorted(shard.path for shard in shards)}
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Select, and write the view."""
         labeled, *previous = needs
         selection = self._selection(context, labeled, previous)
         pins = {**labeled["pins"], **context.decisions}
+        if _reads_embeddings(context) and context.embeddings is not None:
+            pins["embeddings"] = context.embeddings
         view = select(context.store, selection, identity=self.key, as_of=pins)
         unpin(context.store, labeled["pin"])  # the view pins the same
         counts = dict(view.record.counts)
@@ -89,12 +94,24 @@ class Select(Step):
             student["pseudo_label_accuracy"] = right
 
 
+def _sql(context: Context) -> str | None:
+    """Return the text of the recipe's query, if it has one."""
+    query = context.recipe.select.query
+    return None if query is None else saved_query(query).sql
+
+
+def _reads_embeddings(context: Context) -> bool:
+    return "embeddings" in (_sql(context) or "").lower()
+
+
 def _say(context: Context, counts: Mapping[str, Any]) -> None:
     dropped = ", ".join(f"{reason} {n}" for reason, n in counts["dropped"].items())
     context.teller.say(
         f"  {counts['in']} unlabeled images in, {counts['kept']} kept as "
         f"{counts['draws']} draws; dropped: {dropped or 'none'}"
     )
+    if "mean_weight" in counts:
+        context.teller.say(f"  a draw weighs {counts['mean_weight']} on average")
     if counts["classes_without_candidate"]:
         names = ", ".join(counts["classes_without_candidate"])
         context.teller.say(f"  no pseudo-label was kept for {names}")

@@ -1,0 +1,141 @@
+"""Tables that SQL calls like functions: what selections begin with.
+
+| table | its rows |
+|---|---|
+| ``candidates(teacher_id, iteration)`` | a teacher's labels of accepted unlabeled images |
+| ``labeled_images()`` | images with a label that students train on |
+| ``embeddings_of(model)`` | embeddings of a model; of the only one that there is for ``''`` |
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import duckdb
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableMacro:
+    """A table written in SQL, with parameters.
+
+    Attributes:
+        name: What queries call.
+        signature: The name with its parameters.
+        reads: Tables of the store.
+        body: One SELECT.
+    """
+
+    name: str
+    signature: str
+    reads: tuple[str, ...]
+    body: str
+
+
+_HELD_OUT = """(
+    select held_out.content_hash from images as held_out
+    where held_out.split in ('validation', 'test') and held_out.verdict = 'accepted'
+)"""
+
+# `standing` is candidate, or the reason why a selection may not choose the image.
+_CANDIDATES = f"""
+select
+    labels.sample_id,
+    labels.class_id,
+    labels.confidence,
+    labels.label,
+    case
+        when labels.sample_id in (select exclusions.sample_id from exclusions) then 'excluded'
+        when images.content_hash in {_HELD_OUT} then 'held_out'
+        when labels.sample_id in (select corrections.sample_id from corrections)
+            then 'corrected'
+        else 'candidate'
+    end as standing
+from soft_labels as labels
+inner join images on labels.sample_id = images.sample_id
+where
+    labels.teacher_id = whose
+    and labels.iteration = number
+    and labels.split = 'unlabeled'
+    and images.split = 'unlabeled'
+    and images.verdict = 'accepted'
+"""  # noqa: S608  no text of a user in it
+
+_LABELED_IMAGES = f"""
+select images.sample_id, coalesce(corrected.label, images.label)::integer as class_id
+from images
+left join (
+    select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
+) as corrected on images.sample_id = corrected.sample_id
+where
+    (images.split = 'labeled' or (images.split = 'unlabeled' and corrected.label is not null))
+    and images.verdict = 'accepted'
+    and images.sample_id not in (select exclusions.sample_id from exclusions)
+    and images.content_hash not in {_HELD_OUT}
+"""  # noqa: S608
+
+# An empty store has no embeddings either, and no one to tell.
+_EMBEDDINGS_OF = """
+select embeddings.sample_id, embeddings.split, embeddings.vector
+from embeddings
+where embeddings.model = (
+    select
+        case
+            when count(*) > 1
+                then error(
+                    'there are embeddings of '
+                    || string_agg(known.model, ', ' order by known.model)
+                    || '; name one of them as the parameter model'
+                )
+            when count(*) = 0 and exists (select 1 from images)
+                then error(
+                    'there are no embeddings' || if(wanted = '', '', ' of ' || wanted)
+                    || coalesce(
+                        ', only of ' || (
+                            select string_agg(distinct other.model, ', ' order by other.model)
+                            from embeddings as other
+                        ), ''
+                    )
+                    || '; ''plstore embed'' makes them'
+                )
+            else any_value(known.model)
+        end
+    from (
+        select distinct every.model from embeddings as every where wanted in ('', every.model)
+    ) as known
+)
+"""
+
+TABLE_MACROS: Final = (
+    TableMacro(
+        name="candidates",
+        signature="candidates(whose, number)",
+        reads=("soft_labels", "images", "exclusions", "corrections"),
+        body=_CANDIDATES,
+    ),
+    TableMacro(
+        name="labeled_images",
+        signature="labeled_images()",
+        reads=("images", "exclusions", "corrections"),
+        body=_LABELED_IMAGES,
+    ),
+    TableMacro(
+        name="embeddings_of",
+        signature="embeddings_of(wanted)",
+        reads=("embeddings", "images"),
+        body=_EMBEDDINGS_OF,
+    ),
+)
+
+
+def named_in(sql: str) -> list[TableMacro]:
+    """Return the tables of the module that a text may call."""
+    return [m for m in TABLE_MACROS if re.search(rf"\b{m.name}\s*\(", sql, re.IGNORECASE)]
+
+
+def create_table_macros(
+    connection: duckdb.DuckDBPyConnection, macros: Iterable[TableMacro] = TABLE_MACROS
+) -> None:
+    """Add them to a connection that has the tables that they read, and is not locked yet."""
+    for macro in macros:
+        connection.execute(f"create macro {macro.signature} as table {macro.body}")
