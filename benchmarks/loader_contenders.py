@@ -206,7 +206,7 @@ def _files_in_threads(folder: Path, case: Case) -> Batches:
     augment = RandAugment(
         n=2 if case == "randaugment" else 0, dialect="timm", max_magnitude=27, probability=1.0
     )
-    noise = Noise(augment=augment)
+    noise, format_ = Noise(augment=augment), ImageFormat(size=SIZE)
     plan = Plan(
         Files(nothing), labeled_batch=BATCH, pseudo_batch=0, noise=noise, size=SIZE, seed=0
     )
@@ -214,11 +214,11 @@ def _files_in_threads(folder: Path, case: Case) -> Batches:
     def work(step: int) -> Work:
         samples = plan.source.fetch(plan.rows(step))
         drawn = plan.noise(step, samples)
-        return work_of(samples, drawn.windows, drawn)
+        return work_of(samples, drawn.windows, format_, drawn)
 
     spec = BackendSpec(
         work=work,
-        format=ImageFormat(size=SIZE),
+        format=format_,
         noise=noise,
         max_batch=BATCH,
         device="cpu",

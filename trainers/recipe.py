@@ -85,6 +85,9 @@ class Model(_Section):
     """Of the resize."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the shorter side that a clean image keeps."""
+    scaled_decoding: bool = True
+    """JPEGs whose crop has at least twice the resolution are decoded at 1/2, 1/4 or 1/8, the
+    smallest that has the resolution; false decodes every image whole."""
     pretrained: bool = False
     """Start from the weights that timm brings. The paper's students start from scratch."""
     weights: str | None = None

@@ -123,7 +123,7 @@ class Loader:
         """Return what there is to do for a step, its images read and checked."""
         samples, replaced = self.samples(step)
         noise = self.plan.noise(step, samples)
-        return work_of(samples, noise.windows, noise, replaced)
+        return work_of(samples, noise.windows, self.format, noise, replaced)
 
     def samples(self, step: int) -> tuple[Samples, tuple[int, ...]]:
         """Return the intact samples of a step, and the ids of those that were replaced.
@@ -335,7 +335,7 @@ def clean_batches(
                 f"image {wrong} is not what the store says it is; 'plstore verify' tells what "
                 "is wrong. A copy in the cache may be damaged: delete the cache and run again"
             )
-        return work_of(samples, windows[rows])
+        return work_of(samples, windows[rows], image_format)
 
     spec = BackendSpec(
         work=work, format=image_format, noise=None, max_batch=batch_size, device=device

@@ -120,7 +120,7 @@ def _clean(loader: Verifiable, steps: int) -> Iterator[_Found]:
             raise StopIteration
         samples, replaced = loader.samples(step)
         windows = center_windows(samples.widths, samples.heights, loader.format.crop_pct)
-        works[step] = work_of(samples, windows, None, replaced)
+        works[step] = work_of(samples, windows, loader.format, None, replaced)
         return works[step]
 
     spec = loader.spec(work, noisy=False, first_step=0)
@@ -170,15 +170,17 @@ def _cells(loader: Verifiable, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.flo
 def _rendered(batch: pa.RecordBatch, spec: BackendSpec) -> npt.NDArray[np.float32]:
     widths, heights = batch["width"].to_numpy(), batch["height"].to_numpy()
     encoded = image_bytes(batch, tolerant=True).to_pylist()
-    work = Work(
+    samples = Samples(
         rows=np.arange(len(encoded)),
         encoded=[np.frombuffer(data or b"", np.uint8) for data in encoded],
+        intact=np.ones(len(encoded), np.bool_),
         targets=np.zeros((len(encoded), 1), np.float32),
         sample_ids=batch["sample_id"].to_numpy(),
-        num_pixels=widths.astype(np.int64) * heights,
-        windows=center_windows(widths, heights, spec.format.crop_pct),
-        noise=None,
+        widths=widths,
+        heights=heights,
     )
+    windows = center_windows(widths, heights, spec.format.crop_pct)
+    work = work_of(samples, windows, spec.format)
     from plstore.loaders.torch import paint  # it brings timm, which few need
 
     size = spec.format.size
