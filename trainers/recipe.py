@@ -12,6 +12,7 @@ from plstore.errors import RecipeError
 from plstore.fingerprint import value_hash
 from plstore.loaders.noise import OPS, ComposedAugment, Crop, Noise
 from plstore.loaders.randaugment import RandAugment
+from plstore.views import DEFAULT_QUALITY, Shrink
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -251,6 +252,10 @@ class Select(_Section):
     """Further parameters of that query."""
     held_out: bool = False
     """Also train on images whose very bytes are in validation or test."""
+    max_side: Annotated[int, Field(ge=1, le=65_500)] | None = None
+    """Views hold images of a longer side as JPEGs shrunk to so many pixels."""
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Of those JPEGs, on libjpeg's scale; 90 unless given."""
 
     @model_validator(mode="after")
     def _who_decides(self) -> "Select":
@@ -258,7 +263,16 @@ class Select(_Section):
             raise ValueError("query decides in place of policy and relabel: leave them out")
         if self.parameters and self.query is None:
             raise ValueError("parameters are of a query of your own, and there is none")
+        if self.quality is not None and self.max_side is None:
+            raise ValueError("quality is of images that are shrunk: set max_side")
         return self
+
+    @property
+    def shrink(self) -> Shrink | None:
+        """To what images are shrunk, None where they stay as they are."""
+        if self.max_side is None:
+            return None
+        return Shrink(max_side=self.max_side, quality=self.quality or DEFAULT_QUALITY)
 
 
 class Recipe(_Section):

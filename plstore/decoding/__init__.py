@@ -5,7 +5,7 @@ decodes starts in a fifth of a second.
 """
 
 from plstore.decoding.apart import decode_apart, kept_processes
-from plstore.decoding.decoder import Decoded, decode, too_many
+from plstore.decoding.decoder import Decoded, decode, open_image, too_many
 from plstore.decoding.formats import CONVERTED, KEPT, format_of
 from plstore.decoding.scaled import SCALES, can_scale, decode_scaled
 
@@ -20,5 +20,6 @@ __all__ = [
     "decode_scaled",
     "format_of",
     "kept_processes",
+    "open_image",
     "too_many",
 ]

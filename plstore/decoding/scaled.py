@@ -31,13 +31,16 @@ def can_scale(data: bytes | memoryview) -> bool:
     return False
 
 
-def decode_scaled(data: bytes | memoryview, scale: int, *, gray: bool) -> Image.Image:
+def decode_scaled(
+    data: bytes | memoryview, scale: int, *, gray: bool | None = None
+) -> Image.Image:
     """Return a JPEG that `can_scale`, decoded at one of `scale`; sides are rounded up.
 
     Args:
         data: The file.
         scale: One of `SCALES`, at most the shorter side.
-        gray: Whether to 8-bit grayscale (the luma, as it is in the file), else to RGB.
+        gray: Whether to 8-bit grayscale (the luma, as it is in the file), else to RGB; as the
+            file is unless given.
 
     Raises:
         OSError: If it cannot be decoded.
@@ -48,5 +51,7 @@ def decode_scaled(data: bytes | memoryview, scale: int, *, gray: bool) -> Image.
     if image.size != wanted:
         raise OSError(f"a JPEG decodes to {image.size}, and {wanted} was asked for")
     image.load()
+    if gray is None:
+        gray = image.mode == "L"
     mode = "L" if gray else "RGB"
     return image if image.mode == mode else image.convert(mode)

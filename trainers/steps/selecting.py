@@ -65,6 +65,8 @@ class Select(Step):
             query=settings.query,
             parameters=settings.parameters,
             held_out=settings.held_out,
+            max_side=settings.max_side,
+            quality=settings.quality,
             recipe_hash=recipe.hash,
         )
 
@@ -95,6 +97,8 @@ def _say(context: Context, counts: Mapping[str, Any]) -> None:
         f"  {counts['in']} unlabeled images in, {counts['kept']} kept as "
         f"{counts['draws']} draws; dropped: {dropped or 'none'}"
     )
+    if "shrunk" in counts:
+        context.teller.say(f"  {counts['shrunk']} of the view's images shrunk")
     if counts["classes_without_candidate"]:
         names = ", ".join(counts["classes_without_candidate"])
         context.teller.say(f"  no pseudo-label was kept for {names}")
