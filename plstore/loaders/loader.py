@@ -259,7 +259,8 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         device: Where batches are made and left: "cpu" or a CUDA device.
         backend: "dali", "threads", "torch", or "auto" for the fastest that is installed.
         num_threads: That decode; cores by ranks of this machine unless given.
-        cache_bytes: `threads` keeps the decoded images of a view that is smaller than this.
+        cache_bytes: `threads` keeps the decoded images of a view that is smaller than this;
+            those that are decoded at a scale take up to half as much again.
 
     Raises:
         InputError: If an argument is not as it must be, or a stream has no images.
