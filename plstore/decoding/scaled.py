@@ -13,7 +13,7 @@ from PIL import Image, JpegImagePlugin
 from plstore.decoding.markers import jpeg_markers
 
 SCALES: Final = (2, 4, 8)
-"""A scale of 8 makes an image of an eighth of the sides, rounded up."""
+"""By what the sides of an image are divided, and rounded up."""
 
 _START: Final = b"\xff\xd8"
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -34,7 +34,7 @@ def can_scale(data: bytes | memoryview) -> bool:
 def decode_scaled(
     data: bytes | memoryview, scale: int, *, gray: bool | None = None
 ) -> Image.Image:
-    """Return a JPEG that `can_scale`, decoded at one of `scale`; sides are rounded up.
+    """Return a JPEG that `can_scale` with its sides divided by a scale, and rounded up.
 
     Args:
         data: The file.

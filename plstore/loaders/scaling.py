@@ -30,9 +30,9 @@ FILTERS: Final = {
 def decode_scales(
     encoded: Sequence[Pixels], windows: Windows, image_format: ImageFormat
 ) -> npt.NDArray[np.int32]:
-    """Return at one of which scale each image is decoded: int32 [images], 1, 2, 4 or 8.
+    """Return by what the sides of each image are divided: int32 [images], 1, 2, 4 or 8.
 
-    It is the largest at which the window still has as many pixels as the output in both
+    It is the largest scale at which the window still has as many pixels as the output in both
     directions, so that nothing is magnified. Images that are not JPEGs are decoded whole.
 
     Args:
@@ -53,7 +53,7 @@ def decode_scales(
 
 
 def decoded(encoded: Pixels, scale: int, channels: int) -> Image.Image:
-    """Return a JPEG decoded at one of a scale.
+    """Return a JPEG with its sides divided by a scale, and rounded up.
 
     Raises:
         StoreError: If it cannot be.
@@ -75,9 +75,9 @@ def resized(
     around it, less than one scaled pixel is seen at its edges.
 
     Args:
-        image: Decoded at one of `scale`.
+        image: As `decoded` returns it.
         window: int32 [4]: top, left, bottom, right in source pixels.
-        scale: Of the image.
+        scale: That of the image.
         image_format: Of the output.
     """
     top, left, bottom, right = (window / scale).tolist()

@@ -126,7 +126,7 @@ class Work:
         sample_ids: int64 [batch].
         num_pixels: int64 [batch], of the images as they are decoded.
         windows: int32 [batch, 4]: top, left, bottom, right in source pixels.
-        scales: int32 [batch], 1, 2, 4 or 8: at one of which an image is decoded.
+        scales: int32 [batch], 1, 2, 4 or 8: sides are divided by it when it is decoded.
         noise: The noise after resizing, None for clean images.
         replaced: As in `Batch`.
     """

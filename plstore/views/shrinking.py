@@ -106,7 +106,7 @@ def shrink_image(data: bytes, width: int, height: int, shrink: Shrink) -> Shrunk
 
 
 def _decoded(data: bytes, most: float) -> tuple[Image.Image, int]:
-    """Return an image in grayscale or RGB, and at one of which scale it is: `most` or less."""
+    """Return an image in grayscale or RGB, and its scale: the largest up to `most`."""
     scales = [scale for scale in SCALES if scale <= most]
     if scales and can_scale(data):
         return decode_scaled(data, scales[-1]), scales[-1]
