@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         image_listing,
         import_predictions,
         parquet_folder,
+        path_list,
         tar_files,
     )
     from plstore.exchange import import_source as import_images
@@ -44,19 +45,29 @@ if TYPE_CHECKING:
     from plstore.views import open_view
     from trainers.bringing import bring_teacher
     from trainers.calibration import calibrate
+    from trainers.embedding import Embedding
+    from trainers.embedding import embed_images as embed
     from trainers.evaluation import evaluate
     from trainers.keeping import train_on_view as train
     from trainers.labeling import Labeling, label
     from trainers.loop import run
-    from trainers.prediction import Prediction, predict
+    from trainers.prediction import (
+        Predicted,
+        Prediction,
+        predict,
+        predictions,
+        write_predictions,
+    )
     from trainers.recipe import Recipe, load_recipe
 
 _HOMES = {
     "Balance": "plstore.selection",
     "Codec": "plstore.codec",
+    "Embedding": "trainers.embedding",
     "Labeling": "trainers.labeling",
     "Member": "plstore.labels",
     "PlstoreError": "plstore.errors",
+    "Predicted": "trainers.prediction",
     "Prediction": "trainers.prediction",
     "Recipe": "trainers.recipe",
     "Rule": "plstore.selection",
@@ -72,6 +83,7 @@ _HOMES = {
     "correct": "plstore.upkeep",
     "create": "plstore.store",
     "diff": "plstore.query",
+    "embed": "trainers.embedding:embed_images",
     "erase": "plstore.upkeep",
     "evaluate": "trainers.evaluation",
     "exclude": "plstore.upkeep",
@@ -90,7 +102,9 @@ _HOMES = {
     "open": "plstore.store",
     "open_view": "plstore.views",
     "parquet_folder": "plstore.exchange",
+    "path_list": "plstore.exchange",
     "predict": "trainers.prediction",
+    "predictions": "trainers.prediction",
     "preview": "plstore.selection",
     "run": "trainers.loop",
     "run_query": "plstore.query",
@@ -101,15 +115,18 @@ _HOMES = {
     "tar_files": "plstore.exchange",
     "train": "trainers.keeping:train_on_view",
     "verify": "plstore.upkeep",
+    "write_predictions": "trainers.prediction",
 }
 """Where each public name is: a room, and its name there where it is another."""
 
 __all__ = [
     "Balance",
     "Codec",
+    "Embedding",
     "Labeling",
     "Member",
     "PlstoreError",
+    "Predicted",
     "Prediction",
     "Recipe",
     "Rule",
@@ -126,6 +143,7 @@ __all__ = [
     "correct",
     "create",
     "diff",
+    "embed",
     "erase",
     "evaluate",
     "exclude",
@@ -144,7 +162,9 @@ __all__ = [
     "open",
     "open_view",
     "parquet_folder",
+    "path_list",
     "predict",
+    "predictions",
     "preview",
     "run",
     "run_query",
@@ -155,6 +175,7 @@ __all__ = [
     "tar_files",
     "train",
     "verify",
+    "write_predictions",
 ]
 
 

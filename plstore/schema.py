@@ -164,6 +164,16 @@ TABLES: Final[dict[str, TableSpec]] = {
             partition_by=("iteration", "teacher_id", "split"),
         ),
         _table(
+            "embeddings",
+            [
+                ("model", pa.string()),
+                ("split", pa.string()),
+                ("sample_id", pa.int64()),
+                ("vector", pa.list_(pa.float32())),
+            ],
+            partition_by=("model", "split"),
+        ),
+        _table(
             "exclusions",
             [
                 ("sample_id", pa.int64()),

@@ -1,22 +1,16 @@
 """The temperature that fits a teacher's confidence to how often it is right."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from scipy.optimize import minimize_scalar
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from plstore.codec import decode
-from plstore.errors import InputError
 from plstore.fingerprint import value_hash
-from plstore.labels import LabelSet, at_temperature
+from plstore.labels import at_temperature, read_validation
 from plstore.store import Store
-from plstore.upkeep import corrected_labels
 
 _BINS = 15
 _BOUNDS = (np.log(0.05), np.log(20.0))
@@ -55,7 +49,8 @@ def calibrate(store: Store, teacher_id: str, iteration: int) -> Calibration:
     Raises:
         InputError: If the teacher did not label the validation images.
     """
-    probs, classes = _validation(store, teacher_id, iteration)
+    validation = read_validation(store, [(teacher_id, iteration)])
+    (probs,), classes = validation.distributions, validation.classes
 
     def nll(log_temperature: float) -> float:
         scaled = at_temperature(probs, float(np.exp(log_temperature)))
@@ -74,44 +69,6 @@ def calibrate(store: Store, teacher_id: str, iteration: int) -> Calibration:
     )
     _keep(store, teacher_id, iteration, calibration)
     return calibration
-
-
-def _validation(
-    store: Store, teacher_id: str, iteration: int
-) -> tuple[Floats, npt.NDArray[np.int64]]:
-    label_set = LabelSet(iteration=iteration, teacher_id=teacher_id, split="validation")
-    pins = store.versions(["soft_labels", "images", "corrections"])
-    table = store.table("soft_labels")
-    shards = table.shards(pins["soft_labels"], partition=label_set.partition)
-    if not shards:
-        raise InputError(
-            f"teacher {teacher_id!r} has no labels of the validation images in {store.root}; "
-            "'plstore label' makes them"
-        )
-    labels = table.dataset_of(shards).to_table(columns=["sample_id", "label"])
-    labels = labels.sort_by("sample_id")
-    ids, truth = _truth(store, pins)
-    _, at_labels, at_images = np.intersect1d(
-        labels["sample_id"].to_numpy(), ids, return_indices=True
-    )
-    coded = labels["label"].combine_chunks().take(pa.array(at_labels))
-    return decode(coded, len(store.class_names)), truth[at_images]
-
-
-def _truth(
-    store: Store, pins: Mapping[str, int]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the validation images, in order, and their classes as people corrected them."""
-    where = (pc.field("split") == "validation") & pc.field("label").is_valid()
-    images = store.table("images").read(
-        version=pins["images"], columns=["sample_id", "label"], where=where
-    )
-    images = images.sort_by("sample_id")
-    corrected = corrected_labels(store, pins["corrections"])
-    ids = images["sample_id"].to_pylist()
-    known = zip(ids, images["label"].to_pylist(), strict=True)
-    truth = [corrected.get(n, label) for n, label in known]
-    return np.array(ids, np.int64), np.array(truth, np.int64)
 
 
 def _ece(probs: Floats, classes: npt.NDArray[np.int64]) -> float:

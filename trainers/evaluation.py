@@ -1,9 +1,12 @@
 """A model is measured on labeled images that no one trains on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from plstore.errors import InputError
@@ -13,6 +16,7 @@ from plstore.loaders import ImageSet, import_backend, open_split, pick_backend
 from plstore.loaders.work import Backend
 from plstore.schema import SPLITS, Split
 from plstore.store import Store
+from trainers.embedding import embed_for, vectors_of
 from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
 from trainers.model import Bundle, load_teacher
@@ -66,17 +70,72 @@ def measure(
     metrics: Sequence[Metric] = METRICS,
     device: str,
     backend: Backend = "auto",
+    vectors: npt.NDArray[np.float32] | None = None,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> dict[str, float]:
-    """Return what a model is worth on labeled images, by name of the metric."""
+    """Return what a model is worth on labeled images, by name of the metric.
+
+    Args:
+        bundle: The model.
+        images: Labeled ones.
+        metrics: What to measure.
+        device: "cpu" or a CUDA device.
+        backend: Of the loader.
+        vectors: float32 [images, features], the embeddings of the images: a probe looks at
+            them instead.
+        on_images: Called with the number of images just finished.
+    """
     sums = dict.fromkeys((metric.name for metric in metrics), 0.0)
-    for batch, probs in probabilities(
-        bundle, images, device=device, backend=backend, on_images=on_images
-    ):
-        classes = batch.targets.cpu().argmax(dim=1)
+    for probs, classes in _seen(bundle, images, device, backend, vectors, on_images):
         for metric in metrics:
             sums[metric.name] += float(metric.of_images(probs, classes).sum())
     return {metric.name: metric.scale * sums[metric.name] / len(images) for metric in metrics}
+
+
+def measure_split(
+    store: Store,
+    bundle: Bundle,
+    images: ImageSet,
+    split: Split,
+    *,
+    metrics: Sequence[Metric] = METRICS,
+    device: str,
+    backend: Backend = "auto",
+    on_event: Listener = unheard,
+) -> dict[str, float]:
+    """Return what a model is worth on the images of a split; a probe looks at embeddings."""
+    embed_for(store, bundle, [split], device=device, backend=backend, on_event=on_event)
+    vectors = vectors_of(store, bundle, split, images.sample_ids)
+    with Teller(on_event).task(f"evaluate on {split} images", len(images)) as advance:
+        return measure(
+            bundle,
+            images,
+            metrics=metrics,
+            device=device,
+            backend=backend,
+            vectors=vectors,
+            on_images=advance,
+        )
+
+
+def _seen(
+    bundle: Bundle,
+    images: ImageSet,
+    device: str,
+    backend: Backend,
+    vectors: npt.NDArray[np.float32] | None,
+    on_images: Callable[[int], None],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield probabilities and true classes, batch by batch."""
+    if vectors is not None:
+        classes = torch.from_numpy(images.class_ids.astype(np.int64))
+        yield torch.from_numpy(bundle.head().probabilities(vectors)), classes
+        on_images(len(images))
+        return
+    for batch, probs in probabilities(
+        bundle, images, device=device, backend=backend, on_images=on_images
+    ):
+        yield probs, batch.targets.cpu().argmax(dim=1)
 
 
 def evaluate(
@@ -109,14 +168,14 @@ def evaluate(
     import_backend(picked)
     bundle = load_teacher(store, _teacher(store, teacher_id), device=device)
     pins = store.versions(["images", "corrections"])
-    teller = Teller(on_event)
     found: dict[str, dict[str, float]] = {}
     for split in splits:
         images = _images(store, split, pins)
         if images is None:
             continue
-        with teller.task(f"evaluate on {split} images", len(images)) as advance:
-            values = measure(bundle, images, device=device, backend=picked, on_images=advance)
+        values = measure_split(
+            store, bundle, images, split, device=device, backend=picked, on_event=on_event
+        )
         identity = value_hash({"teacher": teacher_id, "split": split, "pins": pins})
         named = {f"{split}_{name}": value for name, value in values.items()}
         keep_metrics(store, teacher_id, named, identity)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.labels import Role, TeacherRecord, add_teacher, check_teacher_id, find_teacher
-from plstore.loaders import import_backend, pick_backend
+from plstore.loaders import import_backend, open_split, pick_backend
 from plstore.seeds import Purpose, torch_seed
 from plstore.store import Store
 from plstore.version import __version__
@@ -16,6 +16,7 @@ from trainers.model import check_models, fetch_bundle, keep_bundle
 from trainers.pretrained import weights_hash
 from trainers.recipe import Recipe
 from trainers.train import Trained, Training, pick_device, teacher_record, train
+from trainers.watching import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,10 @@ def train_and_keep(
             advance(done - shown, f"loss {loss:.3f}" if done > shown else "")
             shown = done
 
-        trained = train(training, partial, on_step)
+        def on_look(step: int, accuracy: float) -> None:
+            teller.say(f"  step {step}: validation {accuracy:.2f} %")
+
+        trained = train(training, partial, on_step, on_look)
     if trained.num_replaced:
         teller.say(
             f"  {trained.num_replaced} draws of damaged images were replaced by others; "
@@ -75,7 +79,7 @@ def train_and_keep(
 def training_on(
     view: View,
     recipe: Recipe,
-    architecture: str,
+    iteration: int,
     *,
     is_student: bool,
     seed: int,
@@ -89,14 +93,27 @@ def training_on(
     settings = recipe.train
     return Training(
         recipe=recipe,
-        architecture=architecture,
+        model=recipe.model_of(iteration),
+        architecture=recipe.model.student(iteration),
         view=view,
         num_classes=len(view.store.class_names),
         labeled_batch=settings.labeled_batch + (0 if is_student else settings.pseudo_batch),
         pseudo_batch=settings.pseudo_batch if is_student else 0,
         seed=seed,
         device=device,
+        lora_rank=recipe.lora_rank(iteration),
+        watch=_watch(view, recipe),
     )
+
+
+def _watch(view: View, recipe: Recipe) -> Watch | None:
+    """Return how validation is looked at, None where there is none, or it is not wanted."""
+    settings, version = recipe.train, view.record.pins["images"]
+    if not settings.looks or not view.store.count_images("validation", version=version):
+        return None
+    decided = view.record.pins.get("corrections")
+    images = open_split(view.store, "validation", version=version, corrections=decided)
+    return Watch(images=images, looks=settings.looks, patience=settings.patience)
 
 
 def _keep(store: Store, training: Training, trained: Trained, place: Place) -> TeacherRecord:
@@ -152,8 +169,7 @@ def train_on_view(
     store = view.store
     is_student = bool(view.record.counts.get("kept"))
     iteration = _iteration_of(view) if is_student else 0
-    architecture = recipe.model.student(iteration)
-    identity = _identity(view, recipe, architecture)
+    identity = _identity(view, recipe, iteration)
     name = teacher_id or f"t{iteration}-{identity[:8]}"
     _check_free(store, check_teacher_id(name), view, recipe)
     check_models(recipe, len(store.class_names))
@@ -161,7 +177,7 @@ def train_on_view(
     training = training_on(
         view,
         recipe,
-        architecture,
+        iteration,
         is_student=is_student,
         seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
         device=device,
@@ -177,16 +193,18 @@ def train_on_view(
     return train_and_keep(store, training, place, Teller(on_event))
 
 
-def _identity(view: View, recipe: Recipe, architecture: str) -> str:
+def _identity(view: View, recipe: Recipe, iteration: int) -> str:
+    model, architecture = recipe.model_of(iteration), recipe.model.student(iteration)
     return value_hash(
         {
             "view": view.record.identity,
             "architecture": architecture,
-            "model": json.loads(recipe.model.model_dump_json()),
+            "model": json.loads(model.model_dump_json()),
             "train": json.loads(recipe.train.model_dump_json()),
             "noise": json.loads(recipe.noise.model_dump_json()),
             "seed": recipe.seed,
-            "start": weights_hash(recipe.model, architecture),
+            "start": weights_hash(model, architecture),
+            "lora_rank": recipe.lora_rank(iteration),
             "code": __version__,
         }
     )

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from plstore.codec import Codec
+from plstore.embeddings import EmbeddingSet, read_embeddings
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
-from plstore.images import IMAGE_COLUMNS
 from plstore.labels import (
     SHARD_IDS,
     LabelBatch,
@@ -30,15 +29,15 @@ from plstore.labels import (
     write_labels,
 )
 from plstore.loaders import import_backend, pick_backend
-from plstore.loaders.imageset import ImageSet, image_table
 from plstore.loaders.settings import check_number, check_whole
 from plstore.loaders.work import Backend
 from plstore.schema import ACCEPTED
 from plstore.store import Shard, Store, Table
+from trainers.embedding import embed_for
 from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
 from trainers.model import Bundle, load_teacher
-from trainers.portions import encoded_images, portions
+from trainers.portions import read_images
 from trainers.train import pick_device
 
 
@@ -104,9 +103,19 @@ def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> 
     backend = pick_backend(labeling.backend, device)
     import_backend(backend)
     ready = replace(labeling, device=device, backend=backend)
+    embed_for_teacher(store, ready, on_event=on_event)
     total = count_missing(store, ready)
     with Teller(on_event).task(f"label by {labeling.teacher_id}", total) as advance:
         return label_missing(store, ready, on_images=advance)
+
+
+def embed_for_teacher(
+    store: Store, labeling: Labeling, *, on_event: Listener = unheard
+) -> None:
+    """Embed what a probe is to label; of another teacher, do nothing."""
+    bundle = load_teacher(store, _teacher(store, labeling.teacher_id), device=labeling.device)
+    device, backend = labeling.device, labeling.backend
+    embed_for(store, bundle, labeling.splits, device=device, backend=backend, on_event=on_event)
 
 
 def label_missing(
@@ -125,6 +134,7 @@ def label_missing(
     if labeling.identity is None:
         _check_settings(store, labeling)
     bundle = load_teacher(store, teacher, device=labeling.device)
+    embed_for(store, bundle, labeling.splits, device=labeling.device, backend=labeling.backend)
     counts = dict.fromkeys(labeling.splits, 0)
     for split in labeling.splits:
         for missing in missing_labels(store, labeling, split):
@@ -341,17 +351,11 @@ def _batches(
     missing: Missing,
     on_images: Callable[[int], None],
 ) -> Iterator[LabelBatch]:
-    table = store.table("images")
-    number = int(missing.ids[0]) // SHARD_IDS
-    shards = _overlapping(table.shards(missing.images_version), number)
-    for wanted in portions(table, shards, missing.ids):
-        near = [s for s in shards if s.first_id <= wanted[-1] and s.last_id >= wanted[0]]
-        rows = table.dataset_of(near).to_table(
-            columns=["width", "height", *IMAGE_COLUMNS],
-            filter=pc.field("sample_id").isin(pa.array(wanted)),
-        )
-        rows = rows.sort_by("sample_id").combine_chunks()
-        images = ImageSet(image_table(encoded_images(rows)), len(store.class_names))
+    if bundle.embeddings is not None:
+        yield from _from_embeddings(store, labeling, bundle, missing)
+        on_images(len(missing.ids))
+        return
+    for ids, images in read_images(store, missing.ids, missing.images_version):
         found = [
             probs.numpy()
             for _, probs in probabilities(
@@ -363,6 +367,16 @@ def _batches(
                 on_images=on_images,
             )
         ]
-        ids = rows["sample_id"].to_numpy()  # without those that were deleted meanwhile
         if len(ids):
             yield LabelBatch(sample_ids=ids, probabilities=np.concatenate(found))
+
+
+def _from_embeddings(
+    store: Store, labeling: Labeling, bundle: Bundle, missing: Missing
+) -> Iterator[LabelBatch]:
+    """Yield what a probe says of images whose embeddings are there."""
+    of = EmbeddingSet(model=str(bundle.embeddings), split=missing.label_set.split)
+    head = bundle.head()
+    for batch in read_embeddings(store, of, only=missing.ids):
+        probs = head.probabilities(batch.vectors, labeling.temperature)
+        yield LabelBatch(sample_ids=batch.sample_ids, probabilities=probs)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from plstore.errors import InputError
+from plstore.exchange import Source
 from plstore.labels import TeacherRecord, find_teacher, list_teachers
 from plstore.loaders import import_backend
 from plstore.storage import location
@@ -77,14 +78,26 @@ class Run:
 
 
 def open_run(
-    recipe: Recipe, store: Store, *, device: str = "auto", on_event: Listener = unheard
+    recipe: Recipe,
+    store: Store,
+    *,
+    device: str = "auto",
+    on_event: Listener = unheard,
+    source: Source | None = None,
 ) -> Run:
     """Return the run of a recipe on a store, with nothing done.
+
+    Args:
+        recipe: What to do.
+        store: Where; it need not be there yet.
+        device: "auto", "cpu" or a CUDA device.
+        on_event: Told of every step.
+        source: The images that the recipe names, where they are listed already.
 
     Raises:
         InputError: If its images or its teacher are not there, or the device is not.
     """
-    source = open_source(recipe.data, recipe.seed, store)
+    source = open_source(recipe.data, recipe.seed, store, listed=source)
     context = Context(
         recipe=recipe,
         source=source,

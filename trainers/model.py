@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import timm
@@ -22,8 +22,12 @@ from plstore.loaders import ImageFormat
 from plstore.storage import get_folder, is_remote, put_folder
 from plstore.store import Store
 from trainers.checkpoint import WEIGHTS, load_network, match_names, read_config
+from trainers.linear import Linear
 from trainers.pretrained import check_start, starting_weights
 from trainers.recipe import Model, Recipe
+
+EMBEDDINGS: Final = "probe/embeddings"
+"""Of a teacher's metrics: which embeddings its classifier was fitted on."""
 
 
 class Ema(ModelEmaV3):  # type: ignore[misc]  # timm's class is untyped here
@@ -91,21 +95,30 @@ def check_models(recipe: Recipe, num_classes: int) -> None:
     Raises:
         InputError: If one cannot be made, cannot take the images, or the optimizer is unknown.
     """
-    model = recipe.model.model_copy(update={"pretrained": False})
-    image = torch.zeros(2, model.channels, model.resolution, model.resolution)
-    students = [model.student(i) for i in range(recipe.iterations + 1)]
-    for architecture in dict.fromkeys(students):
-        network = build_model(model, architecture, num_classes)
-        starting_weights(recipe.model, architecture)  # or says why there are none
-        try:
-            with torch.inference_mode():
-                network.eval()(image)
-        except Exception as error:
-            raise InputError(
-                f"model {architecture!r} cannot take images of {model.resolution} pixels with "
-                f"{model.channels} channels: {error}. Change --resolution or --model"
-            ) from error
+    seen = set()
+    members = [(recipe.member(n + 2), 0) for n in range(len(recipe.model.also))]
+    for asked, iteration in [*((recipe, n) for n in range(recipe.iterations + 1)), *members]:
+        model, architecture = asked.model_of(iteration), asked.model.student(iteration)
+        what = (architecture, model.resolution, model.has_weights)
+        if what not in seen:
+            _check_model(model, architecture, num_classes)
+        seen.add(what)
     _check_optimizer(recipe.train.optimizer)
+
+
+def _check_model(model: Model, architecture: str, num_classes: int) -> None:
+    fresh = model.model_copy(update={"pretrained": False})
+    network = build_model(fresh, architecture, num_classes)
+    starting_weights(model, architecture)  # or says why there are none
+    image = torch.zeros(2, model.channels, model.resolution, model.resolution)
+    try:
+        with torch.inference_mode():
+            network.eval()(image)
+    except Exception as error:
+        raise InputError(
+            f"model {architecture!r} cannot take images of {model.resolution} pixels with "
+            f"{model.channels} channels: {error}. Change --resolution or --model"
+        ) from error
 
 
 def _check_optimizer(name: str) -> None:
@@ -152,6 +165,7 @@ class Bundle:
         output_names: Of the network's own outputs.
         order: int64 [classes], the output of each class; None where that is its number.
         notes: What people should know of it.
+        embeddings: Of a probe: the name of those that its classifier stands on.
     """
 
     folder: Path
@@ -161,11 +175,68 @@ class Bundle:
     output_names: tuple[str, ...]
     order: torch.Tensor | None
     notes: tuple[str, ...]
+    embeddings: str | None = None
+
+    def head(self) -> Linear:
+        """Return its classifier as a function of embeddings, in the order of `class_names`.
+
+        Raises:
+            InputError: If it is no linear layer.
+        """
+        layer = self.network.get_classifier()  # type: ignore[operator]  # timm models have it
+        if not isinstance(layer, nn.Linear):
+            raise InputError(
+                f"the classifier of {self.folder} is {type(layer).__name__}; wanted a linear "
+                "layer on embeddings"
+            )
+        weight, bias = layer.weight.detach().cpu(), layer.bias.detach().cpu()
+        order = slice(None) if self.order is None else self.order.cpu()
+        return Linear(weight=weight[order].float(), bias=bias[order].float(), strength=None)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 [batch, classes] of uint8 images, in the order of `class_names`."""
-        outputs: torch.Tensor = self.network(self.format.normalise(images)).float()
+        outputs: torch.Tensor = self.network(self.format.normalise(images))
+        return self._in_order(outputs)
+
+    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits, as `logits` does, and what the classifier makes them of.
+
+        That is float32 [batch, features]: what timm's `forward_features` finds, pooled by
+        `forward_head` with `pre_logits`, in one pass.
+        """
+        network: Any = self.network
+        features = network.forward_features(self.format.normalise(images))
+        pooled: torch.Tensor = network.forward_head(features, pre_logits=True)
+        return self._in_order(network.forward_head(features)), pooled.float()
+
+    def _in_order(self, outputs: torch.Tensor) -> torch.Tensor:
+        outputs = outputs.float()
         return outputs if self.order is None else outputs[:, self.order]
+
+    def check_features(self) -> None:
+        """Show the model a gray image, to know before long work whether `look` can be asked.
+
+        Raises:
+            InputError: If it has no pooled features before its classifier, or its logits are
+                not made of them alone.
+        """
+        shape = (1, self.format.channels, self.format.size, self.format.size)
+        device = next(self.network.parameters()).device
+        images = torch.zeros(shape, dtype=torch.uint8, device=device)
+        try:
+            with torch.inference_mode():
+                (logits, pooled), whole = self.look(images), self.logits(images)
+        except Exception as error:
+            raise InputError(f"{self._no_features}: {error}") from error
+        if pooled.ndim != 2 or not torch.allclose(logits, whole, rtol=1e-3, atol=1e-4):  # noqa: PLR2004  images and features
+            raise InputError(f"{self._no_features}: they have shape {list(pooled.shape)}")
+
+    @property
+    def _no_features(self) -> str:
+        return (
+            f"the model of {self.folder} does not give its pooled features, by timm's "
+            "forward_features and forward_head, so there are no embeddings"
+        )
 
 
 def _data_config(format_: ImageFormat) -> dict[str, Any]:
@@ -283,7 +354,8 @@ def load_teacher(store: Store, teacher: TeacherRecord, *, device: str) -> Bundle
             f"is {teacher.role!r}"
         )
     folder = fetch_bundle(store, teacher.checkpoint, teacher.checkpoint_hash)
-    return load_bundle(folder, class_names=store.class_names, device=device)
+    bundle = load_bundle(folder, class_names=store.class_names, device=device)
+    return replace(bundle, embeddings=(teacher.metrics or {}).get(EMBEDDINGS))
 
 
 def check_weights(folder: Path, digest: str) -> None:

@@ -1,5 +1,6 @@
 """Weights to start from: timm's, from a cache or the network, or those of a file."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,16 +8,20 @@ from typing import Any, Final
 
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.models import PretrainedCfg
 from torch import nn
 
 from plstore.errors import InputError
 from plstore.fingerprint import file_hash
 from plstore.reach import hub_endpoint, why_hub_is_out_of_reach, why_url_is_out_of_reach
-from trainers.checkpoint import WEIGHTS, stored_shapes
+from plstore.scratch import put_in_place
+from trainers.checkpoint import CONFIG, WEIGHTS, stored_shapes
 from trainers.recipe import Model
 
 _HUB_FILES: Final = (WEIGHTS, "pytorch_model.bin")
+_PICKLES: Final = (".pth", ".pt", ".bin")
+_WRAPPERS: Final = ("model_ema", "state_dict", "model")  # of what trainers save around weights
 _SHOWN: Final = 4
 
 
@@ -48,22 +53,76 @@ def starting_weights(model: Model, architecture: str) -> Mapping[str, Any] | Non
 def weights_file(place: str, architecture: str) -> Path:
     """Return the file of weights that a recipe names, itself or by its folder.
 
+    A pickle of torch is read without running its code, and kept as safetensors in the cache.
+
     Raises:
-        InputError: If there is none.
+        InputError: If there is none, or a pickle holds anything but weights.
     """
     path = Path(place)
-    names = (f"{architecture}.safetensors", WEIGHTS)
-    found = (
-        path
-        if path.is_file()
-        else next((path / name for name in names if (path / name).is_file()), None)
-    )
-    if found is None or found.suffix != ".safetensors":
+    names = [f"{architecture}.safetensors", WEIGHTS]
+    names += [f"{architecture}{ending}" for ending in _PICKLES]
+    there = [path] if path.is_file() else [path / n for n in names if (path / n).is_file()]
+    if not there or there[0].suffix not in {".safetensors", *_PICKLES}:
         raise InputError(
-            f"--weights is {place!r}; wanted a .safetensors file, or a folder with "
-            f"{' or '.join(names)}"
+            f"--weights is {place!r}; wanted a .safetensors or .pth file, or a folder with "
+            f"{names[0]} or {WEIGHTS}"
         )
-    return found
+    return there[0] if there[0].suffix == ".safetensors" else as_safetensors(there[0])
+
+
+def as_safetensors(path: Path) -> Path:
+    """Return a file of safetensors with the weights of a pickle of torch.
+
+    Raises:
+        InputError: If it holds anything but weights, by name, or cannot be read.
+    """
+    target = _cache() / f"{file_hash(path)}.safetensors"
+    if target.is_file():
+        return target
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as weights of torch: {str(error).splitlines()[0]}. Only "
+            "weights are read, no code: save its state_dict()"
+        ) from error
+    for key in _WRAPPERS:
+        found = found[key] if isinstance(found, Mapping) and key in found else found
+    weights = dict(found) if isinstance(found, Mapping) else {}
+    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        kinds = sorted({type(value).__name__ for value in weights.values()} - {"Tensor"})
+        raise InputError(
+            f"{path} holds {', '.join(kinds) or type(found).__name__}; wanted weights by name, "
+            "as state_dict() gives them"
+        )
+    plain = {name.removeprefix("module."): w.contiguous() for name, w in weights.items()}
+    with put_in_place(target) as temporary:
+        save_file(plain, temporary)
+    return target
+
+
+def _cache() -> Path:
+    home = os.environ.get("PLSTORE_CACHE") or Path.home() / ".cache" / "plstore"
+    folder = Path(home, "weights")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def architecture_of(place: str) -> str | None:
+    """Return which timm model weights are of, by config.json or by name; None if nothing says.
+
+    A file `resnet50.safetensors`, a folder `resnet50`, or timm's folder with `architecture`.
+    """
+    path = Path(place)
+    folder = path if path.is_dir() else path.parent
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        config = {}
+    said = config.get("architecture") if isinstance(config, dict) else None
+    files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", *_PICKLES})
+    names = [said, path.stem, *(file.stem for file in files), folder.resolve().name]
+    return next((name for name in names if name and timm.is_model(name)), None)
 
 
 def weights_hash(model: Model, architecture: str) -> str | None:
@@ -71,6 +130,19 @@ def weights_hash(model: Model, architecture: str) -> str | None:
     if model.weights is None:
         return None
     return file_hash(weights_file(model.weights, architecture))
+
+
+def start_identity(model: Model, architecture: str) -> str | None:
+    """Return what the weights are that a recipe starts from; None where they are random.
+
+    The hash of a file, or timm's name of what it brings.
+    """
+    if model.weights is not None:
+        return weights_hash(model, architecture)
+    config = timm.get_pretrained_cfg(architecture)
+    if not model.pretrained or config is None:
+        return None
+    return str(config.hf_hub_id or config.url)
 
 
 def check_start(model: Model, network: nn.Module, architecture: str) -> None:
@@ -114,7 +186,7 @@ def _from_hub(config: PretrainedCfg, architecture: str) -> Mapping[str, Any] | N
             f"the weights of {architecture!r} are not in the cache {cache}, and cannot be got "
             f"from {hub_endpoint()}: {reason}. Where there is a network, run 'hf download "
             f"{name} {files[0]} --local-dir FOLDER', bring the folder here and name it with "
-            "--weights FOLDER in place of --pretrained; or copy that machine's cache here "
+            "--weights FOLDER; or copy that machine's cache here "
             "(HF_HOME names its place); or leave --pretrained out"
         )
     return None

@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from plstore.errors import InputError
+from plstore.exchange import Source
 from plstore.report.page import write_report
 from plstore.report.progress import Display
 from plstore.storage import write_atomically
@@ -30,6 +31,8 @@ def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) ->
     rows = result_rows(result)
     write_result(beside(store, "result.json"), result)
     write_report(beside(store, "report.html"), open_store(store), result, rows)
+    for line in result["advice"]:
+        display.say(line)
     display.say(f"result: {beside(store, 'result.json')}")
     display.say(f"report: {beside(store, 'report.html')}")
     return rows
@@ -85,9 +88,16 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def dry_run(recipe: Recipe, store: Path, *, device: str, display: Display) -> list[Row]:
-    """Return the steps of a run with images, time and disk; touch nothing."""
-    opened = open_run(recipe, Store(store), device=device)
+def dry_run(
+    recipe: Recipe,
+    store: Path,
+    *,
+    device: str,
+    display: Display,
+    source: Source | None = None,
+) -> list[Row]:
+    """Return the steps of a run with images, time and disk; do none of them."""
+    opened = open_run(recipe, Store(store), device=device, source=source)
     source, device = opened.context.source, opened.context.device
     ledger = Ledger(opened.context.store)
     estimator = Estimator(recipe, source, device)

@@ -67,15 +67,41 @@ class Data(_Section):
         return self
 
 
+class Also(_Section):
+    """One more first teacher, beside the one of `model`; their labels are fused."""
+
+    teacher: str
+    """timm name."""
+    weights: str | None = None
+    """As `model.weights`."""
+    pretrained: bool | None = None
+    """As `model.pretrained`."""
+    resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """As `model.resolution`."""
+
+
+class Fusion(_Section):
+    """How several first teachers become one; see `plstore fuse --help`."""
+
+    method: Literal["arithmetic", "geometric", "votes"] = "votes"
+    """Mean of probabilities, of their logarithms, or of hard labels."""
+    weights: Literal["given", "fitted"] = "given"
+    """The same for all, or those that fit the validation images."""
+
+
 class Model(_Section):
     """Which models, and how they see images. Any timm model of images."""
 
     teacher: str = "resnet18"
     """timm name of the first teacher and, unless `students` says otherwise, of the students."""
+    also: list[Also] = Field(default_factory=list)
+    """More first teachers; see `fuse`."""
     students: Annotated[list[str], Field(min_length=1)] | None = None
     """timm names by iteration, equal or larger than the teacher; the last one repeats."""
     resolution: Annotated[int, Field(ge=8, le=1024)] = 128
     """Pixels a side."""
+    student_resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
+    """Of students and control; `resolution` unless given."""
     channels: Literal[1, 3] = 3
     """1 reads images as grayscale."""
     mean: list[Fraction] | None = None
@@ -107,11 +133,38 @@ class Model(_Section):
                 )
         return self
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it names weights to start from."""
+        return self.pretrained or self.weights is not None
+
     def student(self, iteration: int) -> str:
         """Return the architecture of an iteration's student; iteration 0 is the teacher."""
         if iteration == 0 or self.students is None:
             return self.teacher
         return self.students[min(iteration, len(self.students)) - 1]
+
+
+How = Literal["scratch", "finetune", "probe"]
+"""How a model comes about: all weights trained from random ones; all trained from given ones;
+given ones frozen, with a logistic regression on their features for a classifier."""
+
+
+class Method(_Section):
+    """How models come about. From random weights, or all given ones trained, unless said."""
+
+    teacher: How | None = None
+    """Of the first teacher. `finetune` where the recipe names weights, else `scratch`."""
+    students: How | None = None
+    """Of students and control. `finetune` where the recipe names weights, else `scratch`. Each
+    starts from random or from the given weights: never from the last student's."""
+    lora_rank: Annotated[int, Field(ge=1)] | None = None
+    """Of `finetune`: train low-rank updates and the classifier alone; else all weights."""
+    targets: Literal["soft", "hard"] = "hard"
+    """Probes: what is learnt of a pseudo-label. A linear model that learns the soft labels of
+    another of the same features learns the same model."""
+    ratio: Annotated[float, Field(gt=0)] = 3.0
+    """Probes: what all pseudo-labeled images weigh together, by what all labeled ones do."""
 
 
 class Train(_Section):
@@ -139,6 +192,10 @@ class Train(_Section):
     """CPU threads; they change the last bits, so a recipe that fixes them repeats exactly."""
     backend: Literal["auto", "dali", "threads", "torch"] = "auto"
     """Of the loader; pixels differ in their last bits. `auto`: DALI on a GPU, else threads."""
+    looks: Annotated[int, Field(ge=0)] = 10
+    """How often validation is looked at while a model trains."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """A training ends after so many looks without a better one. Never unless given."""
     shuffle: Literal["global", "windowed"] = "global"
     """Of all draws, from a copy of the view in the cache; or within windows, without a copy."""
     window: Annotated[int, Field(ge=1)] = 4096
@@ -287,10 +344,49 @@ class Recipe(_Section):
     """Of the store: it labels first, or has labels. The run trains one unless given."""
     data: Data = Data()
     model: Model = Model()
+    method: Method = Method()
     train: Train = Train()
     noise: NoiseSection = NoiseSection()
     label: Label = Label()
+    fuse: Fusion = Fusion()
     select: Select = Select()
+
+    @model_validator(mode="after")
+    def _has_weights_to_start_from(self) -> "Recipe":
+        asked = {self.method.teacher, self.method.students} - {None, "scratch"}
+        if asked and not self.model.has_weights:
+            raise ValueError(
+                f"method {' and '.join(sorted(map(str, asked)))} starts from weights, and the "
+                "recipe names none; wanted model.weights (--weights) or model.pretrained"
+            )
+        return self
+
+    def member(self, number: int) -> "Recipe":
+        """Return the recipe as the first teacher of a number sees it: 1 is that of `model`."""
+        changes: dict[str, object] = {"also": []}
+        if number > 1:
+            other = self.model.also[number - 2].model_dump(exclude_none=True)
+            changes |= {"weights": None, **other} if "pretrained" in other else other
+        model = self.model.model_copy(update=changes)
+        return self.model_copy(update={"model": model})
+
+    def lora_rank(self, iteration: int) -> int | None:
+        """Return the rank of the updates of an iteration's model; None to train all weights."""
+        return self.method.lora_rank if self.how(iteration) == "finetune" else None
+
+    def how(self, iteration: int) -> How:
+        """Return how the model of an iteration comes about; iteration 0 is the teacher."""
+        said = self.method.students if iteration else self.method.teacher
+        return said or ("finetune" if self.model.has_weights else "scratch")
+
+    def model_of(self, iteration: int) -> Model:
+        """Return the section `model` as the model of an iteration sees it."""
+        model, changes = self.model, dict[str, object]()
+        if iteration and model.student_resolution is not None:
+            changes["resolution"] = model.student_resolution
+        if self.how(iteration) == "scratch":
+            changes |= {"pretrained": False, "weights": None}
+        return model.model_copy(update=changes)
 
     @property
     def hash(self) -> str:

@@ -8,6 +8,7 @@ from plstore.query import run_query
 from plstore.storage import write_json
 from plstore.store import Store
 from plstore.version import __version__
+from trainers.advice import advice, best_model
 from trainers.recipe import Recipe
 
 _MODEL = ("teacher_id", "architecture", "checkpoint", "test_accuracy", "validation_accuracy")
@@ -52,7 +53,7 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
     Accuracies are in percent. `pseudo_label_accuracy` is there where the truth of unlabeled
     images is known; it is over the pseudo-labeled images that were kept.
     """
-    return {
+    result = {
         "recipe": recipe.name,
         "recipe_hash": recipe.hash,
         "seed": recipe.seed,
@@ -61,9 +62,24 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
         "run_seconds": round(seconds, 1),
         "imported": findings.imported,
         "teacher": findings.model("0"),
+        "more_teachers": [
+            found
+            for n in range(2, len(recipe.model.also) + 2)
+            if (found := findings.find(f"0.{n}")) is not None
+        ],
         "control": findings.find("control"),
         "students": [findings.model(str(n)) for n in range(1, recipe.iterations + 1)],
     }
+    best = best_model(result)
+    result["best"] = None if best is None else best["teacher_id"]
+    result["advice"] = advice(result, _num_measured(findings.imported))
+    return result
+
+
+def _num_measured(imported: Mapping[str, Any]) -> int | None:
+    """Return how many images accuracies are of: test images, else those of validation."""
+    splits: Mapping[str, int] = imported.get("splits", {})
+    return splits.get("test") or splits.get("validation")
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
@@ -73,7 +89,7 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
 
 def result_rows(result: Mapping[str, Any]) -> list[dict[str, object]]:
     """Return the result as the rows of one table, first the teacher, last the control."""
-    rows = [_row(0, "teacher", result["teacher"])]
+    rows = [_row(0, "teacher", t) for t in (result["teacher"], *result["more_teachers"])]
     rows += [_row(s["iteration"], "student", s) for s in result["students"]]
     if result["control"] is not None:
         rows.append(_row(len(result["students"]), "control", result["control"]))
@@ -86,6 +102,7 @@ def _row(iteration: int, role: str, model: Mapping[str, Any]) -> dict[str, objec
         "role": role,
         "model": model["teacher_id"],
         "architecture": model["architecture"],
+        "method": model.get("how"),
         "taught by": model.get("taught_by"),
         "test accuracy": _percent(model.get("test_accuracy")),
         "validation accuracy": _percent(model.get("validation_accuracy")),

@@ -16,18 +16,23 @@ from trainers.data import FASHION_MNIST_CLASSES, sample_folder
 from trainers.recipe import Data
 
 
-def open_source(data: Data, seed: int, store: Store | None = None) -> Source:
+def open_source(
+    data: Data, seed: int, store: Store | None = None, listed: Source | None = None
+) -> Source:
     """Return the images that a recipe's data section names.
 
     Args:
         data: The section.
         seed: Of splits that are drawn.
         store: For a recipe whose images are those of its store.
+        listed: The same images without a limit, where they are listed already.
 
     Raises:
         InputError: If they are not there, or not as they must be.
     """
-    source = _of_store(store) if data.source == "store" else _open(data, seed)
+    source = listed
+    if source is None:
+        source = _of_store(store) if data.source == "store" else _open(data, seed)
     if data.limit_unlabeled is None:
         return source
     return _limited(source, data.limit_unlabeled)

@@ -24,9 +24,11 @@ from plstore.loaders.settings import check_device
 from plstore.scratch import put_in_place
 from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
+from trainers.lora import with_lora, without_lora
 from trainers.losses import combined_cross_entropy
 from trainers.model import Ema, build_model, image_format
-from trainers.recipe import Recipe
+from trainers.recipe import Model, Recipe
+from trainers.watching import VALIDATION, Watch
 
 _CHECKPOINT_SECONDS = 20.0
 _METRIC_STEPS = 50
@@ -39,7 +41,8 @@ class Training:
     """What to train.
 
     Attributes:
-        recipe: Model, optimizer, noise.
+        recipe: Optimizer, noise, and all else that its record keeps.
+        model: The model's settings, as a model of this iteration has them.
         architecture: timm name.
         view: What to train on.
         num_classes: Of the label space.
@@ -47,9 +50,12 @@ class Training:
         pseudo_batch: Pseudo-labeled images a step, 0 for teacher and control.
         seed: Of this training, not of the run.
         device: "cpu" or a CUDA device.
+        lora_rank: Of low-rank updates, that alone are trained; None for all weights.
+        watch: How validation is looked at meanwhile; it changes no weight.
     """
 
     recipe: Recipe
+    model: Model
     architecture: str
     view: View
     num_classes: int
@@ -57,6 +63,8 @@ class Training:
     pseudo_batch: int
     seed: int
     device: str
+    lora_rank: int | None = None
+    watch: Watch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,21 +101,29 @@ def pick_device(device: str) -> str:
     return device
 
 
-def train(training: Training, partial: Path, on_step: Callable[[int, float], None]) -> Trained:
+def train(
+    training: Training,
+    partial: Path,
+    on_step: Callable[[int, float], None],
+    on_look: Callable[[int, float], None] = lambda *_: None,
+) -> Trained:
     """Train a model from scratch, or go on from the checkpoint at `partial`.
 
     Args:
         training: What to train.
         partial: File for checkpoints of this training; removed by whoever keeps the result.
         on_step: Called after each step with (steps done, loss).
+        on_look: Called with (steps done, accuracy) when validation was looked at.
 
     Raises:
         PlstoreError: If the loss is no longer finite.
     """
     recipe, device = training.recipe.train, training.device
     torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
-    network = build_model(training.recipe.model, training.architecture, training.num_classes)
-    format_ = image_format(training.recipe.model, network)
+    network = build_model(training.model, training.architecture, training.num_classes)
+    format_ = image_format(training.model, network)
+    if training.lora_rank is not None:
+        network = with_lora(network, training.lora_rank)
     network = network.to(device).train()
     state = _State(training, network)
     state.restore(partial)
@@ -149,13 +165,35 @@ def train(training: Training, partial: Path, on_step: Callable[[int, float], Non
         )
         state.update(loss)
         on_step(state.step, state.last_loss)
+        if _has_ended(training, state, format_, on_look):
+            break
         if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < recipe.steps:
             state.save(partial, loader.state_dict())
             saved = monotonic()
     averaged = state.ema.module.eval()
+    if training.lora_rank is not None:
+        averaged = without_lora(averaged)
     return Trained(
         network=averaged, format=format_, metrics=state.metrics, backend=loader.backend
     )
+
+
+def _has_ended(
+    training: Training,
+    state: "_State",
+    format_: ImageFormat,
+    on_look: Callable[[int, float], None],
+) -> bool:
+    """Look at validation, if it is time to; return whether the training stopped gaining."""
+    watch, settings = training.watch, training.recipe.train
+    if watch is None or not watch.is_due(state.step, settings.steps):
+        return False
+    network = state.ema.module.eval()
+    device, backend = training.device, settings.backend
+    accuracy = watch.look(network, format_, device=device, backend=backend)
+    state.metrics.append((state.step, VALIDATION, accuracy))
+    on_look(state.step, accuracy)
+    return watch.has_stopped_gaining(state.metrics)
 
 
 def teacher_record(

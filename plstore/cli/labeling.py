@@ -1,11 +1,15 @@
-"""Verbs of a step each: label, calibrate, fuse, select."""
+"""Verbs of teachers' labels: label, embed, calibrate, fuse."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from plstore.labels import Ensemble
+    from plstore.report.progress import Display
 
 CodecOption = Annotated[str, typer.Option(help="topk, dense or hard.")]
 KOption = Annotated[int, typer.Option("--k", help="Classes kept.")]
@@ -78,6 +82,63 @@ def label(
     print_rows([{"split": name, "labeled": n} for name, n in counts.items()], format_)
 
 
+def embed(
+    store: StoreOption,
+    teacher: Annotated[
+        str | None, typer.Option(help="A teacher of the store, its classifier left off.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="timm name; that of the weights unless given.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="A .safetensors or .pth file, a folder with one, or hub: timm's."),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Pixels a side; the model's own unless given.")
+    ] = None,
+    splits: Annotated[str, typer.Option(help="By commas.")] = (
+        "labeled,validation,unlabeled,test"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: BackendOption = "auto",
+    format_: FormatOption = "table",
+) -> None:
+    """Keep a frozen model's features of images, for probes, SQL and filters on neighbours.
+
+    They fill the table embeddings: model, split, sample_id, vector. Goes on where it was
+    stopped.
+
+    Examples:
+      plstore embed --weights resnet50.safetensors --store pets/store
+      plstore embed --teacher t3-1a2b3c4d --splits unlabeled --store pets/store
+    """
+    try:
+        from trainers.embedding import Embedding, embed_images
+        from trainers.events import Shown
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train", "embedding") from error
+    from plstore.report.progress import Display
+    from plstore.schema import SPLITS
+    from plstore.store import open as open_store
+
+    wanted = splits.split(",")
+    if unknown := sorted(set(wanted) - set(SPLITS)):
+        raise InputError(f"--splits has {unknown}; wanted some of {', '.join(SPLITS)}")
+    embedding = Embedding(
+        teacher=teacher,
+        model=model,
+        weights=None if weights == "hub" else weights,
+        resolution=resolution,
+        splits=wanted,
+        device=device,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+    )
+    name, counts = embed_images(open_store(store), embedding, on_event=Shown(Display()))
+    rows = [{"model": name, "split": split, "embedded": n} for split, n in counts.items()]
+    print_rows(rows, format_)
+
+
 def _part(text: str) -> tuple[int, int]:
     number, slash, parts = text.partition("/")
     if not (slash and number.isdigit() and parts.isdigit() and int(number) < int(parts)):
@@ -124,7 +185,14 @@ def fuse(
     iteration: Annotated[
         int | None, typer.Option(help="Of the fused labels; the members' last unless given.")
     ] = None,
-    method: Annotated[str, typer.Option(help="arithmetic, or geometric.")] = "arithmetic",
+    method: Annotated[
+        str,
+        typer.Option(help="Mean: arithmetic, geometric, or votes (of hard labels)."),
+    ] = "arithmetic",
+    weights: Annotated[
+        str,
+        typer.Option(help="given (*WEIGHT), or fitted on the validation images."),
+    ] = "given",
     temperatures: Annotated[
         str, typer.Option(help="1, calibrated, or one a member by commas: 1.2,0.9.")
     ] = "1",
@@ -135,9 +203,14 @@ def fuse(
 ) -> None:
     """Fuse the labels of several teachers into those of one, which names its members.
 
+    Fitted weights minimise the negative log-likelihood of the fusion on the validation images
+    that all members labeled, with the classes that people corrected; of votes, on those that a
+    member is right about. What was found is printed, and kept (teachers, column members).
+
     Examples:
       plstore fuse clip dino --teacher both --store pets/store
       plstore fuse "clip*2" dino@1 --teacher both --method geometric --temperatures calibrated
+      plstore fuse clip dino vit --teacher all --method votes --weights fitted
     """
     from dataclasses import asdict, replace
 
@@ -146,9 +219,7 @@ def fuse(
     from plstore.report.progress import Display
     from plstore.store import open as open_store
 
-    if method not in {"arithmetic", "geometric"}:
-        raise InputError(f"--method is {method!r}; wanted arithmetic or geometric")
-    opened = open_store(store)
+    opened, display = open_store(store), Display()
     named = [member_of(opened, member) for member in members]
     notes: dict[str, Any] = {}
     if temperatures == "calibrated":
@@ -158,22 +229,38 @@ def fuse(
     else:
         values = _temperatures(temperatures, len(named))
     named = [replace(m, temperature=t) for m, t in zip(named, values, strict=True)]
-    with Display().task(f"fuse {len(named)} teachers", None) as advance:
+    with display.task(f"fuse {len(named)} teachers", None) as advance:
         made = make_ensemble(
             opened,
             teacher,
             named,
-            iteration=max(m.iteration for m in named) if iteration is None else iteration,
-            method=method,  # type: ignore[arg-type]  # checked above
+            iteration=iteration,
+            method=method,  # type: ignore[arg-type]  # checked there
+            weights=weights,  # type: ignore[arg-type]  # checked there
             codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
             notes={"calibration": notes} if notes else None,
             on_images=advance,
         )
+    _say_weights(made, display)
     rows = [
         {"split": split, "fused": n, "not labeled by all": made.incomplete[split]}
         for split, n in made.images.items()
     ]
     print_rows(rows, format_)
+
+
+def _say_weights(made: "Ensemble", display: "Display") -> None:
+    found = made.weighting
+    if found is None:
+        return
+    shares = ", ".join(f"{m.teacher_id}@{m.iteration} {m.weight:g}" for m in made.members)
+    silent = found.num_images - found.num_telling
+    display.say(
+        f"weights fitted on {found.num_images} validation images: {shares}; negative "
+        f"log-likelihood {found.nll_before:.4f} -> {found.nll_after:.4f} nats"
+        f"{f' (without {silent} that no member is right about)' if silent else ''}, accuracy "
+        f"{found.accuracy_before:.2f} -> {found.accuracy_after:.2f} %"
+    )
 
 
 def _temperatures(text: str, count: int) -> list[float]:

@@ -14,6 +14,7 @@ from plstore.cli import (
     exporting,
     importing,
     labeling,
+    predicting,
     reading,
     selecting,
     training,
@@ -53,7 +54,16 @@ class _Grouped(TyperGroup):
 _GROUPS: dict[str, tuple[str, ...]] = {
     "All of it": ("run",),
     "Fill a store": ("init", "import"),
-    "Step by step": ("train", "evaluate", "label", "calibrate", "fuse", "select", "predict"),
+    "Step by step": (
+        "train",
+        "evaluate",
+        "label",
+        "calibrate",
+        "fuse",
+        "embed",
+        "select",
+        "predict",
+    ),
     "Look": ("sql", "query", "audit", "diff", "log", "info", "files"),
     "Decide": ("exclude", "correct", "delete", "duplicates"),
     "Keep in order": ("tag", "pins", "verify", "gc", "compact"),
@@ -72,8 +82,8 @@ app = typer.Typer(
 app.command("init")(with_examples(importing.init))
 app.add_typer(importing.verbs, name="import")
 for verb in (
-    *(training.run, training.train, training.evaluate, training.predict),
-    *(labeling.label, labeling.calibrate, labeling.fuse, selecting.select),
+    *(training.run, training.train, training.evaluate, predicting.predict),
+    *(labeling.label, labeling.calibrate, labeling.fuse, labeling.embed, selecting.select),
     *(reading.sql, reading.audit, reading.diff, reading.log, reading.info, reading.files),
     *(upkeep.tag, upkeep.pins, upkeep.verify, upkeep.gc, upkeep.compact),
     *(upkeep.exclude, upkeep.correct, upkeep.delete, upkeep.duplicates, exporting.export),

@@ -1,8 +1,9 @@
-"""Verbs that train, measure and use models: run, train, evaluate, predict."""
+"""Verbs that train and measure models: run, train, evaluate."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,25 +12,31 @@ from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.errors import InputError, MissingExtraError
 from plstore.storage import location
 
+if TYPE_CHECKING:
+    from trainers.planning import Wishes
+
 _FOLDERS_RECIPE = "images"
+_HUB = "hub"
+_METHODS = {"probe": "probe", "finetune": "finetune", "noisy-student": "scratch"}
 
 RecipeArgument = Annotated[
     str | None,
-    typer.Argument(help="A TOML file, or fashion_mnist or images, which ship with plstore."),
+    typer.Argument(
+        help="A TOML file, or one that ships: fashion_mnist, images, probe, finetune."
+    ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model of images.")]
 ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Pixels a side.")]
 PretrainedOption = Annotated[
     bool,
-    typer.Option(
-        "--pretrained", help="Start from timm's weights: from its cache, or the network."
-    ),
+    typer.Option("--pretrained", help="The same as --weights hub."),
 ]
 WeightsOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--weights",
-        help="Start from those of a .safetensors file, or of a folder with one.",
+        help="Start from those of a .safetensors or .pth file, of a folder with one, or, by "
+        "'hub', from timm's: of its cache, or the network.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
@@ -72,28 +79,57 @@ def run(
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
     set_: SetOption = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="One more first teacher: a file or folder of weights, or a timm name, from "
+            "the hub. Its labels and the first's are fused, by votes. Repeatable."
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="probe, finetune or noisy-student (from scratch); or TEACHER:STUDENTS, such "
+            "as probe:noisy-student."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for all of it, such as 30m or 2h, for the plan of one's own folders; "
+            "30m on a CPU and none on a GPU unless given."
+        ),
+    ] = None,
     seeds: Annotated[
         str | None, typer.Option(help="Run several: 0..4 or 0,3,7; one folder a seed.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print steps, images, time and disk; do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print plan, steps, images, time and disk; run nothing."
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
     format_: FormatOption = "table",
 ) -> None:
     """Run Noisy Student: train, label, select, train again. Goes on where it was stopped.
 
-    With a --store that has images, and neither recipe nor folders, it runs on those. With
-    --teacher, that one labels first; one without a model (predictions, a fusion) has labels.
+    Of your own folders, without a recipe, it first makes a plan that fits them, this machine
+    and the --budget, says why, and keeps it as plan.toml beside the store. With a --store that
+    has images, and neither recipe nor folders, it runs on those. With --teacher, that one
+    labels first; one without a model (predictions, a fusion) has labels.
 
     Examples:
       plstore run fashion_mnist --store demo/store
       plstore run --labeled pets/labeled --unlabeled pets/all --test pets/test --dry-run
+      plstore run --labeled pets/labeled --unlabeled pets/all --weights hub --budget 2h
+      plstore run --labeled pets/labeled --unlabeled pets/all --weights hub --also resnet50
       plstore run --store pets/store --teacher clip
       plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
     """
     programs = _programs()
     from plstore.report.progress import Display
+    from trainers.planned import planned_recipe
     from trainers.recipe import load_recipe
 
     folders = {
@@ -111,16 +147,33 @@ def run(
                 "name a recipe (plstore run fashion_mnist), your own images with --labeled and "
                 "--unlabeled, or a --store that has images"
             )
-    values = {"data": data, "model": _model(model, resolution, pretrained, weights)}
-    loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
+    chosen = {**_model(model, resolution, pretrained, weights), **_also(also or [])}
+    home = location(
+        store if store is not None else f"plstore-{recipe or _FOLDERS_RECIPE}/store"
+    )
+    display, source = Display(quiet=quiet), None
+    if named and recipe is None:
+        loaded, source = planned_recipe(
+            data,
+            _wishes(chosen, method, budget, device),
+            set_ or [],
+            programs.beside(home, "plan.toml"),
+            device=device,
+            display=display,
+        )
+    else:
+        if budget is not None:
+            raise typer.BadParameter("--budget is for the plan of --labeled and --unlabeled")
+        values = {"data": data, "model": chosen, "method": _methods(method)}
+        loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
+        if store is None:
+            home = location(f"plstore-{loaded.name}/store")
     if teacher is not None:
         loaded = loaded.model_copy(update={"teacher": teacher})
-    home = location(store if store is not None else f"plstore-{loaded.name}/store")
-    display = Display(quiet=quiet)
     if dry_run and seeds is not None:
         raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
     if dry_run:
-        rows = programs.dry_run(loaded, home, device=device, display=display)
+        rows = programs.dry_run(loaded, home, device=device, display=display, source=source)
     elif seeds is not None:
         rows = programs.run_seeds(
             loaded, home, programs.parse_seeds(seeds), device=device, display=display
@@ -130,8 +183,58 @@ def run(
     print_rows(rows, format_)
 
 
+def _also(names: Sequence[str]) -> dict[str, object]:
+    """Return the values of a recipe's section `model` that --also names."""
+    from trainers.pretrained import architecture_of
+
+    found: list[dict[str, object]] = []
+    for name in names:
+        if not Path(name).exists():
+            found.append({"teacher": name, "pretrained": True})
+        elif (model := architecture_of(name)) is not None:
+            found.append({"teacher": model, "weights": name})
+        else:
+            raise InputError(
+                f"--also {name} does not say of which model it is: no config.json of timm, no "
+                "name of one. Name the file as timm does, such as resnet50.safetensors"
+            )
+    return {"also": found} if found else {}
+
+
+def _methods(method: str | None) -> dict[str, object]:
+    """Return the values of a recipe's section `method` that --method names."""
+    if method is None:
+        return {}
+    teacher, colon, students = method.partition(":")
+    names = (teacher, students if colon else teacher)
+    if unknown := [name for name in names if name not in _METHODS]:
+        raise InputError(
+            f"--method {method!r}: {unknown[0]!r} is none; wanted {', '.join(_METHODS)}, or "
+            "TEACHER:STUDENTS of them"
+        )
+    return dict(zip(("teacher", "students"), (_METHODS[name] for name in names), strict=True))
+
+
+def _wishes(
+    chosen: dict[str, object], method: str | None, budget: str | None, device: str
+) -> "Wishes":
+    from trainers.planning import DEFAULT_BUDGET, Wishes, parse_budget
+    from trainers.train import pick_device
+
+    seconds = DEFAULT_BUDGET if pick_device(device) == "cpu" else None
+    return Wishes(
+        model=chosen.get("teacher"),  # type: ignore[arg-type]  # as options name them
+        resolution=chosen.get("resolution"),  # type: ignore[arg-type]
+        weights=chosen.get("weights"),  # type: ignore[arg-type]
+        pretrained=bool(chosen.get("pretrained")),
+        also=tuple(chosen.get("also", ())),  # type: ignore[arg-type]
+        **_methods(method),  # type: ignore[arg-type]
+        seconds=seconds if budget is None else parse_budget(budget),
+    )
+
+
 def _model(
-    model: str | None, resolution: int | None, pretrained: bool, weights: Path | None
+    model: str | None, resolution: int | None, pretrained: bool, weights: str | None
 ) -> dict[str, object]:
     """Return the values of a recipe's section that options name."""
     wishes = {
@@ -226,46 +329,6 @@ def evaluate(
         on_event=Shown(Display()),
     )
     print_rows([{"split": split, **values} for split, values in found.items()], format_)
-
-
-def predict(
-    folder: Annotated[Path, typer.Argument(help="Images anywhere below.")],
-    store: StoreOption,
-    teacher: Annotated[
-        str | None, typer.Option(help="Teacher id; the last student unless given.")
-    ] = None,
-    probabilities: Annotated[
-        bool,
-        typer.Option("--probabilities", help="Also a column prob_CLASS for each class."),
-    ] = False,
-    device: DeviceOption = "auto",
-    backend: BackendOption = "auto",
-    format_: FormatOption = "table",
-) -> None:
-    """Say what a trained model sees in a folder of images.
-
-    Columns: path, below the folder; class; confidence, 0 to 1; and verdict: accepted, or why
-    there is no class. plstore import predictions takes them.
-
-    Examples:
-      plstore predict new-photos --store pets/store --format csv > predictions.csv
-      plstore predict new-photos --store pets/store --probabilities --format csv > probs.csv
-    """
-    _programs()
-    from plstore.report.progress import Display
-    from plstore.store import open as open_store
-    from trainers.events import Shown
-    from trainers.prediction import Prediction
-    from trainers.prediction import predict as look
-
-    prediction = Prediction(
-        teacher_id=teacher,
-        device=device,
-        backend=backend,  # type: ignore[arg-type]  # checked there
-        with_probabilities=probabilities,
-    )
-    rows = look(open_store(store), folder, prediction, on_event=Shown(Display()))
-    print_rows(rows, format_)
 
 
 def _programs() -> ModuleType:

@@ -5,34 +5,43 @@ Modules that need a library of an extra are imported where they are used: `hub` 
 """
 
 from plstore.exchange.exporting import export
-from plstore.exchange.exports import Exported, export_labels, export_view
+from plstore.exchange.exports import Exported, can_be_folder, export_labels, export_view
 from plstore.exchange.folders import image_folders
 from plstore.exchange.idx import IdxSplits, idx_files
+from plstore.exchange.image_paths import ImagePaths, Named, Paths, image_paths, path_list
 from plstore.exchange.imported_labels import import_predictions
 from plstore.exchange.intake import Imported, import_source
 from plstore.exchange.listing import ListingColumns, image_listing
 from plstore.exchange.parquet import parquet_folder, write_parquet_folder
+from plstore.exchange.prediction_tables import PREDICTIONS_KEY
 from plstore.exchange.predictions import Matched, match_predictions
 from plstore.exchange.source import Source
 from plstore.exchange.tars import tar_files
 
 __all__ = [
+    "PREDICTIONS_KEY",
     "Exported",
     "IdxSplits",
+    "ImagePaths",
     "Imported",
     "ListingColumns",
     "Matched",
+    "Named",
+    "Paths",
     "Source",
+    "can_be_folder",
     "export",
     "export_labels",
     "export_view",
     "idx_files",
     "image_folders",
     "image_listing",
+    "image_paths",
     "import_predictions",
     "import_source",
     "match_predictions",
     "parquet_folder",
+    "path_list",
     "tar_files",
     "write_parquet_folder",
 ]

@@ -318,9 +318,10 @@ class _TarWriter:
             self._tar = None
 
 
-def _can_be_folder(name: str) -> bool:
+def can_be_folder(name: str) -> bool:
+    """Return whether a class can be a folder's name, beside README.md and metadata.csv."""
     is_own = name not in {"metadata.csv", "README.md"} and not name.startswith(".")
-    is_short = len(name.encode()) <= _LONGEST_NAME
+    is_short = 0 < len(name.encode()) <= _LONGEST_NAME
     return is_own and is_short and Path(name).name == name and "\0" not in name
 
 
@@ -331,7 +332,7 @@ class _FolderWriter:
         self._folder = folder
         self._names = class_names
         for name in class_names:
-            if not _can_be_folder(name):
+            if not can_be_folder(name):
                 raise InputError(f"class {name!r} cannot be a folder's name; export as parquet")
         for name in class_names:
             (folder / name).mkdir()

@@ -88,11 +88,6 @@ def image_folders(
     return listed.source(split_off, dataset)
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Return the files anywhere below a folder, hidden ones left out, in order of name."""
-    return [Path(folder, name) for name, _ in _files_below(_folder(folder))]
-
-
 @dataclass
 class _Listed:
     """Files found so far, in columns, below the real paths of the folders that were given."""
@@ -182,15 +177,12 @@ def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def _files_below(
-    folder: Path, ignored: Counter[str] | None = None, others: Mapping[str, str] | None = None
-) -> list[_File]:
+def _files_below(folder: Path, ignored: Counter[str], others: Mapping[str, str]) -> list[_File]:
     """Return the files below a folder, in order of the parts of their names.
 
     Args:
         folder: Where.
-        ignored: Takes the number of files and folders that are no images by their names;
-            where there is none, only hidden ones are left out.
+        ignored: Takes the number of files and folders that are no images by their names.
         others: Real paths of folders that no link may lead to.
     """
     found: list[_File] = []
@@ -201,7 +193,7 @@ def _files_below(
             folders.clear()
             continue
         seen.add(real)
-        _refuse_link(here, real, others or {})
+        _refuse_link(here, real, others)
         folders[:] = [name for name in folders if not _is_junk(name, _JUNK_FOLDERS, ignored)]
         below = here[len(str(folder)) :].lstrip(os.sep)
         for name in files:
@@ -220,14 +212,13 @@ def _refuse_link(here: str, real: str, others: Mapping[str, str]) -> None:
             )
 
 
-def _is_junk(name: str, junk: frozenset[str], ignored: Counter[str] | None) -> bool:
+def _is_junk(name: str, junk: frozenset[str], ignored: Counter[str]) -> bool:
     """Return whether a name is hidden or a file manager's, and count it."""
     is_hidden = name.startswith(".")
-    if not is_hidden and (ignored is None or name.lower() not in junk):
+    if not is_hidden and name.lower() not in junk:
         return False
-    if ignored is not None:
-        known = name in _KNOWN_HIDDEN or not is_hidden
-        ignored[name if known else "hidden files and folders"] += 1
+    known = name in _KNOWN_HIDDEN or not is_hidden
+    ignored[name if known else "hidden files and folders"] += 1
     return True
 
 

@@ -1,10 +1,12 @@
 """Tables of predictions: a column a class, a list column, or a label with its confidence."""
 
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,20 @@ import pyarrow.compute as pc
 
 from plstore.errors import InputError
 from plstore.exchange.hard_labels import classes_of, spread, wrong_confidence
-from plstore.exchange.tables import table_batches, table_schema, whole_numbers
+from plstore.exchange.label_space import declared_names
+from plstore.exchange.tables import (
+    table_batches,
+    table_metadata,
+    table_schema,
+    whole_numbers,
+)
 from plstore.schema import ACCEPTED
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+PREDICTIONS_KEY: Final = b"plstore_predictions"
+"""Of a Parquet file's metadata: JSON that names the classes of its lists in `class_names`."""
 
 _SAMPLE_ID = "sample_id"
 _ID_COLUMNS = (_SAMPLE_ID, "key", "path", "image", "id", "filename", "file_name", "file")
@@ -74,7 +85,8 @@ def read_prediction_table(
     names = [column.name for column in others]
     lists = [column.name for column in others if _is_list(column.type)]
     if values := [name for name in _VALUE_COLUMNS if name in lists]:
-        return _from_lists(path, class_names, ids, values[0], scratch)
+        has_verdict = _VERDICT in names
+        return _from_lists(path, class_names, ids, values[0], scratch, has_verdict=has_verdict)
     if (wide := _class_columns(path, names, class_names)) is not None:
         has_verdict = _VERDICT in names and _VERDICT not in wide
         found = _from_columns(path, class_names, ids, wide, scratch, has_verdict=has_verdict)
@@ -129,14 +141,22 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _from_lists(
-    path: Path, class_names: Sequence[str], ids: str, column: str, scratch: Path
+    path: Path,
+    class_names: Sequence[str],
+    ids: str,
+    column: str,
+    scratch: Path,
+    *,
+    has_verdict: bool,
 ) -> Predictions:
     num_classes = len(class_names)
+    order, note = _order_of_lists(path, class_names)
 
     def values(batch: pa.RecordBatch) -> Floats:
-        lists = batch[column]
+        there = batch[column].is_valid()
+        lists = batch[column].filter(there)
         widths = pc.unique(pc.list_value_length(lists)).to_pylist()
-        if widths != [num_classes]:
+        if widths not in ([], [num_classes]):
             raise InputError(
                 f"{path} column {column!r} has lists of {listed([str(w) for w in widths])} "
                 f"values; wanted {num_classes}, the classes in the order of the store: "
@@ -146,11 +166,37 @@ def _from_lists(
             flat = lists.flatten().cast(pa.float32()).to_numpy(zero_copy_only=False)
         except pa.ArrowException as error:
             raise InputError(f"{path} column {column!r}: {error}; wanted numbers") from error
-        return np.asarray(flat.reshape(-1, num_classes), np.float32)
+        rows = np.full((len(there), num_classes), np.nan, np.float32)
+        rows[there.to_numpy(zero_copy_only=False)] = flat.reshape(-1, num_classes)[:, order]
+        return rows
 
     columns = {ids: _id_type(ids), column: None}
-    note = order_note(path, class_names)
+    columns |= {_VERDICT: pa.string()} if has_verdict else {}
     return _spooled(path, columns, values, scratch / "values", num_classes, (note,))
+
+
+def _order_of_lists(path: Path, class_names: Sequence[str]) -> tuple[Ints, str]:
+    """Return the place in a list of each class of the store, and what to say of it."""
+    about = table_metadata(path).get(PREDICTIONS_KEY)
+    if about is None:
+        return np.arange(len(class_names)), order_note(path, class_names)
+    try:
+        names = json.loads(about)["class_names"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} has metadata {PREDICTIONS_KEY.decode()} without class_names; write it "
+            "anew with plstore predict"
+        ) from error
+    theirs = declared_names(names, f"{path}: {PREDICTIONS_KEY.decode()}")
+    ours = [unicodedata.normalize("NFC", name) for name in class_names]
+    if set(theirs) != set(ours):
+        raise InputError(
+            f"{path} is of the classes {listed(theirs)}; wanted those of the store: "
+            f"{listed(class_names)}"
+        )
+    places = {name: place for place, name in enumerate(theirs)}
+    order = np.array([places[name] for name in ours], np.int64)
+    return order, f"the classes of {path.name} are matched by name"
 
 
 def _class_columns(

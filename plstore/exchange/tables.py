@@ -76,6 +76,18 @@ def table_schema(path: Path) -> pa.Schema:
     return pa.schema([field for field in fields if field.name])
 
 
+def table_metadata(path: Path) -> Mapping[bytes, bytes]:
+    """Return what a Parquet file says of itself; nothing of others.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    if path.suffix.lower() not in _PARQUET:
+        return {}
+    with _told(path, "Parquet"):
+        return pq.read_schema(path).metadata or {}
+
+
 def table_batches(
     path: Path, columns: Mapping[str, pa.DataType | None]
 ) -> Iterator[pa.RecordBatch]:
@@ -153,6 +165,20 @@ def read_lines(path: Path) -> list[str]:
         InputError: If it cannot be read.
     """
     return [line.removesuffix("\r") for line in _text(path).rstrip("\r\n").split("\n")]
+
+
+def each_line(path: Path) -> Iterator[str]:
+    """Yield the lines of such a text, without their ends, as they are read.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    with _told(path, "text"):
+        with path.open("rb") as file:
+            codec = _codec(file.read(2))
+        with path.open(encoding=codec, newline="\n") as file:
+            for line in file:
+                yield line.removesuffix("\n").removesuffix("\r")
 
 
 def _text(path: Path) -> str:

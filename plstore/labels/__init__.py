@@ -1,7 +1,7 @@
 """Teachers and their labels: label sets, writing, fusion, counts."""
 
-from plstore.labels.ensemble import make_ensemble, member_of
-from plstore.labels.fusion import Member, at_temperature
+from plstore.labels.ensemble import Ensemble, make_ensemble, member_of
+from plstore.labels.fusion import Member, Method, at_temperature
 from plstore.labels.histograms import (
     HISTOGRAM,
     NUM_BUCKETS,
@@ -24,22 +24,29 @@ from plstore.labels.teachers import (
     find_teacher,
     list_teachers,
 )
+from plstore.labels.truth import Validation, corrected_labels, read_validation
+from plstore.labels.weighting import Weighting
 from plstore.labels.writing import coded_rows, commit_labels, write_labels
 
 __all__ = [
     "HISTOGRAM",
     "NUM_BUCKETS",
     "SHARD_IDS",
+    "Ensemble",
     "LabelBatch",
     "LabelSet",
     "Member",
+    "Method",
     "Role",
     "TeacherRecord",
+    "Validation",
+    "Weighting",
     "add_teacher",
     "at_temperature",
     "check_teacher_id",
     "coded_rows",
     "commit_labels",
+    "corrected_labels",
     "find_counts",
     "find_label_sets",
     "find_teacher",
@@ -47,6 +54,7 @@ __all__ = [
     "list_teachers",
     "make_ensemble",
     "member_of",
+    "read_validation",
     "stale_counts",
     "write_histograms",
     "write_labels",

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Any, Literal
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ from plstore.labels.writing import write_labels
 if TYPE_CHECKING:
     from plstore.store import Shard, Store
 
-Method = Literal["arithmetic", "geometric"]
+Method = Literal["arithmetic", "geometric", "votes"]
 Floats = npt.NDArray[np.float32]
 
+FLOOR = np.float32(1e-12)
+"""The least probability whose logarithm is taken."""
+
 _CHUNK_ROWS = 4096
-_FLOOR = np.float32(1e-12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class Member:
     Attributes:
         teacher_id: Whose labels.
         iteration: Of its labels.
-        weight: Above 0; weights are divided by their sum.
+        weight: Above 0, or 0 where it was fitted; weights are divided by their sum.
         temperature: Above 0; log-probabilities are divided by it, and normalised again.
     """
 
@@ -60,7 +63,10 @@ def fuse(distributions: Sequence[Floats], members: Sequence[Member], method: Met
     """Return the fused distributions, float32 [rows, classes].
 
     `arithmetic` averages probabilities; `geometric` averages log-probabilities (as averaging
-    logits does) and normalises.
+    logits does) and normalises; `votes` averages hard labels, each member's most probable class
+    (the lowest of several), so that a member that is too sure of itself has no more to say
+    ("mean labels" of Zhang et al., Revisiting Semi-Supervised Learning in the Era of Foundation
+    Models, NeurIPS 2025, arXiv:2503.09707: better than mean logits there).
 
     Args:
         distributions: One float32 [rows, classes] a member; they are changed.
@@ -72,8 +78,10 @@ def fuse(distributions: Sequence[Floats], members: Sequence[Member], method: Met
     for probs, member in zip(distributions, members, strict=True):
         share = np.float32(member.weight / total)
         sharpened = at_temperature(probs, member.temperature)
-        if method == "geometric":
-            np.maximum(sharpened, _FLOOR, out=sharpened)
+        if method == "votes":
+            fused[np.arange(len(fused)), sharpened.argmax(axis=1)] += share
+        elif method == "geometric":
+            np.maximum(sharpened, FLOOR, out=sharpened)
             fused += share * np.log(sharpened)
         else:
             fused += share * sharpened
@@ -108,7 +116,7 @@ def write_fused(
     Args:
         store: Where from and to.
         label_set: Of the fusion; its split is that of the members' labels.
-        members: Two or more teachers with labels of that split.
+        members: Two or more teachers with labels of that split, as `check_members` wants them.
         method: How they are averaged.
         codec: How the result is kept.
         identity: Start of the files' names, [a-z0-9_-]+.
@@ -116,9 +124,8 @@ def write_fused(
         on_images: Called with the number of images just finished.
 
     Raises:
-        InputError: If a member has no labels of the split, or its settings are impossible.
+        InputError: If a member has no labels of the split.
     """
-    _check_members(members)
     table = store.table("soft_labels")
     shards = [
         table.shards(
@@ -165,15 +172,29 @@ def fusion_lineage(members: Sequence[Member], method: Method, codec: Codec) -> d
     }
 
 
-def _check_members(members: Sequence[Member]) -> None:
+def check_members(members: Sequence[Member], method: Method) -> None:
+    """Stop where a fusion of these would mean nothing.
+
+    Raises:
+        InputError: If there are fewer than two, one is there twice, a weight or temperature is
+            no number above 0, or the method is unknown or has no use for a temperature.
+    """
+    if method not in get_args(Method):
+        raise InputError(f"fusion method {method!r}; wanted {', '.join(get_args(Method))}")
     keys = {(member.teacher_id, member.iteration) for member in members}
     if len(members) < 2 or len(keys) != len(members):  # noqa: PLR2004  one is no ensemble
         raise InputError(f"a fusion takes two or more different teachers; found {members}")
     for member in members:
-        if not (member.weight > 0 and member.temperature > 0):
+        settings = (member.weight, member.temperature)
+        if not all(isfinite(value) and value > 0 for value in settings):
             raise InputError(
                 f"teacher {member.teacher_id!r} has weight {member.weight} and temperature "
                 f"{member.temperature}; wanted both above 0"
+            )
+        if method == "votes" and member.temperature != 1:
+            raise InputError(
+                f"teacher {member.teacher_id!r} has temperature {member.temperature}, and no "
+                "temperature changes a vote; leave temperatures out"
             )
 
 

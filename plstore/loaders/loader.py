@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -305,6 +306,7 @@ def clean_batches(
     device: str = "cpu",
     backend: Backend = "auto",
     batch_size: int = MAX_BATCH,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> Iterator[Batch]:
     """Yield every image once, in order, clean: as teachers and evaluations see it.
 
@@ -314,6 +316,7 @@ def clean_batches(
         device: Where batches are made and left: "cpu" or a CUDA device.
         backend: As in `load`.
         batch_size: Images a batch; the last may have fewer.
+        rows: int64: which images, in this order; all unless given.
 
     Raises:
         InputError: If an argument is not as it must be.
@@ -324,19 +327,20 @@ def clean_batches(
     check_device(device)
     windows = center_windows(images.widths, images.heights, image_format.crop_pct)
     source = TwinSource(images)
+    order = np.arange(len(images)) if rows is None else rows
 
     def work(step: int) -> Work:
-        rows = np.arange(step * batch_size, min((step + 1) * batch_size, len(images)))
-        if not len(rows):
+        here = order[step * batch_size : (step + 1) * batch_size]
+        if not len(here):
             raise StopIteration
-        samples = source.fetch(rows)
+        samples = source.fetch(here)
         if not samples.intact.all():
             wrong = samples.sample_ids[~samples.intact][0]
             raise StoreError(
                 f"image {wrong} is not what the store says it is; 'plstore verify' tells what "
                 "is wrong. A copy in the cache may be damaged: delete the cache and run again"
             )
-        return work_of(samples, windows[rows], image_format)
+        return work_of(samples, windows[here], image_format)
 
     spec = BackendSpec(
         work=work, format=image_format, noise=None, max_batch=batch_size, device=device

@@ -124,7 +124,13 @@ def _register(
     names: Iterable[str],
 ) -> None:
     for name in names:
-        connection.register(name, store.table(name).dataset(pins[name]))
+        there = name in store.tables  # a store of an older plstore may lack one
+        rows = store.table(name).dataset(pins[name]) if there else _empty(name)
+        connection.register(name, rows)
+
+
+def _empty(name: str) -> pa.Table:
+    return TABLES[name].columns.empty_table()
 
 
 def lock(connection: duckdb.DuckDBPyConnection) -> None:
@@ -184,7 +190,7 @@ def run_sql(
         # Only the tables that the text names: opening one costs milliseconds.
         names = {name for name in TABLES if name in sql.lower()} or set(TABLES)
         names.add("classes")  # functions need them
-        pins = _pins(store, as_of, [name for name in TABLES if name in names])
+        pins = _pins(store, as_of, [name for name in store.tables if name in names])
         _register(connection, store, pins, names)
         create_functions(connection, _num_classes(store, pins))
         lock(connection)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -13,10 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 Format = Literal["table", "json", "csv"]
+StreamFormat = Literal["table", "json", "jsonl", "csv"]
 Rows = Sequence[Mapping[str, object]]
 
 LONGEST_CELL = 80
 _BYTES_SHOWN = 12
+_TABLE_ROWS = 1000
 
 
 def render(
@@ -38,12 +40,66 @@ def render(
     if format_ == "json":
         return json_text([{n: row[n] for n in names} for row in rows], indent=2)
     if format_ == "csv":
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([[_csv_cell(row[n]) for n in names] for row in rows])
-        return stream.getvalue().rstrip("\n")
-    return _table(rows, names, longest)
+        cells = [[_csv_cell(row[n]) for n in names] for row in rows]
+        return _csv_lines([names, *cells]).rstrip("\n")
+    return "\n".join([*_table_lines(rows, names, longest), _counted(len(rows))])
+
+
+def stream(
+    blocks: Iterable[Rows], format_: StreamFormat, columns: Sequence[str]
+) -> Iterator[str]:
+    """Yield rows as text as they come; of as many as there may be, a block is in memory.
+
+    A table has its widths, and its header, anew for every 1,000 rows. JSON is an array of one
+    object a line; jsonl the same objects without the array.
+
+    Args:
+        blocks: Of rows, mappings with the columns as keys.
+        format_: As of `render`, or "jsonl".
+        columns: Their names, in order.
+    """
+    if format_ == "table":
+        yield from _tables(blocks, columns)
+    elif format_ == "csv":
+        yield _csv_lines([columns])
+        for rows in blocks:
+            yield _csv_lines([[_csv_cell(row[n]) for n in columns] for row in rows])
+    else:
+        objects = ([json_text({n: row[n] for n in columns}) for row in rows] for rows in blocks)
+        yield from _json_array(objects) if format_ == "json" else map(_lines, objects)
+
+
+def _tables(blocks: Iterable[Rows], columns: Sequence[str]) -> Iterator[str]:
+    held: list[Mapping[str, object]] = []
+    count = 0
+    for rows in blocks:
+        held += rows
+        while len(held) >= _TABLE_ROWS:
+            yield _lines(_table_lines(held[:_TABLE_ROWS], columns, LONGEST_CELL))
+            held = held[_TABLE_ROWS:]
+            count += _TABLE_ROWS
+    if held or not count:
+        yield _lines(_table_lines(held, columns, LONGEST_CELL))
+    yield _lines([_counted(count + len(held))])
+
+
+def _json_array(blocks: Iterable[Sequence[str]]) -> Iterator[str]:
+    is_first = True
+    for objects in blocks:
+        if objects:
+            yield ("[\n" if is_first else ",\n") + ",\n".join(objects)
+            is_first = False
+    yield "[]\n" if is_first else "\n]\n"
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "".join(f"{text}\n" for text in texts)
+
+
+def _csv_lines(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def json_text(value: object, *, indent: int | None = None, depth: int = 0) -> str:
@@ -98,7 +154,7 @@ def _csv_cell(value: object) -> object:
     return _plain(value)
 
 
-def _table(rows: Rows, names: Sequence[str], longest: int) -> str:
+def _table_lines(rows: Rows, names: Sequence[str], longest: int) -> list[str]:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
         numbers = all(isinstance(row[name], int | float | Decimal) for row in rows)
@@ -108,8 +164,11 @@ def _table(rows: Rows, names: Sequence[str], longest: int) -> str:
     console = Console(width=10_000, file=io.StringIO(), highlight=False)
     with console.capture() as capture:
         console.print(table)
-    lines = [line.rstrip() for line in capture.get().splitlines()]
-    return "\n".join([*lines, f"({len(rows)} row{'' if len(rows) == 1 else 's'})"])
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def _counted(count: int) -> str:
+    return f"({count} row{'' if count == 1 else 's'})"
 
 
 def _cell(value: object, longest: int) -> str:

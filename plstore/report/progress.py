@@ -1,5 +1,6 @@
 """Progress of long work, on stderr, so that stdout stays for results."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -47,7 +48,10 @@ class Display:
         if not self.console.is_terminal:
             self.say(f"{title} ...")
         with Progress(
-            *columns, console=self.console, disable=not self.console.is_terminal
+            *columns,
+            console=self.console,
+            disable=not self.console.is_terminal,
+            redirect_stdout=sys.stdout.isatty(),  # rows that go to a file stay out of the bar
         ) as bar:
             task = bar.add_task(title, total=total, note="")
 

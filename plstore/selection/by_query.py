@@ -143,8 +143,8 @@ def _query_parameters(
     """Return the parameters of a query, filled in where it takes what a balance has."""
     taken = {parameter.name for parameter in query.parameters}
     names = ("min_confidence", "images_per_class")
-    asked = {n for n in names if getattr(selection.balance, n) != getattr(Balance(), n)}
-    if unused := sorted(asked - taken):
+    asked = [n for n in names if getattr(selection.balance, n) != getattr(Balance(), n)]
+    if unused := [name for name in asked if name not in taken]:
         raise InputError(
             f"{' and '.join(unused)} with the query {query.name!r}, which takes no such "
             "parameter"

@@ -1,7 +1,7 @@
 """A store: a folder of tables, opened, created and asked for its versions."""
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake.exceptions import DeltaError
 
 from plstore import storage
 from plstore.errors import InputError, StoreError, StoreNotFoundError
@@ -20,21 +21,30 @@ _MARKER = "plstore.json"
 _WORK = "_plstore"
 _MARKS = "%#?"  # delta-rs takes a place for a URL and reads these as parts of one
 _CHECKPOINTS = "checkpoints"
+_CAME_LATER = ("embeddings",)  # with 0.5
 _COMMIT_POINTS = ("runs", "views", "teachers")
 
 
 class Store:
     """A pseudo-label store. Make one with `plstore.open` or `plstore.create`."""
 
-    def __init__(self, root: Path, profile: Profile = "compact") -> None:
+    def __init__(
+        self, root: Path, profile: Profile = "compact", without: Collection[str] = ()
+    ) -> None:
         """Name the place; `plstore.open` also checks that it is a store."""
         self.root = root
         self.profile = profile
-        self._tables = {name: Table(root, spec, profile) for name, spec in TABLES.items()}
+        names = [name for name in TABLES if name not in without]
+        self._tables = {name: Table(root, TABLES[name], profile) for name in names}
 
     def __repr__(self) -> str:
         """Name the place."""
         return f"Store({str(self.root)!r})"
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The tables, by name."""
+        return self._tables
 
     def table(self, name: str) -> Table:
         """Return one table.
@@ -43,7 +53,10 @@ class Store:
             InputError: If there is no table of that name.
         """
         if name not in self._tables:
-            raise InputError(f"no table {name!r}; the tables are {', '.join(self._tables)}")
+            why = f" of {self.root}, which an older plstore made" if name in TABLES else ""
+            raise InputError(
+                f"no table {name!r}{why}; the tables are {', '.join(self._tables)}"
+            )
         return self._tables[name]
 
     def versions(self, names: Iterable[str] | None = None) -> dict[str, int]:
@@ -219,7 +232,19 @@ def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
             f"{root} has format version {marker['format_version']}, and this plstore reads up "
             f"to {FORMAT_VERSION}; upgrade plstore"
         )
-    return Store(root, marker.get("profile", "compact"))
+    profile: Profile = marker.get("profile", "compact")
+    lacks = [name for name in _CAME_LATER if not _is_there(root, name, profile)]
+    return Store(root, profile, lacks)
+
+
+def _is_there(root: Path, name: str, profile: Profile) -> bool:
+    """Return whether a store has a table, made now where an older plstore made none."""
+    if not (root / name).exists():
+        try:
+            Table(root, TABLES[name], profile).create()
+        except (OSError, DeltaError):  # the store can only be read
+            return False
+    return True
 
 
 def _check_known(names: Sequence[str], class_ids: Mapping[str, int]) -> None:

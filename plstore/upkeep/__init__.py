@@ -1,8 +1,9 @@
 """A store in order: decisions of people, deletion, collection, compaction, verification."""
 
+from plstore.labels import corrected_labels
 from plstore.upkeep.collection import collect, collectable
 from plstore.upkeep.compaction import compact
-from plstore.upkeep.decisions import correct, corrected_labels, exclude
+from plstore.upkeep.decisions import correct, exclude
 from plstore.upkeep.deletion import erase
 from plstore.upkeep.verification import count_files, verify
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from plstore.errors import InputError
+from plstore.labels import corrected_labels
 
 if TYPE_CHECKING:
     from plstore.store import Store
@@ -59,13 +60,6 @@ def correct(store: "Store", labels: Mapping[int, str], *, who: str) -> int:
     if rows:
         store.append("corrections", rows, identity=uuid4().hex, step="correct")
     return len(rows)
-
-
-def corrected_labels(store: "Store", version: int | None = None) -> dict[int, int]:
-    """Return the class that people last gave to images, by sample id."""
-    rows = store.table("corrections").read(version=version).sort_by("decided_at")
-    columns = (rows["sample_id"].to_pylist(), rows["label"].to_pylist())
-    return dict(zip(*columns, strict=True))
 
 
 def check_images(store: "Store", sample_ids: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from plstore.errors import PlstoreError
 from plstore.fingerprint import content_hash, file_hash
 from plstore.labels import list_teachers
 from plstore.schema import ACCEPTED
-from plstore.store import read_log, step_pins, tags, view_pins
+from plstore.store import TABLES_OF_IMAGES, read_log, step_pins, tags, view_pins
 from plstore.views import open_view
 
 if TYPE_CHECKING:
@@ -197,8 +197,19 @@ def _verify_rows(name: str, rows: pa.Table, shard: "Shard") -> Iterator[tuple[st
         if rows.num_rows and pc.min(rows["copies"]).as_py() < 1:
             yield "copies", "fewer than 1"
         yield from _verify_packed(rows)
+    if name == "embeddings":
+        yield from _verify_embeddings(rows)
     if name == "images":
         yield from _verify_images(rows)
+
+
+def _verify_embeddings(rows: pa.Table) -> Iterator[tuple[str, str]]:
+    vectors = rows["vector"].combine_chunks()
+    widths = pc.unique(vectors.value_lengths()).to_pylist()
+    if len(widths) > 1:
+        yield "vector", f"of {', '.join(map(str, widths))} numbers; wanted as many in each"
+    if not pc.all(pc.is_finite(vectors.flatten()), min_count=0).as_py():
+        yield "vector", "numbers that are not finite"
 
 
 def _verify_labels(rows: pa.Table) -> Iterator[tuple[str, str]]:
@@ -263,7 +274,7 @@ def _verify_packed(rows: pa.Table) -> Iterator[tuple[str, str]]:
 
 def _repeated_ids(table: "Table", shards: "list[Shard]") -> Iterator[Problem]:
     """Yield files of one partition that hold the same sample id."""
-    if table.spec.name not in {"images", "soft_labels", "view_rows", "truth"}:
+    if table.spec.name not in {"images", "soft_labels", "embeddings", "view_rows", "truth"}:
         return
     by_partition: dict[tuple[tuple[str, str], ...], list[Shard]] = {}
     for shard in shards:
@@ -315,7 +326,7 @@ def _verify_references(store: "Store", bad: set[str]) -> Iterator[Problem]:
             detail=f"{len(left)} images, such as sample_id {left[0]}, are listed as deleted "
             "and still there: a deletion was stopped. 'plstore delete' of them completes it",
         )
-    for name in ("truth", "soft_labels", "exclusions", "corrections", "view_rows"):
+    for name in [name for name in TABLES_OF_IMAGES[1:] if name in store.tables]:
         unknown, example = 0, -1
         for found in ids(name):
             lost = found[~_in_sorted(found, there)]

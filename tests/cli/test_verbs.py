@@ -160,7 +160,7 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
         (["sql", "select 1", "--memory", "much"], "memory limit 'much'"),
         (["query", "run", "coverage/labels_per_class", "--min-confidence", "x"], "is 'x'"),
         (["fuse", "a", "b", "--teacher", "c"], "has no labels by 'a'; it has those by t0"),
-        (["fuse", "t0", "t0", "--teacher", "c", "--method", "max"], "wanted arithmetic or"),
+        (["fuse", "t0", "t0", "--teacher", "c", "--method", "max"], "wanted arithmetic, g"),
         (["select", "v", "--teacher", "x"], "has no labels by 'x'"),
         (["diff", "1", "9"], "'9' is no teacher, iteration or view"),
         (["export", "nothing", "out"], "has no labels by 'nothing'"),

@@ -13,6 +13,7 @@ import pytest
 import plstore
 from plstore.cli.importing import import_predictions
 from plstore.errors import InputError
+from plstore.exchange import PREDICTIONS_KEY
 from plstore.images import ImageRecord, import_images
 from plstore.report.output import Format, render
 from plstore.store import Store
@@ -180,6 +181,55 @@ def test_what_predict_writes_comes_back(
     assert np.abs(found.max(axis=1) - PROBS[3:].max(axis=1)).max() < 1e-3
     assert (found.argmax(axis=1) == PROBS[3:].argmax(axis=1)).all()
     assert (float(np.abs(found - PROBS[3:]).max()) < 1e-5) is with_probabilities
+
+
+def own_lists(path: Path, class_names: Any, columns: dict[str, Any]) -> Path:  # noqa: ANN401
+    """A Parquet file of lists that says in its metadata which classes they are of."""
+    about = {PREDICTIONS_KEY: json.dumps({"class_names": class_names}).encode()}
+    pq.write_table(pa.table(columns).replace_schema_metadata(about), path)
+    return path
+
+
+def test_lists_that_name_their_classes_are_matched_by_name(
+    images: Store, tmp_path: Path
+) -> None:
+    verdicts = ["truncated", "empty", *["accepted"] * (NUM - 2)]
+    lists = [None, None, *PROBS[2:, [2, 0, 1]].tolist()]
+    columns = {"path": KEYS, "verdict": verdicts, "probabilities": lists}
+    path = own_lists(tmp_path / "p.parquet", ["owl", "cat", "dog"], columns)
+    matched, found = taken(images, path)
+
+    assert np.abs(found - PROBS[2:]).max() < 1e-6
+    assert matched.left_out == {"empty": 1, "truncated": 1}
+    assert "the classes of p.parquet are matched by name" in matched.notes
+
+
+@pytest.mark.parametrize(
+    ("class_names", "words"),
+    [
+        (["cat", "dog", "cow"], "is of the classes cat, dog, cow; wanted those of the store"),
+        ("cat", "has 'cat' for names of classes; wanted a list"),
+        (None, "has None for names of classes"),
+    ],
+)
+def test_lists_of_other_classes_are_refused(
+    images: Store, tmp_path: Path, class_names: object, words: str
+) -> None:
+    columns = {"path": KEYS, "probabilities": PROBS.tolist()}
+    path = own_lists(tmp_path / "p.parquet", class_names, columns)
+
+    with pytest.raises(InputError, match=words):
+        taken(images, path)
+
+
+def test_a_list_that_is_missing_without_a_reason_is_no_prediction(
+    images: Store, tmp_path: Path
+) -> None:
+    lists = [*PROBS[:-1].tolist(), None]
+    pq.write_table(pa.table({"key": KEYS, "probs": lists}), tmp_path / "p.parquet")
+
+    with pytest.raises(InputError, match=r"row 60 .* holds nan for class 0; wanted"):
+        taken(images, tmp_path / "p.parquet")
 
 
 def test_what_was_assumed_and_left_out_is_printed(

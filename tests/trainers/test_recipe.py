@@ -68,7 +68,7 @@ def test_overrides_are_read_as_toml_and_quotes_may_be_left_off() -> None:
 
 
 def test_an_unknown_recipe_lists_those_that_ship(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="plstore ships fashion_mnist, images"):
+    with pytest.raises(RecipeError, match="ships fashion_mnist, finetune, images, probe"):
         load_recipe("imagenet21k")
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="is no TOML"):

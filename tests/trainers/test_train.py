@@ -1,19 +1,23 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from plstore.errors import PlstoreError
+from plstore.loaders import open_split
 from plstore.seeds import Purpose, torch_seed
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
 from plstore.upkeep import erase
 from tests.conftest import give_labels
 from trainers import train as train_module
+from trainers.lora import with_lora, without_lora
 from trainers.losses import combined_cross_entropy
 from trainers.model import build_model
 from trainers.recipe import Recipe, check_recipe
 from trainers.train import Trained, Training, train
+from trainers.watching import VALIDATION, Watch
 
 STEPS = 8
 
@@ -37,8 +41,10 @@ def training(store: Store, seed: int = 0, **train_values: object) -> Training:
     give_labels(store)
     balance = Balance(min_confidence=0.3, images_per_class=10, seed=0)
     selection = Selection(view="v", teachers=["t0@1"], balance=balance)
+    asked = recipe(**train_values)
     return Training(
-        recipe=recipe(**train_values),
+        recipe=asked,
+        model=asked.model,
         architecture="test_resnet",
         view=select(store, selection, identity="v"),
         num_classes=3,
@@ -193,3 +199,64 @@ def test_only_hard_labels_are_smoothed() -> None:
 
     torch.testing.assert_close(smoothed, library)
     torch.testing.assert_close(half, torch.nn.functional.cross_entropy(logits, targets))
+
+
+def test_validation_is_looked_at_and_changes_no_weight(store: Store, tmp_path: Path) -> None:
+    asked = training(store)
+    watch = Watch(images=open_split(store, "validation"), looks=3)
+    looks: list[int] = []
+
+    blind = train(asked, tmp_path / "a.pt", lambda *_: None)
+    watched = train(
+        replace(asked, watch=watch),
+        tmp_path / "b.pt",
+        lambda *_: None,
+        lambda step, _: looks.append(step),
+    )
+
+    steps = asked.recipe.train.steps
+    assert looks == [n for n in range(1, steps + 1) if n % max(steps // 3, 1) == 0]
+    assert all(value.equal(weights(blind)[name]) for name, value in weights(watched).items())
+    assert len([1 for _, name, _ in watched.metrics if name == VALIDATION]) == len(looks)
+
+
+def test_a_training_that_gains_no_more_ends(store: Store) -> None:
+    watch = Watch(images=open_split(store, "validation"), looks=5, patience=2)
+
+    def stopped(*values: float) -> bool:
+        return watch.has_stopped_gaining([(n, VALIDATION, v) for n, v in enumerate(values)])
+
+    assert not stopped(50, 40)
+    assert not stopped(50, 40, 51)
+    assert stopped(50, 40, 50)
+    assert not stopped(40, 50, 50, 51)
+
+
+def test_low_rank_updates_end_in_a_plain_model(store: Store, tmp_path: Path) -> None:
+    asked = replace(training(store), lora_rank=2)
+
+    trained = train(asked, tmp_path / "a.pt", lambda *_: None)
+    again = train(asked, tmp_path / "b.pt", lambda *_: None)
+
+    fresh = build_model(asked.model, "test_resnet", 3)
+    assert weights(trained).keys() == fresh.state_dict().keys()
+    assert all(value.equal(weights(again)[name]) for name, value in weights(trained).items())
+
+
+def test_low_rank_updates_have_their_rank(store: Store) -> None:
+    asked = training(store)
+    torch.manual_seed(0)
+    network = build_model(asked.model, "test_resnet", 3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+
+    updated = with_lora(network, 2)
+    trainable = {name for name, value in updated.named_parameters() if value.requires_grad}
+    for name, value in updated.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(value)
+    merged = without_lora(updated).state_dict()
+
+    assert trainable
+    assert all("lora_" in name or "fc" in name for name in trainable)
+    change = (merged["layer2.0.conv1.weight"] - before["layer2.0.conv1.weight"]).flatten(1)
+    assert 1 <= torch.linalg.matrix_rank(change, rtol=1e-3) <= 2

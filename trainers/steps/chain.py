@@ -10,10 +10,12 @@ from plstore.fingerprint import value_hash
 from plstore.version import __version__
 from trainers.context import Context
 from trainers.steps.evaluating import Evaluate
+from trainers.steps.fusing import Fuse
 from trainers.steps.given import Given, GivenLabels
 from trainers.steps.importing import Import, Present
 from trainers.steps.labeled import Labeled
 from trainers.steps.labeling import Label
+from trainers.steps.probing import Probe
 from trainers.steps.selecting import Select
 from trainers.steps.step import CONTROL, Step
 from trainers.steps.training import Train
@@ -32,8 +34,11 @@ def _first(context: Context) -> list[Step]:
     images = Present(name=_IMPORT) if is_there else Import(name=_IMPORT)
     labeled = Labeled(name=_LABELED, needs=(_IMPORT,))
     if context.teacher is None:
-        return [images, labeled, *_trained("0", _LABELED, 0)]
-    steps: list[Step] = [images, labeled, Given(name="train-0", needs=(_IMPORT,))]
+        steps: list[Step] = [images, labeled]
+        for number in range(1, _num_members(context) + 1):
+            steps += _trained(_member("0", number), _LABELED, 0, context, number)
+        return steps
+    steps = [images, labeled, Given(name="train-0", needs=(_IMPORT,))]
     if context.teacher.checkpoint:
         steps.append(Evaluate(name="evaluate-0", needs=(_IMPORT, "train-0")))
     return steps
@@ -47,25 +52,55 @@ def _iterations(context: Context) -> list[Step]:
         has_model = n > 1 or context.teacher is None or bool(context.teacher.checkpoint)
         kind = Label if has_model else GivenLabels
         steps.append(kind(name=f"label-{n}", needs=needs, iteration=n))
+        labels = f"label-{n}"
+        if n == 1 and _num_members(context) > 1:
+            steps += _fused(_num_members(context))
+            labels = "fuse-1"
         relabeled = recipe.select.relabel and n > 1
-        chosen_from = (f"label-{n}", "select-1") if relabeled else (f"label-{n}",)
+        chosen_from = (labels, "select-1") if relabeled else (labels,)
         steps.append(Select(name=f"select-{n}", needs=chosen_from, iteration=n))
-        steps += _trained(str(n), f"select-{n}", n)
+        steps += _trained(str(n), f"select-{n}", n, context)
     return steps
+
+
+def _num_members(context: Context) -> int:
+    """Return how many first teachers a run trains."""
+    return 1 if context.teacher is not None else 1 + len(context.recipe.model.also)
+
+
+def _member(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}.{number}"
+
+
+def _fused(count: int) -> list[Step]:
+    """Return the labelings of the other first teachers, and the fusion of all."""
+    names = [_member("label-1", number) for number in range(1, count + 1)]
+    others = [
+        Label(
+            name=name, needs=(_IMPORT, _member("train-0", number)), iteration=1, member=number
+        )
+        for number, name in enumerate(names[1:], start=2)
+    ]
+    return [*others, Fuse(name="fuse-1", needs=tuple(names), iteration=1)]
 
 
 def _last(context: Context) -> list[Step]:
     if not context.recipe.control:
         return []
-    return _trained(CONTROL, _LABELED, context.recipe.iterations)
+    return _trained(CONTROL, _LABELED, context.recipe.iterations, context)
 
 
-def _trained(model: str, view: str, iteration: int) -> list[Step]:
+def _trained(
+    model: str, view: str, iteration: int, context: Context, member: int = 1
+) -> list[Step]:
     """Return the training of a model, and its evaluation."""
     name = f"train-{model}"
+    how = context.recipe.member(member).how(iteration)
+    kind = Probe if how == "probe" else Train
+    measured = f"evaluate-{model}"
     return [
-        Train(name=name, needs=(view,), iteration=iteration),
-        Evaluate(name=f"evaluate-{model}", needs=(_IMPORT, name), iteration=iteration),
+        kind(name=name, needs=(view,), iteration=iteration, member=member),
+        Evaluate(name=measured, needs=(_IMPORT, name), iteration=iteration, member=member),
     ]
 
 

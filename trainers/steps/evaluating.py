@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 from plstore.errors import StoreError
 from plstore.labels import find_teacher
-from plstore.loaders import ImageSet
 from plstore.schema import Split
 from trainers.context import Context, Outputs
 from trainers.estimate import LABEL_BYTES, Estimate, Estimator
-from trainers.evaluation import ACCURACY, keep_metrics, measure
-from trainers.model import Bundle, load_teacher
+from trainers.evaluation import ACCURACY, keep_metrics, measure_split
+from trainers.model import load_teacher
 from trainers.result import Findings
 from trainers.steps.step import Step
 
@@ -40,7 +39,16 @@ class Evaluate(Step):
         for split in _SPLITS:
             if (images := context.split(split, imported)) is None:
                 continue
-            accuracy = _accuracy(context, bundle, images, split)
+            accuracy = measure_split(
+                context.store,
+                bundle,
+                images,
+                split,
+                metrics=[ACCURACY],
+                device=context.device,
+                backend=context.backend,
+                on_event=context.teller.tell,
+            )["accuracy"]
             found[f"{split}_accuracy"] = accuracy
             context.teller.say(f"  {split} accuracy of {self.title}: {accuracy:.2f} %")
         keep_metrics(context.store, teacher.teacher_id, found, self.key)
@@ -50,7 +58,7 @@ class Evaluate(Step):
         """Return the images that are held out."""
         splits = estimator.source.splits
         count = splits.get("validation", 0) + splits.get("test", 0)
-        timed = estimator.timed(estimator.recipe.model.student(self.iteration))
+        timed = estimator.timed(self.iteration, self.member)
         return Estimate.of(count, timed.clean_seconds * count * _DECODING, count * LABEL_BYTES)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:
@@ -58,16 +66,3 @@ class Evaluate(Step):
         findings.model(self.model).update(
             {name: value for name, value in outputs.items() if name.endswith("accuracy")}
         )
-
-
-def _accuracy(context: Context, bundle: Bundle, images: ImageSet, split: str) -> float:
-    with context.teller.task(f"evaluate on {split} images", len(images)) as advance:
-        values = measure(
-            bundle,
-            images,
-            metrics=[ACCURACY],
-            device=context.device,
-            backend=context.backend,
-            on_images=advance,
-        )
-    return values["accuracy"]

@@ -10,7 +10,7 @@ from plstore.schema import Split
 from plstore.store import pin
 from trainers.context import Context, Outputs
 from trainers.estimate import LABEL_BYTES, Estimate, Estimator
-from trainers.labeling import Labeling, label_missing
+from trainers.labeling import Labeling, embed_for_teacher, label_missing
 from trainers.result import Findings
 from trainers.steps.step import Step
 
@@ -36,8 +36,9 @@ class Label(Step):
         counts = {split: store.count_images(split, version=version) for split in _SPLITS}
         counts = {split: count for split, count in counts.items() if count}
         for split, count in counts.items():
+            labeling = self._labeling(context, teacher, split, version)
+            embed_for_teacher(store, labeling, on_event=context.teller.tell)
             with context.teller.task(f"label {split} images", count) as advance:
-                labeling = self._labeling(context, teacher, split, version)
                 label_missing(store, labeling, on_images=advance)
         pins = {"images": version, "soft_labels": store.table("soft_labels").version()}
         why = f"{context.recipe.name}, {self.name}"
@@ -71,10 +72,12 @@ class Label(Step):
         """Return the images that are labeled."""
         splits = estimator.source.splits
         count = splits["unlabeled"] + splits.get("validation", 0)
-        timed = estimator.timed(estimator.recipe.model.student(self.iteration))
+        timed = estimator.timed(self.iteration, self.member)
         seconds = timed.clean_seconds * count * _DECODING
         return Estimate.of(count, seconds, count * LABEL_BYTES)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:
-        """Say who taught the student."""
+        """Say who taught the student; of several teachers, their fusion does."""
+        if self.member > 1:
+            return
         findings.model(self.model)["taught_by"] = outputs["teacher_id"]

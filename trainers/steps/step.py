@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
+from trainers.recipe import Recipe
 from trainers.result import Findings
 
 CONTROL = "control"
@@ -22,6 +23,7 @@ class Step(ABC):
     Attributes:
         name: Such as "train-2" or "train-control".
         iteration: Of the teacher, student or labels; the control has the last student's.
+        member: Which of several first teachers it belongs to, from 1.
         needs: Names of the steps whose outputs it reads.
         key: Identity; given by the chain.
     """
@@ -30,20 +32,29 @@ class Step(ABC):
 
     name: str
     iteration: int = 0
+    member: int = 1
     needs: tuple[str, ...] = ()
     key: str = ""
 
     @property
     def model(self) -> str:
         """The model of a run that it belongs to: "0" for the teacher, "1", … or "control"."""
-        return CONTROL if self.name.endswith(f"-{CONTROL}") else str(self.iteration)
+        if self.name.endswith(f"-{CONTROL}"):
+            return CONTROL
+        return str(self.iteration) if self.member == 1 else f"{self.iteration}.{self.member}"
 
     @property
     def title(self) -> str:
         """The model, in words."""
         if self.model == CONTROL:
             return "the control"
+        if self.member > 1:
+            return f"teacher {self.member}"
         return "the teacher" if self.iteration == 0 else f"student {self.iteration}"
+
+    def recipe(self, context: Context) -> Recipe:
+        """Return the recipe as its model sees it."""
+        return context.recipe.member(self.member)
 
     def freshness(self, _: Context) -> str:
         """Return what changes its own key, and not those of the steps that need it."""

@@ -5,31 +5,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from plstore.labels import Role
+from plstore.labels import Role, TeacherRecord
 from plstore.seeds import Purpose, torch_seed
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
 from trainers.keeping import Place, train_and_keep, training_on
 from trainers.pretrained import weights_hash
+from trainers.recipe import How
 from trainers.result import Findings
 from trainers.steps.step import CONTROL, Step
 from trainers.train import Training
 
 _NOISE_SHARE = 1.25  # measured: decoding and noise beside training on the same cores
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
-_OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
+_MEMBER_STREAM = 10_000
+OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Step):
-    """A model is trained from scratch on the view of the step that it needs."""
+    """A model is trained on the view of the step that it needs."""
 
     kind: ClassVar[str] = "train"
 
     @property
     def is_student(self) -> bool:
         """Whether its view has pseudo-labels."""
-        return self.model not in {"0", CONTROL}
+        return self.iteration > 0 and self.model != CONTROL
 
     @property
     def role(self) -> Role:
@@ -46,17 +48,19 @@ class Train(Step):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return all that training follows from, beside the view."""
-        recipe = context.recipe
+        recipe = self.recipe(context)
         dump: dict[str, Any] = json.loads(recipe.model_dump_json())
+        model = recipe.model_of(self.iteration)
         what = {
             "architecture": recipe.model.student(self.iteration),
-            "model": {**dump["model"], "teacher": None, "students": None},
+            "model": {**model.model_dump(mode="json"), "teacher": None, "students": None},
             "train": dump["train"],
             "noise": dump["noise"],
             "seed": recipe.seed,
             "name": self.model,
+            "lora_rank": recipe.lora_rank(self.iteration),
         }
-        start = weights_hash(recipe.model, recipe.model.student(self.iteration))
+        start = weights_hash(model, recipe.model.student(self.iteration))
         return what if start is None else {**what, "start": start}
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
@@ -71,15 +75,16 @@ class Train(Step):
         )
         training = self._training(context, needs[0])
         record = train_and_keep(context.store, training, place, context.teller)
-        return {name: getattr(record, name) for name in _OUTPUTS}
+        return outputs_of(record, self.recipe(context).how(self.iteration))
 
     def _training(self, context: Context, view: Outputs) -> Training:
-        recipe = context.recipe
+        recipe = self.recipe(context)
         stream = _CONTROL_STREAM if self.model == CONTROL else self.iteration
+        stream += _MEMBER_STREAM * (self.member - 1)
         return training_on(
             context.view(view["view"]),
             recipe,
-            recipe.model.student(self.iteration),
+            self.iteration,
             is_student=self.is_student,
             seed=torch_seed(recipe.seed, Purpose.TRAINING, stream),
             device=context.device,
@@ -88,7 +93,7 @@ class Train(Step):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the images of all its steps."""
         train = estimator.recipe.train
-        timed = estimator.timed(estimator.recipe.model.student(self.iteration))
+        timed = estimator.timed(self.iteration, self.member)
         images = train.steps * (train.labeled_batch + train.pseudo_batch)
         seconds = timed.train_seconds * images * _NOISE_SHARE
         return Estimate.of(images, seconds, timed.num_bytes)
@@ -96,4 +101,11 @@ class Train(Step):
     def report(self, findings: Findings, outputs: Outputs) -> None:
         """Say which model it is."""
         names = ("teacher_id", "architecture", "checkpoint")
-        findings.model(self.model).update({name: outputs[name] for name in names})
+        model = findings.model(self.model)
+        model.update({name: outputs[name] for name in names})
+        model["how"] = outputs["how"]
+
+
+def outputs_of(record: TeacherRecord, how: How) -> dict[str, Any]:
+    """Return what a training leaves for the steps that need it."""
+    return {**{name: getattr(record, name) for name in OUTPUTS}, "how": how}

@@ -1,0 +1,214 @@
+"""Plans: the method, pixels and steps that fit; how they are kept."""
+
+import io
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plstore.errors import InputError
+from plstore.exchange import image_folders
+from trainers.census import Census, Machine, look_at_images
+from trainers.planning import Plan, Wishes, parse_budget, plan
+from trainers.recipe import Model
+from trainers.timing import Timed
+
+MACHINE = Machine(device="cpu", cores=2, memory=24 << 30)
+CIFAR = Census(
+    splits={"labeled": 340, "validation": 60, "unlabeled": 20_000, "test": 5000},
+    class_names=list("abcdefghij"),
+    least=34,
+    width=32,
+    height=32,
+    channels=3,
+)
+LITE = "tf_efficientnet_lite0"
+
+
+def timer(rate: float) -> object:
+    """Return a timer of a machine that trains so many images of 32 px a second."""
+
+    def timed(model: Model, architecture: str) -> Timed:
+        cost = {"test_resnet": 1, "resnet10t": 10, LITE: 4}.get(architecture, 30)
+        seconds = cost * (model.resolution / 32) ** 2 / rate
+        return Timed(train_seconds=seconds, clean_seconds=seconds / 3, num_bytes=1)
+
+    return timed
+
+
+def planned(census: Census, wishes: Wishes, rate: float = 2000) -> Plan:
+    return plan(census, MACHINE, wishes, timer(rate))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("30m", 1800),
+        ("1.5h", 5400),
+        ("1d", 86_400),
+        ("none", None),
+        (" 2 H", 7200),
+    ],
+)
+def test_a_budget_is_a_number_with_its_unit(text: str, seconds: float | None) -> None:
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["30", "m", "-3m", "0m", "3w", ""])
+def test_another_budget_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="wanted such as 90s, 30m"):
+        parse_budget(text)
+
+
+def test_with_weights_a_probe_looks_at_as_many_pixels_as_fit() -> None:
+    sizes = []
+    for minutes in (4, 30, 300):
+        wishes = Wishes(model=LITE, weights="w", seconds=60.0 * minutes)
+        made = planned(CIFAR, wishes)
+        sizes.append(made.values["model"]["resolution"])
+        assert made.values["method"] == {"teacher": "probe", "students": "probe"}
+        assert made.seconds < 60 * minutes
+
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] == 192  # six times the side
+    assert all(size % 32 == 0 for size in sizes)
+
+
+def test_what_does_not_fit_at_the_fewest_pixels_is_left_out_and_said() -> None:
+    wishes = Wishes(model=LITE, weights="w", seconds=30.0)
+    made = planned(CIFAR, wishes, rate=1000)
+    limit = made.values["data"]["limit_unlabeled"]
+
+    assert 100 <= limit < 20_000
+    assert f"{20_000 - limit:,} of 20,000 unlabeled" in made.reasons["left out"]
+
+
+def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
+    slow, fast = (planned(CIFAR, Wishes(seconds=1800.0), rate) for rate in (2000, 200_000))
+
+    assert slow.values["model"]["teacher"] == "test_resnet"
+    assert fast.values["model"]["teacher"] == "resnet18"
+    assert fast.values["method"] == {"teacher": "scratch", "students": "scratch"}
+    assert max(slow.seconds, fast.seconds) < 1800
+    assert "weights" in slow.reasons["better"]
+
+
+def test_a_budget_that_is_too_short_is_said() -> None:
+    made = planned(CIFAR, Wishes(seconds=60.0), rate=500)
+
+    assert made.values["recipe"] == {"iterations": 1}
+    assert "longer --budget" in made.reasons["warning"]
+
+
+def test_what_the_user_said_stays() -> None:
+    wishes = Wishes(model="resnet10t", resolution=40, seconds=1800.0)
+    made = planned(CIFAR, wishes)
+
+    assert made.values["model"]["teacher"] == "resnet10t"
+    assert made.values["model"]["resolution"] == 40
+
+
+def test_photos_are_seen_at_no_more_pixels_than_they_have() -> None:
+    photos = Census(**{**vars(CIFAR), "width": 4032, "height": 3024})
+    small = Census(**{**vars(CIFAR), "width": 100, "height": 80})
+
+    assert planned(photos, Wishes(), 1e9).values["model"]["resolution"] == 224
+    assert planned(small, Wishes(), 1e9).values["model"]["resolution"] <= 80
+
+
+def test_a_class_without_a_labeled_image_is_refused() -> None:
+    with pytest.raises(InputError, match="no labeled image"):
+        planned(Census(**{**vars(CIFAR), "least": 0}), Wishes())
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for place, count in (("labeled/cat", 10), ("labeled/dog", 10), ("unlabeled", 30)):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 256, (24, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "unlabeled" / "0.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def source_of(folders: Path) -> object:
+    return image_folders(labeled=folders / "labeled", unlabeled=folders / "unlabeled")
+
+
+def test_a_census_opens_headers_alone(folders: Path) -> None:
+    found = look_at_images(source_of(folders))  # type: ignore[arg-type]
+
+    assert (found.width, found.height, found.channels) == (30, 24, 3)
+    assert (found.least, found.num_unread) == (9, 1)
+    assert found.num_images == 50
+    assert "30 x 24 px, colour" in str(found)
+
+
+def test_grayscale_images_are_seen_as_such(folders: Path) -> None:
+    for path in folders.rglob("*.png"):
+        stream = io.BytesIO()
+        Image.new("L", (20, 20)).save(stream, "PNG")
+        path.write_bytes(stream.getvalue())
+
+    assert look_at_images(source_of(folders)).channels == 1  # type: ignore[arg-type]
+
+
+def run(folders: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "plstore.cli.main", "run", "--store", "p/store"]
+    command += ["--labeled", "labeled", "--unlabeled", "unlabeled", *words]
+    return subprocess.run(command, cwd=folders, capture_output=True, text=True, check=False)
+
+
+def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> None:
+    words = ("--model", "test_resnet", "--set", "seed=3", "--dry-run")
+    first = run(folders, *words)
+    path = folders / "p" / "plan.toml"
+    written = tomllib.loads(path.read_text())
+
+    assert first.returncode == 0, first.stderr
+    assert "noisy student from scratch" in first.stderr
+    assert written["model"]["teacher"] == "test_resnet"
+    assert written["seed"] == 3
+    path.write_text(path.read_text().replace("seed = 3", "seed = 4"))
+    again = run(folders, *words)
+    assert "as it was made before" in again.stderr
+    assert tomllib.loads(path.read_text())["seed"] == 4
+    other = run(folders, *words, "--budget", "2h")
+    assert "as it was made before" not in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--budget", "soon"), "wanted such as 90s, 30m"),
+        (("--method", "magic"), "wanted probe, finetune, noisy-student"),
+        (("--method", "probe"), "starts from weights"),
+        (("images", "--budget", "30m"), "--budget is for the plan"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(
+    folders: Path, words: tuple[str, ...], message: str
+) -> None:
+    done = run(folders, "--dry-run", *words)
+
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+def test_weights_that_do_not_say_their_model_are_asked_about(folders: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"w": np.zeros(1, np.float32)}, folders / "mine.safetensors")
+
+    done = run(folders, "--weights", "mine.safetensors", "--dry-run")
+
+    assert done.returncode == 2
+    assert "Name it with --model" in " ".join(done.stderr.split())

@@ -1,0 +1,79 @@
+"""What a result means, in words: which model is best, whether students gained, what to try."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+_CERTAIN: Final = 2.0
+"""Standard errors of a difference beyond which it is no accident."""
+
+
+def best_model(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the model with the best validation accuracy; of equals, the first.
+
+    Students stand before the teacher, the teacher before the control. None where validation
+    was not measured.
+    """
+    models = [*reversed(result["students"]), result["teacher"], result["control"]]
+    known = [m for m in models if m is not None and m.get("validation_accuracy") is not None]
+    return max(known, key=lambda model: model["validation_accuracy"], default=None)
+
+
+def advice(result: Mapping[str, Any], num_images: int | None = None) -> list[str]:
+    """Return lines that say what came of a run.
+
+    Args:
+        result: Of `trainers.run`.
+        num_images: Images that the accuracy was measured on, where that is known.
+    """
+    key = _measured(result)
+    last, control = result["students"][-1], result["control"]
+    teacher = result["teacher"]
+    lines = []
+    best = best_model(result)
+    if best is not None and best.get("teacher_id"):
+        lines.append(
+            f"the model is {best['teacher_id']}, the best by validation "
+            f"({best['validation_accuracy']:.2f} %); 'plstore predict' takes it"
+        )
+    rivals = {"the control": control, "the teacher": teacher}
+    for name, rival in rivals.items():
+        if rival is None or rival.get(key) is None or last.get(key) is None:
+            continue
+        gain = last[key] - rival[key]
+        within = num_images is not None and abs(gain) < _CERTAIN * _error(last[key], num_images)
+        noise = ", which is within chance" if within else ""
+        if gain <= 0 or (within and name == "the control"):
+            lines.append(
+                f"the last student is {gain:+.2f} points from {name}{noise}. {_try(result)}"
+            )
+            break
+    return lines
+
+
+def _measured(result: Mapping[str, Any]) -> str:
+    has_test = result["students"][-1].get("test_accuracy") is not None
+    return "test_accuracy" if has_test else "validation_accuracy"
+
+
+def _error(accuracy: float, num_images: int) -> float:
+    """Return the standard error of a difference of two accuracies, in points."""
+    share = min(max(accuracy / 100, 0.01), 0.99)
+    return float(100 * (2 * share * (1 - share) / max(num_images, 1)) ** 0.5)
+
+
+def _try(result: Mapping[str, Any]) -> str:
+    """Return what to try, most likely first."""
+    right = result["students"][-1].get("pseudo_label_accuracy")
+    ideas = []
+    if result["teacher"].get("how", "scratch") == "scratch":
+        ideas.append("start from pretrained weights (--weights hub)")
+        ideas.append("train longer (--budget, or train.steps)")
+        ideas.append("use milder noise (noise.num_ops=1)")
+    else:
+        ideas.append("raise the floor (select.min_confidence=0.8)")
+        ideas.append("look at more pixels (--resolution)")
+    if right is not None and right < 50:  # noqa: PLR2004  more wrong than right
+        ideas.append(f"label more images: {100 - right:.0f} % of the pseudo-labels are wrong")
+    else:
+        ideas.append("look at 'plstore query run calibration/likely_label_errors'")
+    return f"Try: {'; '.join(ideas)}"

@@ -1,0 +1,146 @@
+"""What images there are, and on what machine: looked at before anything is done."""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+
+from plstore.errors import InputError
+from plstore.exchange import Source
+from plstore.images import ImageRecord
+from plstore.machine import memory_bytes, num_cores
+
+_SAMPLED: Final = 64
+_GRAY: Final = frozenset({"1", "L", "LA", "I;16"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """The images of a source, a sample of them opened, none decoded.
+
+    Attributes:
+        splits: Images by split.
+        class_names: The label space.
+        least: The labeled images of the class that has fewest, validation left out.
+        width: Median of the sample, in pixels.
+        height: The same.
+        channels: 1 if all of the sample are grayscale, else 3.
+        num_unread: Of the sample, those that could not be opened.
+    """
+
+    splits: dict[str, int]
+    class_names: Sequence[str]
+    least: int
+    width: int
+    height: int
+    channels: int
+    num_unread: int = 0
+
+    @property
+    def side(self) -> int:
+        """The shorter side, in pixels."""
+        return min(self.width, self.height)
+
+    @property
+    def num_images(self) -> int:
+        """All images that a model sees: to learn, to be labeled, to be evaluated."""
+        return sum(self.splits.values())
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        counts = [
+            f"{self.splits[split]:,} {split}"
+            for split in ("labeled", "validation", "unlabeled", "test")
+            if self.splits.get(split)
+        ]
+        colour = "grayscale" if self.channels == 1 else "colour"
+        names = f"{len(self.class_names)} classes, at least {self.least} labeled in each"
+        return f"{', '.join(counts)}; {names}; {self.width} x {self.height} px, {colour}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What work is done on.
+
+    Attributes:
+        device: "cpu" or a CUDA device.
+        cores: That this process may use.
+        memory: Bytes.
+        gpu: Its name, if there is one.
+        load: Processes that run or wait to, on average over the last minute.
+    """
+
+    device: str
+    cores: int
+    memory: int
+    gpu: str | None = None
+    load: float = 0.0
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        on = self.gpu or "no GPU"
+        cores = f"{self.cores} core{'' if self.cores == 1 else 's'}"
+        busy = f"; busy: {self.load:.1f} wait for them, so it takes longer than is said here"
+        said = busy if self.load > self.cores else ""
+        return f"{cores}, {self.memory / 1e9:.0f} GB of memory, {on}{said}"
+
+
+def look_at_machine(device: str) -> Machine:
+    """Return what a device's machine has."""
+    gpu = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return Machine(
+        device=device,
+        cores=num_cores(),
+        memory=memory_bytes(),
+        gpu=gpu,
+        load=os.getloadavg()[0],
+    )
+
+
+def look_at_images(source: Source) -> Census:
+    """Return what images there are; headers of up to 64, spread evenly, say their sizes.
+
+    Raises:
+        InputError: If none of the sample is an image.
+    """
+    sizes: list[tuple[int, int]] = []
+    modes: Counter[str] = Counter()
+    labeled: Counter[str | None] = Counter()
+    unread = 0
+    step = max(source.num_images // _SAMPLED, 1)
+    for number, record in enumerate(source.records()):
+        labeled[record.label] += record.split == "labeled"
+        if number % step:
+            continue
+        try:
+            with Image.open(_opened(record)) as image:
+                sizes.append(image.size)
+                modes[image.mode] += 1
+        except (OSError, Image.DecompressionBombError):
+            unread += 1
+    if not sizes:
+        raise InputError(
+            f"none of {unread} files of {source.dataset!r} that were looked at is an image; "
+            "wanted folders of JPEG, PNG or WebP"
+        )
+    width, height = np.median(np.array(sizes), axis=0).astype(int).tolist()
+    return Census(
+        splits={split: count for split, count in source.splits.items() if count},
+        class_names=source.class_names,
+        least=min((labeled[name] for name in source.class_names), default=0),
+        width=width,
+        height=height,
+        channels=1 if set(modes) <= _GRAY else 3,
+        num_unread=unread,
+    )
+
+
+def _opened(record: ImageRecord) -> str | io.BytesIO:
+    place = record.place
+    return place if place and "://" not in place else io.BytesIO(record.data)

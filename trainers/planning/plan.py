@@ -1,0 +1,60 @@
+"""A plan that fits: method, model, pixels and steps for these images, this machine, this time.
+
+It is what an expert would try first, and no more than a start: a recipe that is written beside
+the store, to be read, changed and run again.
+"""
+
+from dataclasses import replace
+
+from plstore.errors import InputError
+from trainers.census import Census, Machine
+from trainers.model import build_model
+from trainers.planning.frozen import plan_frozen
+from trainers.planning.trained import plan_trained
+from trainers.planning.wishes import Plan, Timer, Wishes
+from trainers.recipe import Model
+from trainers.timing import Timed, time_model
+
+_TIMED_BATCH = 16
+
+
+def plan(census: Census, machine: Machine, wishes: Wishes, timer: Timer | None = None) -> Plan:
+    """Choose how to go about it.
+
+    With weights: the backbone stays frozen, a logistic regression stands on its features, and
+    a student is one too, on pseudo-labels as well; at the most pixels whose embedding fits.
+    Without: Noisy Student from scratch, the largest of a few small nets that has the time to
+    learn.
+
+    Args:
+        census: The images.
+        machine: Where.
+        wishes: What is given.
+        timer: Times a model here; the machine's own unless given.
+
+    Raises:
+        InputError: If a class has no labeled image, or a model cannot be made.
+    """
+    if census.least < 1:
+        raise InputError("a class has no labeled image; wanted one at least, better ten")
+    timer = timer or _timer(machine, len(census.class_names))
+    kind = wishes.teacher or ("probe" if wishes.has_weights else "scratch")
+    made = (plan_frozen if kind == "probe" else plan_trained)(census, wishes, timer)
+    budget = "none" if wishes.seconds is None else f"{wishes.seconds / 60:g} minutes"
+    start = {"images": str(census), "machine": f"{machine}; budget {budget}"}
+    return replace(made, reasons={**start, **made.reasons})
+
+
+def _timer(machine: Machine, classes: int) -> Timer:
+    def timed(model: Model, architecture: str) -> Timed:
+        fresh = model.model_copy(update={"pretrained": False, "weights": None})
+        return time_model(
+            build_model(fresh, architecture, classes),
+            classes=classes,
+            channels=model.channels,
+            size=model.resolution,
+            batch=_TIMED_BATCH,
+            device=machine.device,
+        )
+
+    return timed

@@ -1,0 +1,184 @@
+"""Without weights: Noisy Student from scratch, by the largest net that has time to learn."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from plstore.errors import InputError
+from trainers.census import Census
+from trainers.planning.wishes import DECODING, Plan, Timer, Wishes
+from trainers.recipe import Model
+from trainers.timing import Timed
+
+_SPENT: Final = 0.8
+"""Share of the budget that is planned: import, files and a busy machine take the rest."""
+
+_SMALL: Final = (
+    ("resnet18", 2.0),
+    ("resnet10t", 2.0),
+    ("resnet10t", 1.0),
+    ("test_resnet", 1.0),
+)
+"""For images up to 64 px, from the best to the fastest: at how many times their side."""
+
+_LARGE: Final = (
+    ("resnet50", 224),
+    ("resnet18", 128),
+    ("resnet18", 96),
+    ("resnet10t", 96),
+    ("resnet10t", 64),
+    ("test_resnet", 64),
+)
+"""For photos: at how many pixels a side, and not more than they have."""
+
+_FEW_PIXELS: Final = 64
+_BATCH: Final = 64
+_RATIO: Final = 3
+_LEAST_STEPS: Final = 20
+_MOST_EPOCHS: Final = 30
+_ENOUGH: Final = 150_000
+"""Images that a student sees, at least: of fewer, it does not beat its teacher."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """A net from scratch, and what it has the time for."""
+
+    architecture: str
+    size: int
+    iterations: int
+    timed: Timed
+    draws: int
+
+    @property
+    def steps(self) -> int:
+        """Of each training."""
+        return max(self.draws // (_BATCH * (1 + _RATIO)), _LEAST_STEPS)
+
+    @property
+    def seen(self) -> int:
+        """Images that each training sees."""
+        return self.steps * _BATCH * (1 + _RATIO)
+
+
+def plan_trained(census: Census, wishes: Wishes, timer: Timer) -> Plan:
+    """Plan a teacher and students that are trained, all weights of them."""
+    choice = _choose(census, wishes, timer)
+    looks = census.splits.get("unlabeled", 0) * choice.iterations
+    seconds = (choice.iterations + 2) * choice.seen * choice.timed.train_seconds
+    seconds += looks * choice.timed.clean_seconds
+    return Plan(
+        values=_values(census, wishes, choice),
+        reasons=_reasons(wishes, choice),
+        seconds=seconds * DECODING,
+    )
+
+
+def _choose(census: Census, wishes: Wishes, timer: Timer) -> _Choice:
+    """Return the largest net that sees enough images; else the one that sees most.
+
+    Nets are tried from the fastest on, so that none is timed that has no chance.
+    """
+    best: _Choice | None = None
+    for architecture, size in _nets(census, wishes):
+        timed = timer(Model(resolution=size, channels=census.channels), architecture)
+        choice = next(_choices(census, wishes, architecture, size, timed))
+        if best is not None and (choice.draws < _ENOUGH or choice.iterations < best.iterations):
+            break
+        best = choice
+    if best is None:
+        raise InputError("there is no net to plan with")
+    return best
+
+
+def _choices(
+    census: Census, wishes: Wishes, architecture: str, size: int, timed: Timed
+) -> Iterator[_Choice]:
+    """Yield one choice: with as many iterations as leave each training enough images."""
+    for iterations in (3, 2, 1):
+        draws = _draws(census, wishes, timed, iterations)
+        if draws >= _ENOUGH or iterations == 1:
+            yield _Choice(
+                architecture=architecture,
+                size=size,
+                iterations=iterations,
+                timed=timed,
+                draws=draws,
+            )
+
+
+def _nets(census: Census, wishes: Wishes) -> Iterator[tuple[str, int]]:
+    """Yield architectures and pixels to try, the fastest first."""
+    small = census.side <= _FEW_PIXELS
+    if wishes.model is not None:
+        size = census.side if small else min(census.side, 128)
+        yield wishes.model, wishes.resolution or max(size // 8 * 8, 32)
+        return
+    for architecture, wanted in reversed(_SMALL if small else _LARGE):
+        size = int(census.side * wanted if small else min(wanted, census.side))
+        yield architecture, wishes.resolution or max(size // 8 * 8, 24)
+
+
+def _draws(census: Census, wishes: Wishes, timed: Timed, iterations: int) -> int:
+    """Return how many images each training has the time for, up to 30 times all of them."""
+    splits = census.splits
+    pool = splits.get("labeled", 0) + splits.get("unlabeled", 0)
+    most = max(_MOST_EPOCHS * pool, _ENOUGH)
+    if wishes.seconds is None:
+        return most
+    held_out = splits.get("validation", 0) + splits.get("test", 0)
+    looks = splits.get("unlabeled", 0) * iterations + held_out * (iterations + 2)
+    left = wishes.seconds * _SPENT - looks * timed.clean_seconds * DECODING
+    fit = left / ((iterations + 2) * timed.train_seconds * DECODING)
+    return int(max(min(fit, most), 0))
+
+
+def _values(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, dict[str, Any]]:
+    kind = "finetune" if wishes.has_weights else "scratch"
+    return {
+        "recipe": {"iterations": choice.iterations},
+        "model": {
+            "teacher": choice.architecture,
+            "resolution": choice.size,
+            "channels": census.channels,
+            "weights": wishes.weights,
+            "pretrained": wishes.pretrained,
+            "also": [dict(other) for other in wishes.also],
+            "dropout": 0.1,
+            "stochastic_depth": 0.0 if choice.architecture.startswith("test_") else 0.1,
+        },
+        "method": {"teacher": wishes.teacher or kind, "students": wishes.students or kind},
+        "train": {
+            "steps": choice.steps,
+            "warmup_steps": min(100, choice.steps // 5),
+            "labeled_batch": _BATCH,
+            "ratio": _RATIO,
+            "learning_rate": 1e-3 if wishes.has_weights else 3e-3,
+        },
+    }
+
+
+def _reasons(wishes: Wishes, choice: _Choice) -> dict[str, str]:
+    start = "given weights" if wishes.has_weights else "scratch"
+    reasons = {
+        "method": f"noisy student from {start}: {choice.architecture} at {choice.size} px, "
+        f"students: {choice.iterations}, and a control",
+        "because": f"of a few nets the largest that sees {_ENOUGH:,} images a training in the "
+        f"time; it trains on {1 / choice.timed.train_seconds:,.0f} a second here",
+        "steps": f"{choice.steps:,} a training, of {_BATCH} labeled and {_BATCH * _RATIO} "
+        "pseudo-labeled images",
+    }
+    if choice.draws < _ENOUGH:
+        reasons["because"] = (
+            f"no net sees {_ENOUGH:,} images a training in the time; this one sees most, "
+            f"{choice.seen:,}"
+        )
+        reasons["warning"] = (
+            "students may not beat the teacher. Give a longer --budget, or --weights"
+        )
+    if not wishes.has_weights:
+        reasons["better"] = (
+            "with weights of a pretrained net (--weights FILE, or hub) a probe is far better "
+            "in less time"
+        )
+    return reasons

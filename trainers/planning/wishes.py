@@ -1,0 +1,79 @@
+"""What a plan is asked for, and what it says."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from plstore.errors import InputError
+from trainers.recipe import How, Model
+from trainers.timing import Timed
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DEFAULT_BUDGET: Final = 1800.0
+"""Seconds on a CPU; on a GPU there is no limit unless one is given."""
+
+DECODING: Final = 1.25  # measured: beside the model on the same cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What the user has said: the plan keeps to it.
+
+    Attributes:
+        model: timm name, or None.
+        resolution: Pixels a side, or None.
+        weights: A file or folder of weights, or None.
+        pretrained: Whether to start from timm's weights.
+        teacher: How the teacher comes about, or None.
+        students: How students do, or None.
+        seconds: Of the budget, or None for no limit.
+        also: More first teachers, as the recipe's `model.also`.
+    """
+
+    model: str | None = None
+    resolution: int | None = None
+    weights: str | None = None
+    pretrained: bool = False
+    teacher: How | None = None
+    students: How | None = None
+    seconds: float | None = None
+    also: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights to start from."""
+        return self.pretrained or self.weights is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do, and why.
+
+    Attributes:
+        values: Of a recipe, by section.
+        reasons: Lines for people, by title.
+        seconds: That it would take, estimated from timed steps.
+    """
+
+    values: dict[str, dict[str, Any]]
+    reasons: dict[str, str]
+    seconds: float
+
+
+Timer = Callable[[Model, str], Timed]
+"""Times a model with its pixels."""
+
+
+def parse_budget(text: str) -> float | None:
+    """Return the seconds of "30m", "2h", "90s" or "1d"; None for "none".
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    if text.strip().lower() == "none":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip().lower())
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"--budget is {text!r}; wanted such as 90s, 30m, 2h, 1d, or none")
+    return float(found[1]) * _UNITS[found[2]]

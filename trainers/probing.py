@@ -1,0 +1,201 @@
+"""A probe: a frozen backbone with a logistic regression for its classifier, kept as a model.
+
+Labeled images count as often as the view draws them; all pseudo-labeled ones together weigh
+`method.ratio` times as much, with their hard or soft labels. The strength of the regression is
+the one with the lowest loss on the validation images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from plstore.codec import decode
+from plstore.embeddings import EmbeddingSet, of_images, read_embeddings
+from plstore.errors import InputError
+from plstore.labels import TeacherRecord, add_teacher, find_teacher
+from plstore.loaders import open_split
+from plstore.loaders.work import Backend
+from plstore.store import Store
+from plstore.views import View
+from trainers.embedding import Backbone, embed, open_backbone
+from trainers.events import Teller
+from trainers.keeping import Place
+from trainers.linear import Examples, Linear, fit_best
+from trainers.model import EMBEDDINGS, build_model, fetch_bundle, keep_bundle
+from trainers.recipe import Recipe
+
+STRENGTH: Final = "probe/strength"
+VALIDATION: Final = "probe/validation_accuracy"
+
+_SPLITS: Final = ("labeled", "validation")
+_SAME: Final = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probing:
+    """What to fit.
+
+    Attributes:
+        recipe: The run's.
+        iteration: Of the model; its settings are those that the recipe has for it.
+        view: What to fit on.
+        corrections: Version of what people corrected, for validation.
+        device: "cpu" or a CUDA device.
+        backend: Of the loader.
+    """
+
+    recipe: Recipe
+    iteration: int
+    view: View
+    corrections: int
+    device: str
+    backend: Backend
+
+
+def probe_and_keep(
+    store: Store, probing: Probing, place: Place, teller: Teller
+) -> TeacherRecord:
+    """Fit a probe and keep it; one that is kept is not fitted again."""
+    known = find_teacher(store, place.teacher_id)
+    if known is not None and known.checkpoint and known.checkpoint_hash:
+        fetch_bundle(store, known.checkpoint, known.checkpoint_hash)  # or says that it is gone
+        return known
+    architecture = probing.recipe.model.student(probing.iteration)
+    model = probing.recipe.model_of(probing.iteration)
+    backbone = open_backbone(model, architecture, device=probing.device)
+    rows = _rows(probing.view, soft=probing.recipe.method.targets == "soft")
+    splits = (*_SPLITS, "unlabeled") if rows.is_pseudo.any() else _SPLITS
+    embed(store, backbone, splits=splits, backend=probing.backend, on_event=teller.tell)
+    validation = _validation(store, backbone, probing)
+    linear = fit_best(_examples(store, backbone, rows, probing), validation)
+    metrics: dict[str, Any] = {EMBEDDINGS: backbone.name, STRENGTH: linear.strength}
+    if validation is not None:
+        metrics[VALIDATION] = validation.accuracy(linear)
+        teller.say(
+            f"  validation accuracy of {place.title}: {metrics[VALIDATION]:.2f} % of "
+            f"{len(validation.weights)} images; C {linear.strength:.0e}"
+        )
+    network = _with_head(probing, architecture, backbone, linear)
+    checkpoint, digest = keep_bundle(
+        store, place.teacher_id, network, backbone.format, store.class_names
+    )
+    record = TeacherRecord(
+        teacher_id=place.teacher_id,
+        iteration=place.iteration,
+        role=place.role,
+        architecture=architecture,
+        checkpoint=checkpoint,
+        checkpoint_hash=digest,
+        preprocessing=vars(backbone.format),
+        metrics=metrics,
+        view=probing.view.record.view,
+        view_version=probing.view.record.version,
+        recipe=probing.recipe.model_dump(mode="json"),
+        recipe_hash=probing.recipe.hash,
+        seed=probing.recipe.seed,
+    )
+    add_teacher(store, record, identity=place.identity, step=place.step)
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Images of a view, their targets, and how often it draws them."""
+
+    sample_ids: npt.NDArray[np.int64]
+    is_pseudo: npt.NDArray[np.bool_]
+    targets: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+
+
+def _rows(view: View, *, soft: bool) -> _Rows:
+    num_classes = len(view.store.class_names)
+    table = view.store.table("view_rows")
+    columns = ["sample_id", "kind", "class_id", "copies", "label"]
+    rows = table.dataset_of(view.shards()).to_table(columns=columns).combine_chunks()
+    is_pseudo = np.array(rows["kind"].to_pylist()) == "pseudo"
+    targets = np.eye(num_classes, dtype=np.float32)[rows["class_id"].to_numpy()]
+    if soft and is_pseudo.any():
+        labels = rows["label"].combine_chunks().filter(is_pseudo)
+        targets[is_pseudo] = decode(labels, num_classes)
+    return _Rows(
+        sample_ids=rows["sample_id"].to_numpy(),
+        is_pseudo=is_pseudo,
+        targets=targets,
+        weights=rows["copies"].to_numpy().astype(np.float32),
+    )
+
+
+def _examples(store: Store, backbone: Backbone, rows: _Rows, probing: Probing) -> Examples:
+    vectors = _vectors(store, backbone, ("labeled", "unlabeled"), rows.sample_ids)
+    weights = rows.weights.copy()
+    if rows.is_pseudo.any():
+        labeled = weights[~rows.is_pseudo].sum()
+        pseudo = weights[rows.is_pseudo].sum()
+        weights[rows.is_pseudo] *= probing.recipe.method.ratio * labeled / pseudo
+    return Examples(vectors=vectors, targets=rows.targets, weights=weights)
+
+
+def _validation(store: Store, backbone: Backbone, probing: Probing) -> Examples | None:
+    version = probing.view.record.pins["images"]
+    if not store.count_images("validation", version=version):
+        return None
+    images = open_split(store, "validation", version=version, corrections=probing.corrections)
+    ids = images.sample_ids
+    targets = np.eye(len(store.class_names), dtype=np.float32)[images.class_ids]
+    return Examples(
+        vectors=_vectors(store, backbone, ("validation",), ids),
+        targets=targets,
+        weights=np.ones(len(ids), np.float32),
+    )
+
+
+def _vectors(
+    store: Store, backbone: Backbone, splits: Sequence[str], ids: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    sets = [EmbeddingSet(model=backbone.name, split=split) for split in splits]
+    wanted = np.sort(ids)
+    return of_images([b for of in sets for b in read_embeddings(store, of, only=wanted)], ids)
+
+
+def _with_head(
+    probing: Probing, architecture: str, backbone: Backbone, linear: Linear
+) -> nn.Module:
+    """Return the backbone's model with the regression for its classifier.
+
+    Raises:
+        InputError: If its classifier is no linear layer on its embeddings.
+    """
+    model = probing.recipe.model_of(probing.iteration)
+    network = build_model(model, architecture, len(linear.bias)).eval()
+    layer = network.get_classifier()  # type: ignore[operator]  # timm models have it
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != linear.weight.shape:
+        raise InputError(
+            f"the classifier of {architecture!r} is {type(layer).__name__}; a probe wants a "
+            "linear layer on the pooled features. Choose another --model"
+        )
+    with torch.no_grad():
+        layer.weight.copy_(linear.weight)
+        layer.bias.copy_(linear.bias)
+    _check_same(network, backbone, linear)
+    return network
+
+
+def _check_same(network: nn.Module, backbone: Backbone, linear: Linear) -> None:
+    """Check that the model gives what the regression gives: else something lies between."""
+    size, channels = backbone.format.size, backbone.format.channels
+    images = torch.arange(channels * size * size).reshape(1, channels, size, size) % 251
+    pixels = backbone.format.normalise(images.to(torch.uint8).to(backbone.device))
+    with torch.inference_mode():
+        probs = torch.softmax(network.to(backbone.device)(pixels).float(), dim=1).cpu()
+    expected = linear.probabilities(backbone.embed(images.to(torch.uint8).to(backbone.device)))
+    if np.abs(probs.numpy() - expected).max() > _SAME:
+        raise InputError(
+            "the model does more between its pooled features and its classifier than a probe "
+            "can stand for; choose another --model"
+        )

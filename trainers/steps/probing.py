@@ -1,0 +1,67 @@
+"""A frozen backbone gets a classifier: the teacher, a student or the control is a probe."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from trainers.context import Context, Outputs
+from trainers.estimate import EMBEDDING_BYTES, Estimate, Estimator
+from trainers.keeping import Place
+from trainers.pretrained import start_identity
+from trainers.probing import Probing, probe_and_keep
+from trainers.steps.training import Train, outputs_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Train):
+    """A logistic regression on the embeddings of the images of the view that it needs."""
+
+    kind: ClassVar[str] = "probe"
+
+    def what(self, context: Context) -> Mapping[str, object]:
+        """Return the backbone, the weights of pseudo-labels, and what people decided."""
+        recipe = self.recipe(context)
+        model, architecture = (
+            recipe.model_of(self.iteration),
+            recipe.model.student(self.iteration),
+        )
+        return {
+            "architecture": architecture,
+            "model": {**model.model_dump(mode="json"), "teacher": None, "students": None},
+            "start": start_identity(model, architecture),
+            "ratio": recipe.method.ratio,
+            "targets": recipe.method.targets,
+            "name": self.model,
+            "decisions": context.decided,
+        }
+
+    def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
+        """Embed what is not embedded, fit, and keep the model in the store."""
+        place = Place(
+            teacher_id=self.teacher_id,
+            iteration=self.iteration,
+            role=self.role,
+            identity=self.key,
+            step=self.name,
+            title=self.title,
+        )
+        probing = Probing(
+            recipe=self.recipe(context),
+            iteration=self.iteration,
+            view=context.view(needs[0]["view"]),
+            corrections=context.decisions["corrections"],
+            device=context.device,
+            backend=context.backend,
+        )
+        record = probe_and_keep(context.store, probing, place, context.teller)
+        return outputs_of(record, "probe")
+
+    def cost(self, estimator: Estimator) -> Estimate:
+        """Return what is embedded for it: all images once, by the first probe and student."""
+        splits = estimator.source.splits
+        count = splits["labeled"] + splits.get("validation", 0) if self.iteration == 0 else 0
+        seconds = estimator.timed(self.iteration, self.member).clean_seconds * count
+        return Estimate.of(count, seconds + _FIT_SECONDS, count * EMBEDDING_BYTES)
+
+
+_FIT_SECONDS = 5.0
