@@ -12,6 +12,7 @@ from plstore.errors import RecipeError
 from plstore.fingerprint import value_hash
 from plstore.loaders.noise import OPS, ComposedAugment, Crop, Noise
 from plstore.loaders.randaugment import RandAugment
+from plstore.views import DEFAULT_QUALITY, Shrink
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -111,6 +112,9 @@ class Model(_Section):
     """Of the resize."""
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Fraction of the shorter side that a clean image keeps."""
+    scaled_decoding: bool = True
+    """JPEGs whose crop has at least twice the resolution are decoded at 1/2, 1/4 or 1/8, the
+    smallest that has the resolution; false decodes every image whole."""
     pretrained: bool = False
     """Start from the weights that timm brings. The paper's students start from scratch."""
     weights: str | None = None
@@ -307,6 +311,10 @@ class Select(_Section):
     """Further parameters of that query."""
     held_out: bool = False
     """Also train on images whose very bytes are in validation or test."""
+    max_side: Annotated[int, Field(ge=1, le=65_500)] | None = None
+    """Views hold images of a longer side as JPEGs shrunk to so many pixels."""
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Of those JPEGs, on libjpeg's scale; 90 unless given."""
 
     @model_validator(mode="after")
     def _who_decides(self) -> "Select":
@@ -314,7 +322,16 @@ class Select(_Section):
             raise ValueError("query decides in place of policy and relabel: leave them out")
         if self.parameters and self.query is None:
             raise ValueError("parameters are of a query of your own, and there is none")
+        if self.quality is not None and self.max_side is None:
+            raise ValueError("quality is of images that are shrunk: set max_side")
         return self
+
+    @property
+    def shrink(self) -> Shrink | None:
+        """To what images are shrunk, None where they stay as they are."""
+        if self.max_side is None:
+            return None
+        return Shrink(max_side=self.max_side, quality=self.quality or DEFAULT_QUALITY)
 
 
 class Recipe(_Section):

@@ -56,9 +56,7 @@ def test_weights_of_another_model_are_refused(weights: Path) -> None:
 def test_a_place_without_weights_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "model.onnx").write_bytes(b"\x08")
-    with pytest.raises(
-        InputError, match=r"wanted a \.safetensors or \.pth file, or a"
-    ):
+    with pytest.raises(InputError, match=r"wanted a \.safetensors or \.pth file, or a"):
         weights_file(str(tmp_path / name), "test_resnet")
 
 
