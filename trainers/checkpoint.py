@@ -24,7 +24,8 @@ from torch import nn
 from plstore.errors import InputError
 from plstore.loaders import ImageFormat
 from plstore.loaders.work import LARGEST_SIDE
-from trainers.recipe import Fraction, problems
+from trainers.recipe import problems
+from trainers.sections import Fraction
 
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"

@@ -24,7 +24,8 @@ from plstore.store import Store
 from trainers.checkpoint import WEIGHTS, load_network, match_names, read_config
 from trainers.linear import Linear
 from trainers.pretrained import check_start, starting_weights
-from trainers.recipe import Model, Recipe
+from trainers.recipe import Recipe
+from trainers.sections import Model
 
 EMBEDDINGS: Final = "probe/embeddings"
 """Of a teacher's metrics: which embeddings its classifier was fitted on."""

@@ -16,7 +16,7 @@ from plstore.errors import InputError
 from plstore.loaders import ImageFormat
 from trainers.checkpoint import match_names
 from trainers.model import build_model, load_bundle, save_bundle
-from trainers.recipe import Model
+from trainers.sections import Model
 
 NAMES = ("cat", "dog", "owl")
 SIZE = 32

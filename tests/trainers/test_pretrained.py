@@ -16,7 +16,8 @@ from trainers import pretrained
 from trainers.loop import open_run
 from trainers.model import build_model, check_models
 from trainers.pretrained import architecture_of, starting_weights, weights_file
-from trainers.recipe import Model, load_recipe
+from trainers.recipe import load_recipe
+from trainers.sections import Model
 
 SMALL = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
 

@@ -19,7 +19,8 @@ from trainers.events import Event, Note, StepFinished, StepStarted, TaskAdvanced
 from trainers.keeping import train_on_view
 from trainers.loop import open_run, run
 from trainers.model import build_model, image_format, load_teacher, save_bundle
-from trainers.recipe import Model, Recipe, check_recipe
+from trainers.recipe import Recipe, check_recipe
+from trainers.sections import Model
 
 MODEL = {"teacher": "test_resnet", "resolution": 16, "stochastic_depth": 0.0, "dropout": 0.0}
 TRAIN = {"steps": 3, "warmup_steps": 1, "labeled_batch": 2, "threads": 1}
