@@ -41,7 +41,8 @@ from trainers.data import sample_folder
 from trainers.events import Shown
 from trainers.loop import Run, open_run
 from trainers.programs import parse_seeds
-from trainers.recipe import Recipe, Select, load_recipe
+from trainers.recipe import Recipe, load_recipe
+from trainers.sections import Select
 
 Line = dict[str, Any]
 

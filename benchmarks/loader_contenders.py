@@ -1,4 +1,4 @@
-"""Contenders of `loaders`: each is an endless iterable of batches of 64.
+"""Contenders of `loaders`: each is an endless iterable of batches of 64, of large photos 8.
 
 A batch is images [64, 3, 224, 224] after a random-resized crop and a flip (and RandAugment of
 two operations at magnitude 27 on timm's scale without an end), with float32 [64, 1000] soft
@@ -21,15 +21,22 @@ from torchvision.transforms import InterpolationMode
 
 from benchmarks.loader_data import NUM_CLASSES, NUM_TARS
 
-Case = Literal["plain", "randaugment"]
+Case = Literal["plain", "randaugment", "phone"]
 Shuffle = Literal["global", "windowed"]
 Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 BATCH: Final = 64
+_LARGE_BATCH: Final = 8  # of photos of 12 megapixels
 SIZE: Final = 224
 WORKERS: Final = 2
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_PASSES: Final = 100  # over few photos, so that an epoch of them does not end all the time
 _TIMM: Final = "rand-m27-n2-mmax27-p1.0"
+
+
+def batch_of(case: Case) -> int:
+    """Return the images of a batch."""
+    return _LARGE_BATCH if case == "phone" else BATCH
 
 
 def transform(case: Case, *, as_uint8: bool = False) -> Callable[[Image.Image], torch.Tensor]:
@@ -55,13 +62,15 @@ def transform(case: Case, *, as_uint8: bool = False) -> Callable[[Image.Image], 
 class _Files(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(self, folder: Path, case: Case, *, as_uint8: bool = False) -> None:
         self._paths = sorted((folder / "files").iterdir())
+        self._times = _PASSES if case == "phone" else 1
         self._labels = torch.from_numpy(np.load(folder / "labels.npy"))
         self._transform = transform(case, as_uint8=as_uint8)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return self._times * len(self._paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        index %= len(self._paths)
         with Image.open(self._paths[index]) as file:
             image = file.convert("RGB")
         return self._transform(image), self._labels[index]
@@ -72,11 +81,14 @@ def _endless(loader: Any) -> Iterator[Any]:  # noqa: ANN401  of several librarie
         yield from loader
 
 
-def _torch_loader(dataset: Any) -> Iterator[Any]:  # noqa: ANN401  of several libraries
+def _torch_loader(
+    dataset: Any,  # noqa: ANN401  of several libraries
+    batch: int = BATCH,
+) -> Iterator[Any]:
     iterable = isinstance(dataset, IterableDataset)
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_size=BATCH,
+        batch_size=batch,
         shuffle=None if iterable else True,
         num_workers=WORKERS,
         drop_last=True,
@@ -86,11 +98,11 @@ def _torch_loader(dataset: Any) -> Iterator[Any]:  # noqa: ANN401  of several li
 
 
 def _pil(folder: Path, case: Case) -> Batches:
-    return _torch_loader(_Files(folder, case))
+    return _torch_loader(_Files(folder, case), batch_of(case))
 
 
 def _pil_uint8(folder: Path, case: Case) -> Batches:
-    return _torch_loader(_Files(folder, case, as_uint8=True))
+    return _torch_loader(_Files(folder, case, as_uint8=True), batch_of(case))
 
 
 def _datasets(folder: Path, case: Case) -> Batches:
@@ -144,6 +156,8 @@ def _plstore(
     ratio: int = 3,
     normalised: bool = False,
     shuffle: Shuffle = "global",
+    view: str = "packed",
+    scaled_decoding: bool = True,
 ) -> Callable[[Path, Case], Batches]:
     def batches(folder: Path, case: Case) -> Batches:
         import plstore
@@ -156,10 +170,10 @@ def _plstore(
             max_magnitude=27,
             probability=1.0,
         )
-        labeled = BATCH // (1 + ratio)
-        format_ = ImageFormat(size=SIZE)
+        labeled = batch_of(case) // (1 + ratio)
+        format_ = ImageFormat(size=SIZE, scaled_decoding=scaled_decoding)
         loader = load(
-            open_view(plstore.open(folder / "store"), "packed"),
+            open_view(plstore.open(folder / "store"), view),
             labeled_batch=labeled,
             pseudo_batch=labeled * ratio,
             image_format=format_,
@@ -206,7 +220,7 @@ def _files_in_threads(folder: Path, case: Case) -> Batches:
     augment = RandAugment(
         n=2 if case == "randaugment" else 0, dialect="timm", max_magnitude=27, probability=1.0
     )
-    noise = Noise(augment=augment)
+    noise, format_ = Noise(augment=augment), ImageFormat(size=SIZE)
     plan = Plan(
         Files(nothing), labeled_batch=BATCH, pseudo_batch=0, noise=noise, size=SIZE, seed=0
     )
@@ -214,11 +228,11 @@ def _files_in_threads(folder: Path, case: Case) -> Batches:
     def work(step: int) -> Work:
         samples = plan.source.fetch(plan.rows(step))
         drawn = plan.noise(step, samples)
-        return work_of(samples, drawn.windows, drawn)
+        return work_of(samples, drawn.windows, format_, drawn)
 
     spec = BackendSpec(
         work=work,
-        format=ImageFormat(size=SIZE),
+        format=format_,
         noise=noise,
         max_batch=BATCH,
         device="cpu",
@@ -228,26 +242,31 @@ def _files_in_threads(folder: Path, case: Case) -> Batches:
         yield images, targets
 
 
-def _decode(folder: Path, _: Case) -> Batches:
-    """Give nothing but decoded JPEGs, in as many threads: the ceiling."""
+def _decode(folder: Path, case: Case) -> Batches:
+    """Give nothing but decoded JPEGs, in as many threads: the ceiling.
+
+    Large photos come at an eighth of their size: little more than reading their codes.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     import simplejpeg
 
     files = [path.read_bytes() for path in sorted((folder / "files").iterdir())]
     buffers = [np.empty(1 << 22, np.uint8) for _ in range(WORKERS)]
-    nothing = torch.empty(BATCH, 0)
+    batch = batch_of(case)
+    nothing = torch.empty(batch, 0)
+    scale = {"min_factor": 8, "min_width": 1, "min_height": 1} if case == "phone" else {}
 
     def decode(part: int, start: int) -> None:
-        for number in range(part, BATCH, WORKERS):
+        for number in range(part, batch, WORKERS):
             data = files[(start + number) % len(files)]
-            simplejpeg.decode_jpeg(data, buffer=buffers[part])
+            simplejpeg.decode_jpeg(data, buffer=buffers[part], **scale)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         start = 0
         while True:
             list(pool.map(decode, range(WORKERS), [start] * WORKERS))
-            start += BATCH
+            start += batch
             yield nothing, nothing
 
 
@@ -257,6 +276,8 @@ CONTENDERS: Final[dict[str, Callable[[Path, Case], Batches]]] = {
     "pil-uint8": _pil_uint8,
     "dali": _plstore("dali"),
     "threads": _plstore("threads"),
+    "threads-whole": _plstore("threads", scaled_decoding=False),
+    "threads-shrunk": _plstore("threads", view="shrunk"),
     "threads-float32": _plstore("threads", normalised=True),
     "threads-windowed": _plstore("threads", shuffle="windowed"),
     "threads-plain-files": _files_in_threads,
@@ -268,6 +289,20 @@ CONTENDERS: Final[dict[str, Callable[[Path, Case], Batches]]] = {
     "litdata": _litdata,
 }
 """Contenders by name."""
+
+PHOTOS: Final = (
+    "decode-ceiling",
+    "pil",
+    "threads",
+    "threads-whole",
+    "threads-shrunk",
+    "dali",
+    "torch",
+)
+"""Contenders of the case `phone`."""
+
+PHOTOS_ALONE: Final = ("threads-whole", "threads-shrunk")
+"""Contenders of no other case."""
 
 _PACKAGES: Final = {"datasets", "webdataset", "litdata"}
 

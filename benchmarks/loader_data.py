@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -53,7 +53,8 @@ def make_data(folder: Path, count: int, *, peers: bool = True) -> None:
         (files / f"{number:05d}.jpg").write_bytes(data)
         sizes.append(len(data))
     np.save(folder / "labels.npy", labels)
-    _make_store(folder / "store", files, labels)
+    views = {mode: {"mode": mode} for mode in ("packed", "reference")}
+    make_store(folder / "store", files, labels, views)
     if peers:
         _make_tars(folder, files, labels)
         _make_datasets(folder / "datasets", files, labels)
@@ -96,12 +97,20 @@ def _jpegs(count: int) -> Iterator[bytes]:
         yield stream.getvalue()
 
 
-def _make_store(path: Path, files: Path, labels: npt.NDArray[np.float32]) -> None:
+def make_store(
+    path: Path,
+    files: Path,
+    labels: npt.NDArray[np.float32],
+    views: Mapping[str, Mapping[str, Any]],
+    *,
+    labeled_every: int = _LABELED_EVERY,
+) -> None:
+    """Make a store of all files, with views by name: what each has of a `Selection`."""
     names = [f"class-{number:04d}" for number in range(NUM_CLASSES)]
 
     def records() -> Iterator[ImageRecord]:
         for number, file in enumerate(sorted(files.iterdir())):
-            labeled = number % _LABELED_EVERY == 0
+            labeled = number % labeled_every == 0
             yield ImageRecord(
                 key=file.name,
                 split="labeled" if labeled else "unlabeled",
@@ -113,11 +122,8 @@ def _make_store(path: Path, files: Path, labels: npt.NDArray[np.float32]) -> Non
     import_images(store, records(), dataset="photos", class_names=names)
     _label(store, labels)
     balance = Balance(policy="none", min_confidence=0.0)
-    for mode in ("packed", "reference"):
-        select(
-            store,
-            Selection(view=mode, teachers=["teacher@1"], balance=balance, mode=mode),
-        )
+    for name, values in views.items():
+        select(store, Selection(view=name, teachers=["teacher@1"], balance=balance, **values))
 
 
 def _label(store: Store, labels: npt.NDArray[np.float32]) -> None:

@@ -1,13 +1,17 @@
 """Loaders: images a CPU second beside DataLoader + PIL and beside bare decoding.
 
     python -m benchmarks.loaders [--quick] [--json FILE] [--folder DIR] [--figure FILE]
-                                 [--contenders pil,threads,…] [--cases plain,randaugment]
+                                 [--contenders pil,threads,…]
+                                 [--cases plain,randaugment,phone]
 
 The same JPEGs of ImageNet's size with soft labels of 1,000 classes, batches of 64 at 224
-pixels, two threads or worker processes. Each contender runs in a process of its own, warmed
-up, one after another in every round; ratios are taken within a round, and their median is
-given. CPU seconds are those of the process and of all it started; peak memory is the sum over
-them. Before anything is timed, the alignment of image, label and id is checked.
+pixels, two threads or worker processes. The case `phone` has photos of 12 megapixels instead
+(see `benchmarks.loader_photos`), in batches of 8, from the originals and from a view of images
+shrunk to 512 pixels. Each contender runs in a process of its own, warmed up, one after another
+in every round; ratios are taken within a round, and their median is given, for `phone` also
+that of the fastest rounds. CPU seconds are those of the process and of all it started; peak
+memory is the sum over them. Before anything is timed, the alignment of image, label and id is
+checked. A quick run has several contenders in one process, whose memory is that of all.
 """
 
 import argparse
@@ -17,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -25,8 +29,12 @@ from typing import Any, Final
 from benchmarks.record import Measurement, publish
 from benchmarks.watch import peak_kilobytes
 
-_CASES: Final = ("plain", "randaugment")
+_CASES: Final = ("plain", "randaugment", "phone")
 _WARM_UP_BATCHES: Final = 12
+_NUM_PHOTOS: Final = 40
+_QUICK_NAMES: Final = ("decode-ceiling", "pil", "dali", "threads")
+_QUICK_PHOTOS: Final = ("pil", "threads", "threads-shrunk")
+_QUICK_SIDES: Final = (2016, 1512)
 _VIEW_ONLY: Final = frozenset(
     {"threads-windowed", "threads-plain-files", "threads-ratio-1", "threads-ratio-14"}
 )  # what the source costs does not depend on the noise
@@ -37,26 +45,37 @@ _NOT_MEASURED: Final = {
 }
 
 
-def run_child(folder: Path, name: str, case: str, seconds: float) -> None:
-    """Measure one contender; print one JSON line."""
+_Job = tuple[str, str]
+"""A contender and a case."""
+
+
+def run_child(folder: Path, jobs: Sequence[_Job], *, seconds: float, warm_up: int) -> None:
+    """Measure contenders, one after the other; print a JSON line for each."""
     import torch
 
+    torch.set_num_threads(2)
+    for job in jobs:
+        print(json.dumps(_measured(folder, job, seconds, warm_up)))
+    sys.stdout.flush()
+    os._exit(0)  # worker processes and pools of some contenders do not end
+
+
+def _measured(folder: Path, job: _Job, seconds: float, warm_up: int) -> dict[str, float]:
     from benchmarks.loader_contenders import CONTENDERS
 
-    torch.set_num_threads(2)
-    batches = CONTENDERS[name](folder, case)  # type: ignore[arg-type]  # one of the cases
-    for _ in range(_WARM_UP_BATCHES):
+    name, case = job
+    where = folder / "phone" if case == "phone" else folder
+    batches = CONTENDERS[name](where, case)  # type: ignore[arg-type]  # one of the cases
+    for _ in range(warm_up):
         next(batches)
     images, cpu, start = 0, _family()[0], time.perf_counter()
     while time.perf_counter() - start < seconds:
         images += len(next(batches)[0])
     wall = time.perf_counter() - start
     now, peak_kb = _family()
-    result = {"images": images, "cpu": now - cpu, "wall": wall, "peak_kb": peak_kb}
-    result["pss_kb"] = sum(_proportional_kilobytes(pid) for pid in _pids())
-    print(json.dumps(result))
-    sys.stdout.flush()
-    os._exit(0)  # worker processes and pools of some contenders do not end
+    shared_kb = sum(_proportional_kilobytes(pid) for pid in _pids())
+    sums = {"images": images, "cpu": now - cpu, "wall": wall}
+    return {**sums, "peak_kb": peak_kb, "pss_kb": shared_kb}
 
 
 def _pids() -> Iterator[int]:
@@ -95,20 +114,23 @@ def _family() -> tuple[float, int]:
 
 
 def measure(
-    folder: Path, names: Sequence[str], cases: Sequence[str], *, rounds: int, seconds: float
+    folder: Path, groups: Sequence[Sequence[_Job]], *, rounds: int, seconds: float, warm_up: int
 ) -> Iterator[Measurement]:
-    """Yield the figures of all contenders, from interleaved rounds."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """Yield the figures of all contenders, from interleaved rounds; a group has one process."""
+    found: dict[_Job, list[dict[str, Any]]] = {}
     for number in range(rounds):
-        for case in cases:
-            for name in names:
-                if case != "plain" and name in _VIEW_ONLY:
-                    continue
-                result = _run(folder, name, case, seconds)
-                found.setdefault((case, name), []).append(result)
+        for jobs in groups:
+            results = _run(folder, jobs, seconds, warm_up)
+            for job, result in zip(jobs, results, strict=True):
+                found.setdefault(job, []).append(result)
                 speed = result["images"] / result["cpu"]
-                print(f"round {number} {case} {name}: {speed:.0f}", file=sys.stderr, flush=True)
-    for (case, name), results in found.items():
+                words = f"round {number} {job[1]} {job[0]}: {speed:.0f}"
+                print(words, file=sys.stderr, flush=True)
+    yield from _figures(found)
+
+
+def _figures(found: Mapping[_Job, Sequence[dict[str, Any]]]) -> Iterator[Measurement]:
+    for (name, case), results in found.items():
         speeds = [r["images"] / r["cpu"] for r in results]
         yield _value(case, name, "images_per_cpu_s", median(speeds), "1/s")
         walls = [r["images"] / r["wall"] for r in results]
@@ -121,24 +143,39 @@ def measure(
             ("ratio_to_pil", "pil"),
             ("share_of_decode_ceiling", "decode-ceiling"),
         ):
-            theirs = found.get((case, other))
+            theirs = found.get((other, case))
             if theirs is not None:
                 ratios = [
                     speed / (r["images"] / r["cpu"])
                     for speed, r in zip(speeds, theirs, strict=True)
                 ]
                 yield _value(case, name, metric, median(ratios), "")
+    yield from _best(found)
 
 
-def _run(folder: Path, name: str, case: str, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.loaders", "--child", name, "--cases", case]
-    command += ["--folder", str(folder), "--seconds", str(seconds)]
+def _best(found: Mapping[_Job, Sequence[dict[str, Any]]]) -> Iterator[Measurement]:
+    """Yield the fastest round of each that looks at large photos, by either clock."""
+    photos = {name: results for (name, case), results in found.items() if case == "phone"}
+    for clock, metric in (("wall", "images_per_s"), ("cpu", "images_per_cpu_s")):
+        best = {name: max(r["images"] / r[clock] for r in rs) for name, rs in photos.items()}
+        for name, speed in best.items():
+            yield _value("phone", name, f"best_{metric}", speed, "1/s")
+            if "pil" in best:
+                ratio = speed / best["pil"]
+                yield _value("phone", name, f"best_{metric}_to_pil", ratio, "")
+
+
+def _run(
+    folder: Path, jobs: Sequence[_Job], seconds: float, warm_up: int
+) -> list[dict[str, Any]]:
+    words = ",".join(f"{name}:{case}" for name, case in jobs)
+    command = [sys.executable, "-m", "benchmarks.loaders", "--child", words]
+    command += ["--folder", str(folder), "--seconds", str(seconds), "--warm-up", str(warm_up)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"images"')]
-    if not lines:
-        raise SystemExit(f"{name} {case} gave nothing:\n{done.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(lines[-1])
-    return result
+    if len(lines) != len(jobs):
+        raise SystemExit(f"{words} gave {len(lines)} results:\n{done.stderr[-3000:]}")
+    return [json.loads(line) for line in lines]
 
 
 def _value(case: str, contender: str, metric: str, value: float, unit: str) -> Measurement:
@@ -158,14 +195,24 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--photos", type=int, default=_NUM_PHOTOS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--warm-up", type=int, default=_WARM_UP_BATCHES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
-        run_child(arguments.folder, arguments.child, arguments.cases, arguments.seconds)
+        jobs = [job.split(":") for job in arguments.child.split(",")]
+        run_child(
+            arguments.folder,
+            [(name, case) for name, case in jobs],
+            seconds=arguments.seconds,
+            warm_up=arguments.warm_up,
+        )
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         measurements = list(_measure_all(folder, arguments))
     command = "python -m benchmarks.loaders" + (" --quick" if arguments.quick else "")
+    if arguments.cases != ",".join(_CASES):
+        command += f" --cases {arguments.cases}"
     publish(measurements, command=command, json_path=arguments.json)
     for name, reason in _NOT_MEASURED.items():
         print(f"{name}: not measured: {reason}")
@@ -176,32 +223,78 @@ def main() -> None:
 
 
 def _measure_all(folder: Path, arguments: argparse.Namespace) -> Iterator[Measurement]:
-    from benchmarks.loader_contenders import CONTENDERS, installed
     from benchmarks.loader_costs import measure_alignment, measure_costs
     from benchmarks.loader_data import make_data
 
-    quick = arguments.quick
-    make_data(
-        folder, 96 if quick else arguments.images, peers=not quick or bool(arguments.contenders)
+    quick, cases = arguments.quick, arguments.cases.split(",")
+    if unknown := sorted(set(cases) - set(_CASES)):
+        raise SystemExit(f"no case {unknown[0]!r}; wanted {', '.join(_CASES)}")
+    names = _names(arguments)
+    if "phone" in cases:
+        yield from _photos(folder / "phone", arguments)
+    if set(cases) != {"phone"}:
+        images, peers = 96 if quick else arguments.images, not quick or arguments.contenders
+        make_data(folder, images, peers=bool(peers))
+        yield from measure_alignment(folder, samples=256 if quick else 100_000)
+    groups = _quick_groups(names, cases) if quick else [[j] for j in _jobs(names, cases)]
+    yield from measure(
+        folder,
+        groups,
+        rounds=1 if quick else arguments.rounds,
+        seconds=0.7 if quick else arguments.seconds,
+        warm_up=_WARM_UP_BATCHES // 4 if quick else _WARM_UP_BATCHES,
     )
-    yield from measure_alignment(folder, samples=256 if quick else 100_000)
-    wanted = arguments.contenders
-    if quick and wanted is None:
-        wanted = "decode-ceiling,pil,dali,threads"
-    if quick:
-        arguments.cases = arguments.cases.partition(",")[0]
-    names = wanted.split(",") if wanted else list(CONTENDERS)
-    unknown = sorted(set(names) - set(CONTENDERS))
-    if unknown:
+    if set(cases) != {"phone"}:
+        yield from measure_costs(folder, quick=quick)
+
+
+def _photos(folder: Path, arguments: argparse.Namespace) -> Iterator[Measurement]:
+    from benchmarks.loader_photos import SIDES, check_photos, make_photos
+
+    if arguments.quick:
+        make_photos(folder, 4, _QUICK_SIDES)
+    else:
+        make_photos(folder, arguments.photos, SIDES)
+    yield from check_photos(folder, steps=1 if arguments.quick else 10)
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    """Return the contenders that were asked for and are installed."""
+    from benchmarks.loader_contenders import CONTENDERS, installed
+
+    names = list(CONTENDERS)
+    if arguments.contenders:
+        names = arguments.contenders.split(",")
+    elif arguments.quick:
+        names = list(dict.fromkeys((*_QUICK_NAMES, *_QUICK_PHOTOS)))
+    if unknown := sorted(set(names) - set(CONTENDERS)):
         raise SystemExit(f"no contender {unknown[0]!r}; wanted {', '.join(CONTENDERS)}")
-    missing = [name for name in names if not installed(name)]
-    for name in missing:
-        print(f"{name}: not installed, left out", file=sys.stderr)
-    names = [name for name in names if name not in missing]
-    rounds, seconds = (1, 0.7) if quick else (arguments.rounds, arguments.seconds)
-    cases = arguments.cases.split(",")
-    yield from measure(folder, names, cases, rounds=rounds, seconds=seconds)
-    yield from measure_costs(folder, quick=quick)
+    for name in names:
+        if not installed(name):
+            print(f"{name}: not installed, left out", file=sys.stderr)
+    return [name for name in names if installed(name)]
+
+
+def _jobs(names: Sequence[str], cases: Sequence[str]) -> list[_Job]:
+    """Return which contender looks at which case, case by case."""
+    from benchmarks.loader_contenders import PHOTOS, PHOTOS_ALONE
+
+    def takes_part(name: str, case: str) -> bool:
+        if case == "phone":
+            return name in PHOTOS
+        return name not in PHOTOS_ALONE and (case == "plain" or name not in _VIEW_ONLY)
+
+    return [(name, case) for case in cases for name in names if takes_part(name, case)]
+
+
+def _quick_groups(names: Sequence[str], cases: Sequence[str]) -> list[list[_Job]]:
+    """Return the jobs of the first case and of `phone`, those of peers in one process."""
+    wanted = [case for case in cases if case in {cases[0], "phone"}]
+    groups: dict[bool, list[_Job]] = {}
+    for name, case in _jobs(names, wanted):
+        if case != "phone" or name in _QUICK_PHOTOS:
+            groups.setdefault(name in {"pil", "decode-ceiling"}, []).append((name, case))
+    return list(groups.values())
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load_average": [round(load, 1) for load in os.getloadavg()],  # 1, 5, 15 minutes
         "packages": {name: version(name) for name in _PACKAGES},
     }
 

@@ -10,6 +10,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
 
@@ -23,7 +24,8 @@ from torch import nn
 from plstore.errors import InputError
 from plstore.loaders import ImageFormat
 from plstore.loaders.work import LARGEST_SIDE
-from trainers.recipe import Fraction, problems
+from trainers.recipe import problems
+from trainers.sections import Fraction
 
 WEIGHTS: Final = "model.safetensors"
 CONFIG: Final = "config.json"
@@ -97,6 +99,13 @@ class Config(_Section):
     label_names: Any = None
     model_args: dict[str, Any] = Field(default_factory=dict)
     pretrained_cfg: Preprocessing
+    scaled_decoding: bool = True
+    """Not timm's: see `plstore.loaders.ImageFormat`."""
+
+    @property
+    def format(self) -> ImageFormat:
+        """Return how images reach the model, as the loader wants it."""
+        return replace(self.pretrained_cfg.format, scaled_decoding=self.scaled_decoding)
 
     @property
     def notes(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ from trainers.events import Listener, Teller, unheard
 from trainers.model import Bundle, build_model, image_format, load_teacher
 from trainers.portions import ids_of_split, read_images
 from trainers.pretrained import architecture_of, start_identity
-from trainers.recipe import Model
+from trainers.sections import Model
 from trainers.train import pick_device
 
 Floats = npt.NDArray[np.float32]

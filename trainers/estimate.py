@@ -7,7 +7,8 @@ import torch
 
 from plstore.exchange import Source
 from trainers.model import build_model
-from trainers.recipe import Model, Recipe
+from trainers.recipe import Recipe
+from trainers.sections import Model
 from trainers.timing import Timed, time_model
 
 LABEL_BYTES: Final = 61

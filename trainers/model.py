@@ -24,7 +24,8 @@ from plstore.store import Store
 from trainers.checkpoint import WEIGHTS, load_network, match_names, read_config
 from trainers.linear import Linear
 from trainers.pretrained import check_start, starting_weights
-from trainers.recipe import Model, Recipe
+from trainers.recipe import Recipe
+from trainers.sections import Model
 
 EMBEDDINGS: Final = "probe/embeddings"
 """Of a teacher's metrics: which embeddings its classifier was fitted on."""
@@ -149,6 +150,7 @@ def image_format(model: Model, network: nn.Module) -> ImageFormat:
         std=by_channel(model.std, "std"),
         interpolation=model.interpolation,
         crop_pct=model.crop_pct,
+        scaled_decoding=model.scaled_decoding,
     )
 
 
@@ -262,7 +264,10 @@ def save_bundle(
     save_for_hf(
         network.cpu().to(memory_format=torch.contiguous_format),  # safetensors wants it plain
         str(temporary),
-        model_config={"label_names": list(class_names)},
+        model_config={
+            "label_names": list(class_names),
+            "scaled_decoding": format_.scaled_decoding,
+        },
         data_config=_data_config(format_),
         safe_serialization=True,
     )
@@ -329,7 +334,7 @@ def load_bundle(
     return Bundle(
         folder=folder,
         network=network.to(device).to(memory_format=torch.channels_last).eval(),
-        format=config.pretrained_cfg.format,
+        format=config.format,
         class_names=ours,
         output_names=output_names,
         order=None if order is None else torch.tensor(order, device=device),

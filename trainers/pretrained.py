@@ -17,7 +17,7 @@ from plstore.fingerprint import file_hash
 from plstore.reach import hub_endpoint, why_hub_is_out_of_reach, why_url_is_out_of_reach
 from plstore.scratch import put_in_place
 from trainers.checkpoint import CONFIG, WEIGHTS, stored_shapes
-from trainers.recipe import Model
+from trainers.sections import Model
 
 _HUB_FILES: Final = (WEIGHTS, "pytorch_model.bin")
 _PICKLES: Final = (".pth", ".pt", ".bin")

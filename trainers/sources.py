@@ -13,7 +13,7 @@ from plstore.images import ImageRecord, Intake
 from plstore.schema import SPLITS
 from plstore.store import Store
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
-from trainers.recipe import Data
+from trainers.sections import Data
 
 
 def open_source(

@@ -27,7 +27,8 @@ from plstore.views import View
 from trainers.lora import with_lora, without_lora
 from trainers.losses import combined_cross_entropy
 from trainers.model import Ema, build_model, image_format
-from trainers.recipe import Model, Recipe
+from trainers.recipe import Recipe
+from trainers.sections import Model
 from trainers.watching import VALIDATION, Watch
 
 _CHECKPOINT_SECONDS = 20.0

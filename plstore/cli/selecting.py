@@ -58,6 +58,14 @@ def select(
         str | None,
         typer.Option(help="reference or packed, as above: where the image bytes are."),
     ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(help="Pack images of a longer side shrunk to so many pixels."),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(help="Of the JPEGs that they become, 1 to 100; 90 by default."),
+    ] = None,
     held_out: Annotated[
         bool,
         typer.Option("--held-out", help="Take images whose bytes are in validation or test."),
@@ -84,6 +92,9 @@ def select(
       reference  in the images table; the view names their places (default in a folder)
       packed     copied into the view's own files (default in a bucket)
 
+    --max-side makes a packed view of smaller images: what is larger becomes a JPEG of that
+    size, all else is copied as it is. Photos of a phone then train many times as fast.
+
     --memory and --seconds are of your own SQL alone: --query, or the expressions over each
     range of images.
 
@@ -92,7 +103,8 @@ def select(
       plstore select both --teacher a=clip --teacher b=dino --agree 2
       plstore select safe --teacher a=clip --teacher b=dino --where "a.class_id = b.class_id" \
           --confidence "least(a.confidence, b.confidence)" --total 50000 --power 0.5
-      plstore select soft --teacher clip --query selection/soft_weight --parameter min_weight=0.1
+      plstore select soft --teacher clip --query selection/soft_weight --parameter align=1
+      plstore select small --teacher t1-1a2b3c4d --max-side 512 --quality 90
     """
     from plstore.query import Limits
     from plstore.report.progress import Display
@@ -117,6 +129,8 @@ def select(
         query=query,
         parameters=_parameters(query, parameter or []),
         mode=mode,  # type: ignore[arg-type]  # checked there
+        max_side=max_side,
+        quality=quality,
         held_out=held_out,
         engine=engine,  # type: ignore[arg-type]  # checked there
         limits=Limits(memory=memory, seconds=seconds),
@@ -139,6 +153,8 @@ def select(
             for why, n in record.counts.get("labeled_dropped", {}).items()
         ),
     ]
+    if "shrunk" in record.counts:
+        rows.append({"what": f"shrunk to {max_side} pixels", "n": record.counts["shrunk"]})
     empty = record.counts["classes_without_candidate"]
     if empty:
         rows.append(

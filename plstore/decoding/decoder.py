@@ -83,7 +83,7 @@ def too_many(scans: int) -> str | None:
 
 def _attempt(data: bytes, name: str, max_pixels: int, admit: Admit) -> Decoded:
     try:
-        with _opened(data, name) as image:
+        with open_image(data, name) as image:
             if name in KEPT:
                 return _kept(image, data, name, max_pixels, admit)
             return _converted(image, name, max_pixels, admit)
@@ -103,11 +103,18 @@ def _attempt(data: bytes, name: str, max_pixels: int, admit: Admit) -> Decoded:
         return Decoded(refusal="truncated" if cut else "damaged")
 
 
-def _opened(data: bytes, name: str) -> ImageFile.ImageFile:
-    """Read an image's head.
+def open_image(data: bytes, name: str) -> ImageFile.ImageFile:
+    """Read an image's head, whatever its size.
 
     Pillow's own `open` would look at the signature, which is known already: for a small image
     that is a tenth of all the time.
+
+    Args:
+        data: The file's bytes.
+        name: Its format, as `format_of` names it.
+
+    Raises:
+        UnidentifiedImageError: If it is no image of that format.
     """
     try:
         if name == "heic":

@@ -40,7 +40,7 @@ def scans_to_end(name: str, data: bytes) -> int:
     return int(len(data) >= _RIFF_FRAME + int.from_bytes(data[4:8], "little"))
 
 
-def jpeg_markers(data: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_markers(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
     """Yield (code, start, end) of each marker and its segment; the end may lie beyond the data.
 
     At most one for every two bytes. Entropy-coded bytes and junk lie between them.

@@ -12,8 +12,16 @@ import numpy.typing as npt
 
 from plstore.errors import InputError, MissingExtraError
 from plstore.loaders.noise import NoiseDraw
+from plstore.loaders.scaling import decode_scales
 from plstore.loaders.sources import Samples
-from plstore.loaders.work import Backend, BackendName, BackendSpec, Tensors, Work
+from plstore.loaders.work import (
+    Backend,
+    BackendName,
+    BackendSpec,
+    ImageFormat,
+    Tensors,
+    Work,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +71,30 @@ _LOG = logging.getLogger(__name__)
 def work_of(
     samples: Samples,
     windows: npt.NDArray[np.int32],
+    image_format: ImageFormat,
     noise: NoiseDraw | None = None,
     replaced: tuple[int, ...] = (),
 ) -> Work:
-    """Return what there is to do with samples."""
+    """Return what there is to do with samples.
+
+    Args:
+        samples: Images with labels and ids.
+        windows: int32 [samples, 4]: top, left, bottom, right in source pixels.
+        image_format: Of the result.
+        noise: After resizing.
+        replaced: As in `Batch`.
+    """
+    scales = decode_scales(samples.encoded, windows, image_format)
+    widths, heights = -(-samples.widths // scales), -(-samples.heights // scales)
     return Work(
         rows=samples.rows,
         encoded=samples.encoded,
         targets=samples.targets,
         weights=samples.weights,
         sample_ids=samples.sample_ids,
-        num_pixels=samples.widths.astype(np.int64) * samples.heights,
+        num_pixels=widths.astype(np.int64) * heights,
         windows=windows,
+        scales=scales,
         noise=noise,
         replaced=replaced,
     )

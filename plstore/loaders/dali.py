@@ -6,10 +6,12 @@ be saved but the step.
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from nvidia.dali import Pipeline, fn, pipeline_def, types
 from nvidia.dali.pipeline import do_not_convert
@@ -17,6 +19,7 @@ from nvidia.dali.plugin.pytorch import DALIGenericIterator, LastBatchPolicy
 
 from plstore.loaders import dali_ops
 from plstore.loaders.noise import ComposedDraw
+from plstore.loaders.scaling import decoded, resized
 from plstore.loaders.work import BackendSpec, Tensors, Work
 
 _INPUTS: Final = ("encoded", "targets", "sample_ids", "starts", "shapes")
@@ -194,17 +197,46 @@ def _source(spec: BackendSpec, names: tuple[str, ...]) -> Callable[[Any], list[A
 def _chunks(spec: BackendSpec) -> Iterator[dict[str, Any]]:
     """Yield each batch in parts; the last row of a part says whether its batch ends there."""
     step = spec.first_step
-    while True:
-        try:
-            work = spec.work(step)
-        except StopIteration:
-            return
-        arrays = _arrays(work, spec)
-        arrays["sample_ids"][-1, 0] = 1
-        starts = chunk_starts(work, spec.format.channels)
-        for start, end in pairwise([*starts, len(work.encoded)]):
-            yield {name: values[start:end] for name, values in arrays.items()}
-        step += 1
+    with ThreadPoolExecutor(spec.num_threads, thread_name_prefix="plstore-scaled") as pool:
+        while True:
+            try:
+                work = spec.work(step)
+            except StopIteration:
+                return
+            arrays = _arrays(work, spec)
+            _scale(arrays, work, spec, pool)
+            arrays["sample_ids"][-1, 0] = 1
+            starts = chunk_starts(work, spec.format.channels)
+            for start, end in pairwise([*starts, len(work.encoded)]):
+                yield {name: values[start:end] for name, values in arrays.items()}
+            step += 1
+
+
+def _scale(
+    arrays: dict[str, Any], work: Work, spec: BackendSpec, pool: ThreadPoolExecutor
+) -> None:
+    """Put what is decoded at a scale, which DALI cannot do, in the place of its JPEGs.
+
+    They come in the output's size, as PPM or PGM, which DALI's decoder only unpacks: so there
+    is one graph, and its resize leaves such images as they are.
+    """
+    slots = np.flatnonzero(work.scales > 1)
+    if not len(slots):
+        return
+    found = pool.map(lambda slot: _scaled(work, slot, spec), slots.tolist())
+    arrays["encoded"] = list(work.encoded)
+    for slot, image in zip(slots.tolist(), found, strict=True):
+        arrays["encoded"][slot] = image
+    arrays["starts"][slots] = 0
+    arrays["shapes"][slots] = spec.format.size
+
+
+def _scaled(work: Work, slot: int, spec: BackendSpec) -> npt.NDArray[np.uint8]:
+    scale, size, channels = int(work.scales[slot]), spec.format.size, spec.format.channels
+    image = decoded(work.encoded[slot], scale, channels)
+    pixels = resized(image, work.windows[slot], scale, spec.format)
+    head = f"P{5 if channels == 1 else 6}\n{size} {size}\n255\n"
+    return np.frombuffer(head.encode() + pixels.tobytes(), np.uint8)
 
 
 def _arrays(work: Work, spec: BackendSpec) -> dict[str, Any]:
@@ -213,7 +245,7 @@ def _arrays(work: Work, spec: BackendSpec) -> dict[str, Any]:
         "encoded": work.encoded,
         "targets": work.targets,
         "sample_ids": np.stack([ends, work.sample_ids], axis=1),
-        "starts": np.ascontiguousarray(work.windows[:, :2]),
+        "starts": work.windows[:, :2].copy(),
         "shapes": np.ascontiguousarray(work.windows[:, 2:] - work.windows[:, :2]),
     }
     noise = work.noise

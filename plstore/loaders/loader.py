@@ -125,7 +125,7 @@ class Loader:
         """Return what there is to do for a step, its images read and checked."""
         samples, replaced = self.samples(step)
         noise = self.plan.noise(step, samples)
-        return work_of(samples, noise.windows, noise, replaced)
+        return work_of(samples, noise.windows, self.format, noise, replaced)
 
     def samples(self, step: int) -> tuple[Samples, tuple[int, ...]]:
         """Return the intact samples of a step, and the ids of those that were replaced.
@@ -263,7 +263,8 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         device: Where batches are made and left: "cpu" or a CUDA device.
         backend: "dali", "threads", "torch", or "auto" for the fastest that is installed.
         num_threads: That decode; cores by ranks of this machine unless given.
-        cache_bytes: `threads` keeps the decoded images of a view that is smaller than this.
+        cache_bytes: `threads` keeps the decoded images of a view that is smaller than this;
+            those that are decoded at a scale take up to half as much again.
 
     Raises:
         InputError: If an argument is not as it must be, or a stream has no images.
@@ -342,7 +343,7 @@ def clean_batches(
                 f"image {wrong} is not what the store says it is; 'plstore verify' tells what "
                 "is wrong. A copy in the cache may be damaged: delete the cache and run again"
             )
-        return work_of(samples, windows[here])
+        return work_of(samples, windows[here], image_format)
 
     spec = BackendSpec(
         work=work, format=image_format, noise=None, max_batch=batch_size, device=device

@@ -20,7 +20,7 @@ from plstore.loaders.work import ImageFormat
 from plstore.seeds import Purpose, uniforms
 
 Rows = npt.NDArray[np.int64]
-_VERSION: Final = 2  # of how steps become samples and numbers: a changed rule is another plan
+_VERSION: Final = 3  # of how steps become samples and numbers: a changed rule is another plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from plstore.loaders import kernels
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.randaugment import OpDraw, contrast_centre
+from plstore.loaders.scaling import decoded, resized
 from plstore.loaders.work import BackendSpec, Tensors, Work
 
 _BATCHES_AHEAD: Final = 2
@@ -100,6 +102,7 @@ class _Painter:
         self._size, self._channels = spec.format.size, spec.format.channels
         self._resize = _RESIZE[spec.format.interpolation]
         self._decoded: dict[int, kernels.Image] = {}
+        self._scaled: dict[tuple[int, int], Image.Image] = {}
         self._dialect = spec.dialect
         self._fill = spec.fill
         self._contrast_centre: float | None = None
@@ -136,6 +139,10 @@ class _Painter:
 
     def _decode(self, work: Work, slot: int, images: Tensor, pixels: kernels.Image) -> None:
         """Put the window of an image into its place, resized."""
+        if (scale := int(work.scales[slot])) > 1:
+            image = self._scaled_image(work, slot, scale)
+            pixels[slot] = resized(image, work.windows[slot], scale, self._spec.format)
+            return
         top, left, bottom, right = work.windows[slot].tolist()
         window = self._pixels(work, slot)[top:bottom, left:right]
         if window.shape[:2] == (self._size, self._size):
@@ -153,6 +160,15 @@ class _Painter:
         if row not in self._decoded:
             self._decoded[row] = kernels.decode(work.encoded[slot], self._channels)
         return self._decoded[row]
+
+    def _scaled_image(self, work: Work, slot: int, scale: int) -> Image.Image:
+        key = (int(work.rows[slot]), scale)
+        if (kept := self._scaled.get(key)) is not None:
+            return kept
+        image = decoded(work.encoded[slot], scale, self._channels)
+        if self._spec.keep_decoded:
+            self._scaled[key] = image
+        return image
 
     def _operated(
         self, image: kernels.Image, draw: OpDraw, maps: kernels.Matrices, slot: int

@@ -19,11 +19,11 @@ from timm.data import auto_augment
 from plstore.errors import StoreError
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.randaugment import Op, OpDraw, contrast_centre
+from plstore.loaders.scaling import FILTERS, decoded, resized
 from plstore.loaders.work import BackendSpec, Tensors, Work
 
 _MID_GRAY: Final = 128
 _BILINEAR: Final = Image.Resampling.BILINEAR
-_FILTERS: Final = {"bilinear": _BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def run(spec: BackendSpec) -> Iterator[Tensors]:
@@ -52,11 +52,7 @@ def paint(work: Work, slot: int, spec: BackendSpec) -> npt.NDArray[np.uint8]:
     Raises:
         StoreError: If it cannot be decoded.
     """
-    size = (spec.format.size, spec.format.size)
-    image = _decoded(work, slot, spec)
-    top, left, bottom, right = work.windows[slot].tolist()
-    image = image.crop((left, top, right, bottom))
-    image = image.resize(size, _FILTERS[spec.format.interpolation])
+    image = _cropped(work, slot, spec)
     noise = work.noise
     if noise is not None:
         if noise.flips[slot]:
@@ -67,6 +63,20 @@ def paint(work: Work, slot: int, spec: BackendSpec) -> npt.NDArray[np.uint8]:
         else:
             image = _operated(image, noise.augment, slot, spec)
     return np.atleast_3d(np.asarray(image))
+
+
+def _cropped(work: Work, slot: int, spec: BackendSpec) -> Image.Image:
+    """Return the window of an image in the size of the result."""
+    if (scale := int(work.scales[slot])) > 1:
+        image = decoded(work.encoded[slot], scale, spec.format.channels)
+        pixels = resized(image, work.windows[slot], scale, spec.format)
+        return Image.fromarray(pixels if spec.format.channels > 1 else pixels[:, :, 0])
+    image = _decoded(work, slot, spec)
+    top, left, bottom, right = work.windows[slot].tolist()
+    size = (spec.format.size, spec.format.size)
+    return image.crop((left, top, right, bottom)).resize(
+        size, FILTERS[spec.format.interpolation]
+    )
 
 
 def _decoded(work: Work, slot: int, spec: BackendSpec) -> Image.Image:

@@ -26,7 +26,7 @@ from plstore.loaders.plan import Plan
 from plstore.loaders.sources import Samples
 from plstore.loaders.work import BackendName, BackendSpec, ImageFormat, Work
 from plstore.schema import ACCEPTED
-from plstore.views import View
+from plstore.views import Shrink, View, shrink_image
 
 _CELLS: Final = 8  # an image is known by the means of 8 x 8 cells
 _TOLERANCE: Final = 6.0  # levels of 255, between backends; two photos differ by far more
@@ -125,7 +125,7 @@ def _clean(loader: Verifiable, steps: int) -> Iterator[_Found]:
             raise StopIteration
         samples, replaced = loader.samples(step)
         windows = center_windows(samples.widths, samples.heights, loader.format.crop_pct)
-        works[step] = work_of(samples, windows, None, replaced)
+        works[step] = work_of(samples, windows, loader.format, None, replaced)
         return works[step]
 
     spec = loader.spec(work, noisy=False, first_step=0)
@@ -168,23 +168,32 @@ def _cells(loader: Verifiable, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.flo
     for batch in scanner.to_batches():
         if batch.num_rows:
             places = np.searchsorted(ids, batch["sample_id"].to_numpy())
-            cells[places] = _rendered(batch, spec)
+            cells[places] = _rendered(batch, spec, Shrink.of(loader.view.record))
     return cells
 
 
-def _rendered(batch: pa.RecordBatch, spec: BackendSpec) -> npt.NDArray[np.float32]:
-    widths, heights = batch["width"].to_numpy(), batch["height"].to_numpy()
+def _rendered(
+    batch: pa.RecordBatch, spec: BackendSpec, shrink: Shrink | None
+) -> npt.NDArray[np.float32]:
+    widths, heights = batch["width"].to_numpy().copy(), batch["height"].to_numpy().copy()
     encoded = image_bytes(batch, tolerant=True).to_pylist()
-    work = Work(
+    for row, data in enumerate(encoded):
+        if shrink is not None and data is not None:
+            encoded[row], widths[row], heights[row] = _shrunk(
+                data, int(widths[row]), int(heights[row]), shrink
+            )
+    samples = Samples(
         rows=np.arange(len(encoded)),
         encoded=[np.frombuffer(data or b"", np.uint8) for data in encoded],
+        intact=np.ones(len(encoded), np.bool_),
         targets=np.zeros((len(encoded), 1), np.float32),
         weights=np.ones(len(encoded), np.float32),
         sample_ids=batch["sample_id"].to_numpy(),
-        num_pixels=widths.astype(np.int64) * heights,
-        windows=center_windows(widths, heights, spec.format.crop_pct),
-        noise=None,
+        widths=widths,
+        heights=heights,
     )
+    windows = center_windows(widths, heights, spec.format.crop_pct)
+    work = work_of(samples, windows, spec.format)
     from plstore.loaders.torch import paint  # it brings timm, which few need
 
     size = spec.format.size
@@ -194,6 +203,15 @@ def _rendered(batch: pa.RecordBatch, spec: BackendSpec) -> npt.NDArray[np.float3
             if data:
                 pixels[slot] = torch.from_numpy(paint(work, slot, spec).copy())
     return _means(pixels.permute(0, 3, 1, 2)).numpy()
+
+
+def _shrunk(data: bytes, width: int, height: int, shrink: Shrink) -> tuple[bytes, int, int]:
+    """Return an image as a view of such images has it, nothing where it cannot be decoded."""
+    if max(width, height) <= shrink.max_side:
+        return data, width, height
+    with suppress(OSError, SyntaxError, ValueError):
+        return shrink_image(data, width, height, shrink)
+    return b"", width, height
 
 
 def _means(images: Tensor) -> Tensor:

@@ -47,6 +47,8 @@ class ImageFormat:
         std: Standard deviation by channel, above 0, up to 1.
         interpolation: Of the resize, always antialiased.
         crop_pct: Share of the shorter side that the clean crop keeps, above 0, up to 1.
+        scaled_decoding: Whether a JPEG whose crop has at least twice the size is decoded at
+            1/2, 1/4 or 1/8, the smallest that has the size; else all are decoded whole.
     """
 
     size: int
@@ -55,6 +57,7 @@ class ImageFormat:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     crop_pct: float = 1.0
+    scaled_decoding: bool = True
 
     def __post_init__(self) -> None:
         """Check every setting.
@@ -79,6 +82,7 @@ class ImageFormat:
         kinds = get_args(Interpolation)
         check_choice("ImageFormat interpolation", self.interpolation, kinds)
         check_number("ImageFormat crop_pct", self.crop_pct, low=0, high=1, above=True)
+        check_kind("ImageFormat scaled_decoding", self.scaled_decoding, bool)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Return float32 [batch, channels, size, size] of uint8, on the images' device."""
@@ -124,8 +128,9 @@ class Work:
         targets: float32 [batch, classes].
         weights: float32 [batch].
         sample_ids: int64 [batch].
-        num_pixels: int64 [batch], of the encoded images.
+        num_pixels: int64 [batch], of the images as they are decoded.
         windows: int32 [batch, 4]: top, left, bottom, right in source pixels.
+        scales: int32 [batch], 1, 2, 4 or 8: sides are divided by it when it is decoded.
         noise: The noise after resizing, None for clean images.
         replaced: As in `Batch`.
     """
@@ -137,6 +142,7 @@ class Work:
     sample_ids: npt.NDArray[np.int64]
     num_pixels: npt.NDArray[np.int64]
     windows: npt.NDArray[np.int32]
+    scales: npt.NDArray[np.int32]
     noise: NoiseDraw | None
     replaced: tuple[int, ...] = ()
 

@@ -128,6 +128,8 @@ def _selection(counts: Mapping[str, Any]) -> str:
         f"{counts['in']} unlabeled images in, {counts['kept']} kept, {counts['draws']} draws; "
         f"dropped: {dropped}."
     )
+    if "shrunk" in counts:
+        text += f" {counts['shrunk']} of the view's images are shrunk."
     if counts["classes_without_candidate"]:
         text += f" Nothing was kept for {', '.join(counts['classes_without_candidate'])}."
     return _paragraph(text)

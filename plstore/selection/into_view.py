@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from plstore import storage
-from plstore.errors import StoreError
+from plstore.errors import InputError, StoreError
 from plstore.query import Limits, connect, stream
 from plstore.schema import LABEL_TYPE
 from plstore.selection.balanced import choose_balanced
@@ -25,6 +25,8 @@ from plstore.store import AsOf, Store, resolve
 from plstore.upkeep import erase
 from plstore.version import __version__
 from plstore.views import (
+    Shrink,
+    Shrinking,
     View,
     ViewMode,
     ViewRecord,
@@ -123,6 +125,7 @@ def select(
         selection.recipe_hash,
         on_images,
         held_out=selection.held_out,
+        shrink=selection.shrink,
     )
     return _write(store, settings, choose, identity, as_of)
 
@@ -132,18 +135,19 @@ def select_labeled(
     name: str,
     *,
     seed: int = 0,
-    mode: ViewMode | None = None,
     held_out: bool = False,
+    shrink: Shrink | None = None,
     recipe_hash: str = "",
     identity: str | None = None,
     as_of: AsOf = None,
 ) -> View:
     """Keep all accepted labeled images, and no others, as a view: a teacher trains on it.
 
-    Those whose very bytes are in validation or test too are left out, unless `held_out`.
+    Those whose very bytes are in validation or test too are left out, unless `held_out`. With
+    `shrink` large images are packed smaller, as in `Selection`.
     """
     choice = Choice(query="labeled", sql=_LABELED_ROWS, parameters={}, counts={}, rows=_no_rows)
-    settings = _Settings(name, mode, seed, recipe_hash, held_out=held_out)
+    settings = _Settings(name, None, seed, recipe_hash, held_out=held_out, shrink=shrink)
     return _write(store, settings, lambda _, __: choice, identity, as_of)
 
 
@@ -155,6 +159,23 @@ class _Settings:
     recipe_hash: str
     on_images: Callable[[int], None] = lambda _: None
     held_out: bool = False
+    shrink: Shrink | None = None
+
+    def mode_in(self, store: Store) -> ViewMode:
+        """Return where the view's images are."""
+        if self.shrink is not None:
+            return "packed"
+        return self.mode or ("packed" if storage.is_remote(store.root) else "reference")
+
+    def with_shrink(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what the view's record says of how it was made."""
+        own = {} if self.shrink is None else vars(self.shrink)
+        if twice := sorted(own.keys() & parameters.keys()):
+            raise InputError(
+                f"the query has a parameter {twice[0]!r}, a name that the view's record needs "
+                "to say how images were shrunk: name it otherwise, or select without max_side"
+            )
+        return {**parameters, **own}
 
 
 def _no_rows() -> Rows:
@@ -174,9 +195,8 @@ def _write(
     identity = identity or f"view-{uuid4().hex}"
     version = next_version(store, settings.view, identity)
     pins = resolve(store, as_of)
-    mode: ViewMode = settings.mode or (
-        "packed" if storage.is_remote(store.root) else "reference"
-    )
+    mode = settings.mode_in(store)
+    shrinking = None if settings.shrink is None else Shrinking(settings.shrink)
     none = HELD_OUT.empty_table()
     copies = none if settings.held_out else held_out_copies(store, pins["images"])
     with ExitStack() as stack:
@@ -187,19 +207,21 @@ def _write(
             identity=identity,
             query=choice.query,
             sql=choice.sql,
-            parameters=choice.parameters,
+            parameters=settings.with_shrink(choice.parameters),
             pins=pins,
             counts={**choice.counts, **_labeled_dropped(store, pins, copies)},
             mode=mode,
             recipe_hash=settings.recipe_hash,
             code_version=__version__,
         )
-        order = _Order(store, pins["images"], mode, settings.seed, settings.on_images)
+        order = _Order(
+            store, pins["images"], mode, settings.seed, settings.on_images, shrinking
+        )
         rows = _labeled_rows(store, pins, copies)
         labeled = order.of(rows, "labeled", _count_labeled(store, pins))
         kept = choice.counts.get("kept", 0)
         pseudo = order.of(choice.rows(), "pseudo", kept, choice.row_bytes)
-        view = write_view(store, record, chain(labeled, pseudo))
+        view = write_view(store, record, chain(labeled, pseudo), shrinking)
     _drop_deleted(store, view)
     return view
 
@@ -213,6 +235,7 @@ class _Order:
     mode: ViewMode
     seed: int
     on_images: Callable[[int], None]
+    shrinking: Shrinking | None
 
     def of(
         self, rows: Rows, kind: str, count: int, row_bytes: int = ROW_BYTES
@@ -230,6 +253,8 @@ class _Order:
         attached = attach_images(
             self.store, complete(), version=self.images_version, mode=self.mode
         )
+        if self.shrinking is not None:
+            attached = self.shrinking.of(attached)
         for table in shuffled(
             attached,
             seed=self.seed,
@@ -248,8 +273,10 @@ class _Order:
         sizes = self.store.table("images").read(
             version=self.images_version, columns=["num_bytes"]
         )["num_bytes"]
-        mean = pc.mean(sizes).as_py()
-        return int(mean or 0)
+        mean = int(pc.mean(sizes).as_py() or 0)
+        if self.shrinking is None:
+            return mean
+        return min(mean, self.shrinking.shrink.max_side**2)  # a byte a pixel is much
 
 
 def _complete(rows: pa.RecordBatch, kind: str) -> pa.RecordBatch:

@@ -8,7 +8,7 @@ from plstore.errors import InputError
 from plstore.query import Limits
 from plstore.selection.balance import Balance
 from plstore.selection.rules import Rule
-from plstore.views import ViewMode
+from plstore.views import DEFAULT_QUALITY, Shrink, ViewMode
 
 EngineName = Literal["duckdb", "spark"]
 
@@ -24,6 +24,9 @@ class Selection:
         rule: With several teachers, what makes a candidate.
         mode: Whether the view holds image bytes (`packed`) or names their place (`reference`).
             Packed on object stores, by reference in folders, unless given.
+        max_side: Images whose longer side has more pixels are packed as JPEGs shrunk to it, all
+            others byte for byte; None for all as they are. The view is packed then.
+        quality: Of those JPEGs, 1 to 100 on libjpeg's scale; 90 unless given.
         engine: What runs the SQL: `duckdb` here, or `spark`.
         relabel: ``VIEW[@VERSION]`` whose images, copies and weights are kept, with new labels,
             in place of a balance and a rule.
@@ -45,6 +48,8 @@ class Selection:
     balance: Balance = field(default_factory=Balance)
     rule: Rule = field(default_factory=Rule)
     mode: ViewMode | None = None
+    max_side: int | None = None
+    quality: int | None = None
     engine: EngineName = "duckdb"
     relabel: str | None = None
     query: str | None = None
@@ -64,6 +69,27 @@ class Selection:
             raise InputError(f"engine is {self.engine!r}; wanted 'duckdb' or 'spark'")
         if self.engine == "spark" and (self.relabel is not None or self.query is not None):
             raise InputError("the engine 'spark' balances; relabel and queries run in duckdb")
+        self._check_size()
+
+    @property
+    def shrink(self) -> Shrink | None:
+        """To what images are shrunk, None where they stay as they are."""
+        if self.max_side is None:
+            return None
+        quality = DEFAULT_QUALITY if self.quality is None else self.quality
+        return Shrink(max_side=self.max_side, quality=quality)
+
+    def _check_size(self) -> None:
+        """Refuse numbers out of range, and what does not go with shrunk images."""
+        if self.shrink is None:
+            if self.quality is not None:
+                raise InputError("quality without max_side; it is of images that are shrunk")
+            return
+        if self.mode == "reference":
+            raise InputError(
+                "mode is 'reference' with max_side; images that are shrunk are packed into the "
+                "view's own files"
+            )
 
     def _check_who_decides(self) -> None:
         """Refuse settings that would not be used."""

@@ -51,9 +51,10 @@ def verify(
 
     Checked are, of the newest snapshot and of every pinned one: that files are there, with the
     size of the log and the hash of their name; rows counts; sample ids unique and ascending in
-    a file; distributions that sum to 1 and whose argmax is `class_id`; hashes of stored images;
-    labels, decisions and view rows of images that are there; views with all their rows; weights
-    of teachers with the hash that was kept; and files that nothing names.
+    a file; distributions that sum to 1 and whose argmax is `class_id`; hashes of stored images,
+    and of those that views hold; labels, decisions and view rows of images that are there;
+    views with all their rows; weights of teachers with the hash that was kept; and files that
+    nothing names.
     """
     problems: list[Problem] = []
     pins = _pins(store, problems)
@@ -191,6 +192,7 @@ def _verify_rows(name: str, rows: pa.Table, shard: "Shard") -> Iterator[tuple[st
         yield from _verify_labels(rows)
     if name == "view_rows":
         yield from _verify_view_rows(rows)
+        yield from _verify_packed(rows)
     if name == "embeddings":
         yield from _verify_embeddings(rows)
     if name == "images":
@@ -264,6 +266,18 @@ def _verify_images(rows: pa.Table) -> Iterator[tuple[str, str]]:
                 yield "content_hash", f"of image {row['sample_id']} is not that of its bytes"
             if data is None and row["verdict"] == ACCEPTED and not row["image"]["path"]:
                 yield "image", f"{row['sample_id']} is accepted and has neither bytes nor path"
+
+
+def _verify_packed(rows: pa.Table) -> Iterator[tuple[str, str]]:
+    """Yield packed images whose bytes are not those of their hash; old files have no hash."""
+    if "image_hash" not in rows.column_names:
+        return
+    columns = ["sample_id", "image", "image_hash"]
+    for batch in rows.select(columns).to_batches(max_chunksize=256):
+        for row in batch.filter(pc.is_valid(batch["image"])).to_pylist():
+            expected = row["image_hash"]
+            if expected is not None and content_hash(row["image"]) != expected:
+                yield "image_hash", f"of image {row['sample_id']} is not that of its bytes"
 
 
 def _repeated_ids(table: "Table", shards: "list[Shard]") -> Iterator[Problem]:

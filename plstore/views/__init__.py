@@ -2,6 +2,7 @@
 
 from plstore.views.attaching import ViewMode, attach_images
 from plstore.views.references import ReferencedImages
+from plstore.views.shrinking import DEFAULT_QUALITY, Shrink, Shrinking, shrink_image
 from plstore.views.shuffle import shuffled
 from plstore.views.view import (
     View,
@@ -15,7 +16,10 @@ from plstore.views.view import (
 from plstore.views.writing import next_version, write_view
 
 __all__ = [
+    "DEFAULT_QUALITY",
     "ReferencedImages",
+    "Shrink",
+    "Shrinking",
     "View",
     "ViewMode",
     "ViewRecord",
@@ -24,6 +28,7 @@ __all__ = [
     "find_view",
     "next_version",
     "open_view",
+    "shrink_image",
     "shuffled",
     "split_by_size",
     "with_weights",

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from plstore.errors import InputError
 from plstore.fingerprint import canonical_json
 from plstore.store import Claim
+from plstore.views.shrinking import Shrinking
 from plstore.views.view import View, ViewRecord, check_view_name
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ def next_version(store: "Store", name: str, identity: str) -> int:
     return table.sequence(f"view-{name}") + 1 if own is None else own
 
 
-def write_view(store: "Store", record: ViewRecord, tables: Iterable[pa.Table]) -> View:
+def write_view(
+    store: "Store",
+    record: ViewRecord,
+    tables: Iterable[pa.Table],
+    shrinking: Shrinking | None = None,
+) -> View:
     """Write a view's rows, commit them, then the row of `views` that makes it exist.
 
     Args:
@@ -34,6 +40,8 @@ def write_view(store: "Store", record: ViewRecord, tables: Iterable[pa.Table]) -
         record: What is known before the rows are written; its sums are filled in here.
         tables: Rows with the columns of `view_rows`, without view and version, in their order:
             labeled images first. A file holds one kind.
+        shrinking: What the rows come through, if their images are shrunk: once all have come,
+            the record and the lineage of the rows say how many were.
 
     Raises:
         InputError: If there are no rows.
@@ -54,12 +62,16 @@ def write_view(store: "Store", record: ViewRecord, tables: Iterable[pa.Table]) -
             f"pseudo-label was kept ({canonical_json(dict(record.counts))})"
         )
     lineage = {"step": "select", "view": record.view, "version": record.version}
+    counts = dict(record.counts)
+    if shrinking is not None:
+        counts["shrunk"] = shrinking.num_shrunk
+        lineage |= {**vars(shrinking.shrink), "shrunk": shrinking.num_shrunk}
     claim = Claim(name=f"view-{record.view}", start=record.version - 1, end=record.version)
     rows_version = table.commit(
         shards, lineage=lineage, transaction=record.identity, claim=claim
     )
     sums = {"num_images": num_images, "num_draws": num_draws, "rows_version": rows_version}
-    complete = ViewRecord(**{**vars(record), **sums})
+    complete = ViewRecord(**{**vars(record), **sums, "counts": counts})
     schema = store.table("views").spec.columns
     store.table("views").append(
         pa.Table.from_pylist([complete.as_row()], schema=schema),

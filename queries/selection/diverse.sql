@@ -134,6 +134,10 @@ decided as (
         pool.confidence,
         ranked.bucket,
         case
+            when $num_bits::integer not between 1 and 30
+                then error('num_bits is ' || $num_bits::varchar || '; wanted 1 to 30')
+            when $per_bucket::bigint < 0
+                then error('per_bucket is ' || $per_bucket::varchar || '; wanted 0 or more')
             when pool.standing != 'candidate' then pool.standing
             when ranked.bucket is null then 'not_embedded'
             when ranked.bucket_rank <= (select quotas.quota from quotas) then 'kept'

@@ -123,6 +123,8 @@ decided as (
         pool.confidence,
         measured.distance,
         case
+            when $quantile::double not between 0 and 1
+                then error('quantile is ' || $quantile::varchar || '; wanted 0 to 1')
             when pool.standing != 'candidate' then pool.standing
             when limits.limit_distance is null
                 then error(

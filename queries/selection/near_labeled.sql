@@ -129,6 +129,8 @@ decided as (
         case
             when $near::varchar not in ('mean', 'image')
                 then error('near is ' || $near::varchar || '; wanted mean or image')
+            when $share::double not between 0 and 1
+                then error('share is ' || $share::varchar || '; wanted 0 to 1')
             when pool.standing != 'candidate' then pool.standing
             when ranked.sample_id is null then 'not_embedded'
             when ranked.similarity is null then 'class_not_embedded'

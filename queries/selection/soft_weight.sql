@@ -112,8 +112,14 @@ decided as (
         confidence,
         weight,
         case
+            when $align::integer not in (0, 1)
+                then error('align is ' || $align::varchar || '; wanted 0 or 1')
+            when not ($min_weight::double > 0 and $min_weight::double <= 1)
+                then error(
+                    'min_weight is ' || $min_weight::varchar || '; wanted above 0, up to 1'
+                )
             when standing != 'candidate' then standing
-            when weight >= $min_weight::float and weight > 0 then 'kept'
+            when weight >= $min_weight::float then 'kept'
             else 'low_weight'
         end as outcome
     from weighed

@@ -9,6 +9,8 @@ from plstore.cli.selecting import _read_quotas
 from plstore.errors import InputError
 from plstore.images import import_images
 from plstore.store import Store
+from plstore.views import open_view
+from tests.cli.test_main import plstore
 from tests.cli.test_verbs import rows
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
@@ -28,6 +30,23 @@ def test_select_says_what_is_left_out_because_it_is_held_out(store: Store) -> No
     assert found["images"] == 12 + 60
     found = {row["what"]: row["n"] for row in rows(store, "select", "w", *words, "--held-out")}
     assert found == {"view": "w@1", "images": 74, "draws": 74}
+
+
+def test_select_packs_shrunk_images_and_says_how_many(store: Store) -> None:
+    give_labels(store)
+    words = ["--teacher", "t0", "--policy", "none", "--min-confidence", "0"]
+    small = [*words, "--max-side", "21", "--quality", "80"]
+
+    found = {row["what"]: row["n"] for row in rows(store, "select", "v", *small)}
+    record = open_view(store, "v").record
+    assert found["images"] == 72
+    assert found["shrunk to 21 pixels"] == record.counts["shrunk"] > 0
+    assert (record.parameters["max_side"], record.parameters["quality"]) == (21, 80)
+    assert "shrunk to 21 pixels" not in {r["what"] for r in rows(store, "select", "w", *words)}
+
+    done = plstore("select", "v", *words, "--quality", "80", "--store", store.root)
+    assert done.returncode == 2
+    assert "quality without max_side" in done.stderr
 
 
 def test_quotas_are_read_as_spreadsheets_write_them(store: Store, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pillow_heif
 from PIL import Image
 
@@ -55,6 +56,29 @@ def jpeg_with(jpeg: bytes, *segments: bytes) -> bytes:
 
 def jpeg_segment(code: int, content: bytes) -> bytes:
     return bytes([0xFF, code]) + struct.pack(">H", len(content) + 2) + content
+
+
+def lossless_jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Return a lossless JPEG (ITU-T T.81, annex H) of grayscale [height, width].
+
+    Each value is predicted by its left neighbour; categories 0 to 8 have codes of four bits.
+    """
+    height, width = pixels.shape
+    values = pixels.astype(int)
+    before = np.concatenate([np.full((height, 1), 128), values[:, :-1]], axis=1)
+    before[1:, 0] = values[:-1, 0]
+    bits = ""
+    for found in (values - before).ravel().tolist():
+        size = abs(found).bit_length()
+        bits += f"{size:04b}"
+        bits += f"{found if found > 0 else found + (1 << size) - 1:0{size}b}" if size else ""
+    bits += "1" * (-len(bits) % 8)
+    coded = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\x00")
+    frame = struct.pack(">BHHB", 8, height, width, 1) + b"\x01\x11\x00"
+    codes = b"\x00" + bytes([0, 0, 0, 9, *[0] * 12]) + bytes(range(9))
+    parts = [(0xC3, frame), (0xC4, codes), (0xDA, b"\x01\x01\x00\x01\x00\x00")]
+    segments = b"".join(jpeg_segment(code, content) for code, content in parts)
+    return b"\xff\xd8" + segments + coded + b"\xff\xd9"
 
 
 def webp_with(webp: bytes, *chunks: tuple[bytes, bytes], flags: int) -> bytes:

@@ -76,6 +76,7 @@ def operated(
         sample_ids=np.zeros(1, np.int64),
         num_pixels=np.full(1, size * size),
         windows=noise.windows,
+        scales=np.ones(1, np.int32),
         noise=noise,
     )
 

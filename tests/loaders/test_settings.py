@@ -48,6 +48,7 @@ OUT_OF_RANGE: Mapping[type, Mapping[str, list[object]]] = {
         "std": [(0.5,), (0.5, 0.5, 0.0), (0.5, 0.5, nan), (0.5, 0.5, 60.0), None],
         "interpolation": ["lanczos", None],
         "crop_pct": [0, 1e9, nan, -1],
+        "scaled_decoding": [1, "yes", None],
     },
     Share: {"rank": [-1, 1, 0.5], "world_size": [0, -1, 1.5]},
 }

@@ -16,7 +16,7 @@ from plstore.errors import InputError
 from plstore.loaders import ImageFormat
 from trainers.checkpoint import match_names
 from trainers.model import build_model, load_bundle, save_bundle
-from trainers.recipe import Model
+from trainers.sections import Model
 
 NAMES = ("cat", "dog", "owl")
 SIZE = 32
@@ -80,6 +80,7 @@ CONFIGS: list[tuple[Callable[[Json], Any], tuple[str, ...]]] = [
     (value("label_names", ["cat", "dog", "cat"]), ("label_names repeat cat",)),
     (value("label_names", ["cat", None, "owl"]), ("label_names is no list of names",)),
     (value("label_names", {"0": "cat", "1": "dog", "5": "owl"}), ("0 to 2",)),
+    (value("scaled_decoding", "no"), ("scaled_decoding: found 'no'",)),
     (value("architecture", "resnet1888"), ("architecture is 'resnet1888'", "does not know")),
     (value("architecture", 18), ("architecture: found 18",)),
     (value("model_args", {"num_classes": 5}), ("model_args.num_classes 5",)),

@@ -17,7 +17,8 @@ from trainers.context import Context, Outputs
 from trainers.data import sample_folder
 from trainers.events import Teller, unheard
 from trainers.model import build_model, fetch_bundle, keep_bundle, load_bundle
-from trainers.recipe import Model, check_recipe
+from trainers.recipe import check_recipe
+from trainers.sections import Model
 from trainers.steps.evaluating import Evaluate
 from trainers.steps.labeling import Label
 

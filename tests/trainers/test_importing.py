@@ -13,7 +13,7 @@ from plstore.store import Store
 from tests.conftest import CLASS_NAMES, make_records
 from tests.exchange.test_growing import add
 from trainers.importing import import_for_run
-from trainers.recipe import Data
+from trainers.sections import Data
 from trainers.sources import open_source
 
 

@@ -22,7 +22,7 @@ from trainers.calibration import calibrate
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, count_missing, label_missing
 from trainers.model import build_model, image_format, load_bundle, load_teacher, save_bundle
-from trainers.recipe import Model
+from trainers.sections import Model
 
 MINE = Labeling(
     teacher_id="mine",

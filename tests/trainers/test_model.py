@@ -14,7 +14,8 @@ from trainers.model import (
     load_bundle,
     save_bundle,
 )
-from trainers.recipe import Model, load_recipe
+from trainers.recipe import load_recipe
+from trainers.sections import Model
 
 TINY = Model(teacher="test_resnet", resolution=24, channels=1, mean=[0.3], std=[0.2])
 

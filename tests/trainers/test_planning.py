@@ -14,7 +14,7 @@ from plstore.errors import InputError
 from plstore.exchange import image_folders
 from trainers.census import Census, Machine, look_at_images
 from trainers.planning import Plan, Wishes, parse_budget, plan
-from trainers.recipe import Model
+from trainers.sections import Model
 from trainers.timing import Timed
 
 MACHINE = Machine(device="cpu", cores=2, memory=24 << 30)

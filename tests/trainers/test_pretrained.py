@@ -15,8 +15,9 @@ from plstore.store import Store
 from trainers import pretrained
 from trainers.loop import open_run
 from trainers.model import build_model, check_models
-from trainers.pretrained import starting_weights, weights_file
-from trainers.recipe import Model, load_recipe
+from trainers.pretrained import architecture_of, starting_weights, weights_file
+from trainers.recipe import load_recipe
+from trainers.sections import Model
 
 SMALL = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
 
@@ -52,11 +53,11 @@ def test_weights_of_another_model_are_refused(weights: Path) -> None:
         check_models(recipe, 10)
 
 
-@pytest.mark.parametrize("name", ["gone", "empty", "model.bin"])
+@pytest.mark.parametrize("name", ["gone", "empty", "model.onnx"])
 def test_a_place_without_weights_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "model.bin").write_bytes(b"PK\x03\x04")
-    with pytest.raises(InputError, match=r"wanted a \.safetensors file, or a folder with"):
+    (tmp_path / "model.onnx").write_bytes(b"\x08")
+    with pytest.raises(InputError, match=r"wanted a \.safetensors or \.pth file, or a"):
         weights_file(str(tmp_path / name), "test_resnet")
 
 
@@ -119,3 +120,36 @@ def test_without_a_network_a_run_ends_before_it_begins_and_says_what_to_do(
     assert "Traceback" not in done.stderr
     assert "Retrying" not in done.stderr
     assert "import" not in done.stderr.splitlines()[0]
+
+
+def test_a_pickle_of_weights_is_read_as_weights_alone(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLSTORE_CACHE", str(tmp_path / "cache"))
+    plain = load_file(weights)
+    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": w for name, w in plain.items()}}
+    place = tmp_path / "test_resnet.pth"
+    torch.save(wrapped, place)
+
+    found = load_file(weights_file(str(place), "test_resnet"))
+
+    assert architecture_of(str(place)) == "test_resnet"
+    assert found.keys() == plain.keys()
+    assert all(value.equal(plain[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"a": 1}, "holds int; wanted weights by name"),
+        (Path("x"), "Only weights are read, no code"),
+    ],
+)
+def test_a_pickle_of_anything_else_is_refused(
+    value: object, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLSTORE_CACHE", str(tmp_path / "cache"))
+    torch.save(value, tmp_path / "test_resnet.pth")
+
+    with pytest.raises(InputError, match=says):
+        weights_file(str(tmp_path / "test_resnet.pth"), "test_resnet")

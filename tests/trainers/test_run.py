@@ -11,15 +11,16 @@ import plstore
 from plstore.errors import InputError
 from plstore.labels import Member, find_teacher, list_teachers, make_ensemble
 from plstore.store import Store, pins
-from plstore.views import open_view
+from plstore.views import Shrink, open_view
 from tests.conftest import CLASS_NAMES, give_labels
 from trainers.bringing import bring_teacher
 from trainers.evaluation import evaluate
 from trainers.events import Event, Note, StepFinished, StepStarted, TaskAdvanced, TaskFinished
 from trainers.keeping import train_on_view
 from trainers.loop import open_run, run
-from trainers.model import build_model, image_format, save_bundle
-from trainers.recipe import Model, Recipe, check_recipe
+from trainers.model import build_model, image_format, load_teacher, save_bundle
+from trainers.recipe import Recipe, check_recipe
+from trainers.sections import Model
 
 MODEL = {"teacher": "test_resnet", "resolution": 16, "stochastic_depth": 0.0, "dropout": 0.0}
 TRAIN = {"steps": 3, "warmup_steps": 1, "labeled_batch": 2, "threads": 1}
@@ -47,6 +48,23 @@ def test_a_run_on_a_store_that_is_filled_imports_nothing(store: Store) -> None:
     assert result["imported"]["splits"]["unlabeled"] == 60
     assert result["students"][0]["images"] == 60
     assert result["control"] is None
+
+
+def test_a_run_keeps_to_how_images_are_shrunk_and_decoded(store: Store) -> None:
+    select = {"min_confidence": 0.0, "policy": "none", "max_side": 22, "quality": 80}
+    changed = recipe(select=select, model={**MODEL, "scaled_decoding": False})
+    notes: list[Event] = []
+    result = run(changed, store, device="cpu", on_event=notes.append)
+    views = [open_view(store, name) for name in ("tiny-labeled", "tiny-1")]
+    teacher = find_teacher(store, result["teacher"]["teacher_id"])
+
+    assert teacher is not None
+    assert not load_teacher(store, teacher, device="cpu").format.scaled_decoding
+    assert [view.record.mode for view in views] == ["packed", "packed"]
+    assert [Shrink.of(view.record) for view in views] == [Shrink(max_side=22, quality=80)] * 2
+    assert [view.record.counts["shrunk"] for view in views] == [6, 36]
+    assert any(isinstance(e, Note) and "6 labeled images shrunk" in e.text for e in notes)
+    assert result["students"][0]["counts"]["shrunk"] == 36
 
 
 def test_a_run_tells_every_step_and_its_progress(store: Store) -> None:

@@ -6,7 +6,7 @@ import timm
 
 from trainers.census import Census
 from trainers.planning.wishes import DECODING, Plan, Timer, Wishes
-from trainers.recipe import Model
+from trainers.sections import Model
 
 _EMBEDDED: Final = 0.5
 """Share of the budget that embedding may take."""

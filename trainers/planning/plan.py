@@ -12,7 +12,7 @@ from trainers.model import build_model
 from trainers.planning.frozen import plan_frozen
 from trainers.planning.trained import plan_trained
 from trainers.planning.wishes import Plan, Timer, Wishes
-from trainers.recipe import Model
+from trainers.sections import Model
 from trainers.timing import Timed, time_model
 
 _TIMED_BATCH = 16

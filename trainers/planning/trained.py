@@ -7,7 +7,7 @@ from typing import Any, Final
 from plstore.errors import InputError
 from trainers.census import Census
 from trainers.planning.wishes import DECODING, Plan, Timer, Wishes
-from trainers.recipe import Model
+from trainers.sections import Model
 from trainers.timing import Timed
 
 _SPENT: Final = 0.8

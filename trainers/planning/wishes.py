@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plstore.errors import InputError
-from trainers.recipe import How, Model
+from trainers.sections import How, Model
 from trainers.timing import Timed
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

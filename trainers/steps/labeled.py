@@ -17,9 +17,13 @@ class Labeled(Step):
     kind: ClassVar[str] = "labeled"
 
     def what(self, context: Context) -> Mapping[str, object]:
-        """Return what people decided, and whether images that are held out are taken."""
-        held_out = context.recipe.select.held_out
-        return {"decisions": context.decided, "held_out": held_out}
+        """Return what people decided, which images are taken, and how they are packed."""
+        settings = context.recipe.select
+        return {
+            "decisions": context.decided,
+            "held_out": settings.held_out,
+            "shrink": None if settings.shrink is None else vars(settings.shrink),
+        }
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Write the view."""
@@ -29,12 +33,15 @@ class Labeled(Step):
             f"{recipe.name}-labeled",
             seed=recipe.seed,
             held_out=recipe.select.held_out,
+            shrink=recipe.select.shrink,
             recipe_hash=recipe.hash,
             identity=self.key,
             as_of={"images": needs[0]["images_version"], **context.decisions},
         )
         for why, number in view.record.counts.get("labeled_dropped", {}).items():
             context.teller.say(f"  {number} labeled images left out: {why}")
+        if "shrunk" in view.record.counts:
+            context.teller.say(f"  {view.record.counts['shrunk']} labeled images shrunk")
         return {"view": self.key, "num_images": view.record.num_images}
 
     def cost(self, estimator: Estimator) -> Estimate:

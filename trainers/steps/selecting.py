@@ -70,6 +70,8 @@ class Select(Step):
             query=settings.query,
             parameters=settings.parameters,
             held_out=settings.held_out,
+            max_side=settings.max_side,
+            quality=settings.quality,
             recipe_hash=recipe.hash,
         )
 
@@ -112,6 +114,8 @@ def _say(context: Context, counts: Mapping[str, Any]) -> None:
     )
     if "mean_weight" in counts:
         context.teller.say(f"  a draw weighs {counts['mean_weight']} on average")
+    if "shrunk" in counts:
+        context.teller.say(f"  {counts['shrunk']} of the view's images shrunk")
     if counts["classes_without_candidate"]:
         names = ", ".join(counts["classes_without_candidate"])
         context.teller.say(f"  no pseudo-label was kept for {names}")

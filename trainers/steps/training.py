@@ -11,8 +11,8 @@ from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
 from trainers.keeping import Place, train_and_keep, training_on
 from trainers.pretrained import weights_hash
-from trainers.recipe import How
 from trainers.result import Findings
+from trainers.sections import How
 from trainers.steps.step import CONTROL, Step
 from trainers.train import Training
 
