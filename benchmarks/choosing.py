@@ -51,6 +51,9 @@ QUERIES: Final = ("adaptive_floor", "soft_weight", "diverse", "near_labeled", "i
 SELECTIONS: Final = (DEFAULT, "none", *QUERIES)
 """The recipe's own floor and balance; every label once; the saved queries of `selection/`."""
 
+_DECIDING: Final = frozenset(
+    ("policy", "min_confidence", "images_per_class", "relabel", "query", "parameters")
+)
 _RESULTS: Final = "results.jsonl"
 _QUICK: Final = (
     "train.steps=2",
@@ -171,13 +174,14 @@ class Choosing:
         own = self.recipe.select
         if name == DEFAULT:
             return own
+        kept = {k: v for k, v in own.model_dump().items() if k not in _DECIDING}
         if name == "none":
-            return Select(policy="none", min_confidence=0.0, held_out=own.held_out)
+            return Select(policy="none", min_confidence=0.0, **kept)
         query = f"selection/{name}"
         taken = {parameter.name for parameter in saved_query(query).parameters}
         floor = {"min_confidence": own.min_confidence} if "min_confidence" in taken else {}
         model = {"model": self.model} if "model" in taken else {}
-        return Select(query=query, parameters=model, held_out=own.held_out, **floor)
+        return Select(query=query, parameters=model, **floor, **kept)
 
     def _line(self, opened: Run, name: str, display: Display) -> Line:
         """Return what came of a run: the line that is there, or a new one, which is kept."""

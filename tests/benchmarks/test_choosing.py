@@ -39,6 +39,20 @@ def test_differences_are_between_students_of_one_seed() -> None:
     assert len(measurements(lines)) == 5 + 4 + 4 + 2
 
 
+def test_a_selection_keeps_what_does_not_decide() -> None:
+    settings = ["select.held_out=true", "select.min_confidence=0.5", "select.max_side=64"]
+    recipe = load_recipe("fashion_mnist", settings)
+    choosing = Choosing(recipe=recipe, home=Path("nowhere"), model="net")
+    near, soft, none = (choosing.select(n) for n in ("near_labeled", "soft_weight", "none"))
+
+    assert choosing.select(DEFAULT) == recipe.select
+    assert (near.query, near.min_confidence) == ("selection/near_labeled", 0.5)
+    assert (near.parameters, soft.parameters) == ({"model": "net"}, {})
+    assert (soft.min_confidence, soft.images_per_class) == (0.3, None)
+    assert (none.policy, none.min_confidence) == ("none", 0)
+    assert all(s.held_out and s.max_side == 64 for s in (near, soft, none))
+
+
 @pytest.mark.slow
 def test_what_is_done_is_not_done_again_and_what_was_left_out_comes_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
