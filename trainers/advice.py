@@ -3,27 +3,32 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+_FEW: Final = 50
+_SURE: Final = 0.8
 _CERTAIN: Final = 2.0
 """Standard errors of a difference beyond which it is no accident."""
 
 
 def best_model(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the model with the best validation accuracy; of equals, the first.
+    """Return the model with the best validation accuracy; of equals, the earliest.
 
-    Students stand before the teacher, the teacher before the control. None where validation
-    was not measured.
+    The teacher stands before the students, the control is last: what was not shown to be better
+    does not take its place. None where validation was not measured.
     """
-    models = [*reversed(result["students"]), result["teacher"], result["control"]]
+    models = [result["teacher"], *result["students"], result["control"]]
     known = [m for m in models if m is not None and m.get("validation_accuracy") is not None]
     return max(known, key=lambda model: model["validation_accuracy"], default=None)
 
 
-def advice(result: Mapping[str, Any], num_images: int | None = None) -> list[str]:
+def advice(
+    result: Mapping[str, Any], num_images: int | None = None, num_validation: int | None = None
+) -> list[str]:
     """Return lines that say what came of a run.
 
     Args:
         result: Of `trainers.run`.
         num_images: Images that the accuracy was measured on, where that is known.
+        num_validation: Images of validation, where that is known.
     """
     key = _measured(result)
     last, control = result["students"][-1], result["control"]
@@ -31,9 +36,10 @@ def advice(result: Mapping[str, Any], num_images: int | None = None) -> list[str
     lines = []
     best = best_model(result)
     if best is not None and best.get("teacher_id"):
+        share = _share(best["validation_accuracy"], num_validation)
         lines.append(
-            f"the model is {best['teacher_id']}, the best by validation "
-            f"({best['validation_accuracy']:.2f} %); 'plstore predict' takes it"
+            f"the model is {best['teacher_id']}, the best by validation ({share}); 'plstore "
+            "predict' takes it"
         )
     rivals = {"the control": control, "the teacher": teacher}
     for name, rival in rivals.items():
@@ -48,6 +54,12 @@ def advice(result: Mapping[str, Any], num_images: int | None = None) -> list[str
             )
             break
     return lines
+
+
+def _share(accuracy: float, num_images: int | None) -> str:
+    of = "" if num_images is None else f" of {num_images} images"
+    few = ", which are few" if num_images is not None and num_images < _FEW else ""
+    return f"{accuracy:.2f} %{of}{few}"
 
 
 def _measured(result: Mapping[str, Any]) -> str:
@@ -67,13 +79,12 @@ def _try(result: Mapping[str, Any]) -> str:
     ideas = []
     if result["teacher"].get("how", "scratch") == "scratch":
         ideas.append("start from pretrained weights (--weights hub)")
-        ideas.append("train longer (--budget, or train.steps)")
-        ideas.append("use milder noise (noise.num_ops=1)")
+        ideas.append("train longer (--budget, or --set train.steps)")
+        ideas.append("use milder noise (--set noise.num_ops=1)")
     else:
-        ideas.append("raise the floor (select.min_confidence=0.8)")
+        if (result["students"][-1].get("min_confidence") or 0.0) < _SURE:
+            ideas.append(f"raise the floor (--set select.min_confidence={_SURE})")
         ideas.append("look at more pixels (--resolution)")
     if right is not None and right < 50:  # noqa: PLR2004  more wrong than right
         ideas.append(f"label more images: {100 - right:.0f} % of the pseudo-labels are wrong")
-    else:
-        ideas.append("look at 'plstore query run calibration/likely_label_errors'")
     return f"Try: {'; '.join(ideas)}"

@@ -10,9 +10,11 @@ from plstore.exchange import Source
 from plstore.report.progress import Display
 from trainers.census import look_at_images, look_at_machine
 from trainers.planning import Plan, Wishes, plan
+from trainers.planning.frozen import FALLBACK
 from trainers.planning.kept import keep_plan, kept_plan, plan_identity
-from trainers.pretrained import architecture_of
+from trainers.pretrained import architecture_of, starting_weights
 from trainers.recipe import Recipe, load_recipe
+from trainers.sections import Model
 from trainers.sources import open_source
 from trainers.train import pick_device
 
@@ -112,7 +114,17 @@ def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) ->
 
 def _with_model(wishes: Wishes) -> Wishes:
     """Name the architecture that given weights are of, where they say."""
-    if wishes.model is not None or wishes.weights is None:
+    if wishes.weights is None:
+        if wishes.pretrained:  # or it says at once why they cannot be had
+            architecture = wishes.model or FALLBACK
+            starting_weights(Model(pretrained=True), architecture)
+        return wishes
+    if not Path(wishes.weights).exists():
+        raise InputError(
+            f"--weights is {wishes.weights!r}, which does not exist; wanted a .safetensors or "
+            ".pth file, a folder with one, or hub"
+        )
+    if wishes.model is not None:
         return wishes
     found = architecture_of(wishes.weights)
     if found is None:

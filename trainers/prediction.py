@@ -276,14 +276,16 @@ def _bundle(store: Store | None, prediction: Prediction, device: str, teller: Te
 
 
 def _best_last(store: Store, models: Sequence[TeacherRecord]) -> list[TeacherRecord]:
-    """Return the models of a run, the best by validation last; of equals, the last student."""
+    """Return the models of a run, the best by validation last; of equals, the earliest."""
     where = pc.field("name") == "validation_accuracy"
     rows = store.table("runs").read(columns=["run", "value"], where=where).to_pylist()
     measured = {row["run"]: row["value"] for row in rows}
 
     def worth(model: TeacherRecord) -> tuple[float, bool, int]:
-        value = measured.get(model.teacher_id, -1.0)
-        return value, model.role != "control", model.iteration
+        value = measured.get(model.teacher_id)
+        if value is None:  # then the last student
+            return -1.0, model.role != "control", model.iteration
+        return value, model.role != "control", -model.iteration
 
     return sorted(models, key=worth)
 

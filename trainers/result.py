@@ -72,7 +72,8 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
     }
     best = best_model(result)
     result["best"] = None if best is None else best["teacher_id"]
-    result["advice"] = advice(result, _num_measured(findings.imported))
+    held_out = findings.imported.get("splits", {}).get("validation")
+    result["advice"] = advice(result, _num_measured(findings.imported), held_out)
     return result
 
 

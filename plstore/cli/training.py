@@ -240,8 +240,8 @@ def _model(
     wishes = {
         "teacher": model,
         "resolution": resolution,
-        "pretrained": pretrained or None,
-        "weights": None if weights is None else str(weights),
+        "pretrained": pretrained or weights == _HUB or None,
+        "weights": None if weights == _HUB else weights,
     }
     return {name: value for name, value in wishes.items() if value is not None}
 

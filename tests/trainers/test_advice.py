@@ -27,7 +27,7 @@ def result(
 
 @pytest.mark.parametrize(
     ("last", "control", "teacher", "name"),
-    [(60, 50, 50, "t2"), (50, 50, 50, "t2"), (45, 50, 50, "t0"), (45, 70, 50, "control")],
+    [(60, 50, 50, "t2"), (50, 50, 50, "t0"), (45, 50, 50, "t0"), (45, 70, 50, "control")],
 )
 def test_the_best_by_validation_is_the_model(
     last: float, control: float, teacher: float, name: str
@@ -70,5 +70,18 @@ def test_no_gain_is_said_with_what_to_try(
 def test_other_things_are_to_be_tried_with_given_weights() -> None:
     (_, line) = advice(result(40, 50, how="probe"), num_images=10_000)
 
-    assert "select.min_confidence=0.8" in line
+    assert "--set select.min_confidence=0.8" in line
     assert "pretrained" not in line
+
+
+def test_few_validation_images_are_said() -> None:
+    (line,) = advice(result(60, 50), num_images=1000, num_validation=14)
+
+    assert "60.00 % of 14 images, which are few" in line
+
+
+def test_what_was_done_already_is_not_advised() -> None:
+    found = result(40, 50, how="probe")
+    found["students"][-1]["min_confidence"] = 0.8
+
+    assert "raise the floor" not in advice(found, num_images=10_000)[-1]

@@ -192,6 +192,8 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
         (("--method", "magic"), "wanted probe, finetune, noisy-student"),
         (("--method", "probe"), "starts from weights"),
         (("images", "--budget", "30m"), "--budget is for the plan"),
+        (("--weights", "gone.safetensors"), "which does not exist"),
+        (("--weights", "hub", "--model", "resnet18ts"), "timm has no weights for"),
     ],
 )
 def test_what_cannot_be_planned_is_said(
