@@ -84,16 +84,19 @@ def measure_commits(*, quick: bool) -> Iterator[Measurement]:
                 if found != size:
                     raise SystemExit(f"{found} of {size} shards are committed")
                 if size == 1:
-                    rows = store.table("soft_labels").read()
-                    path = str(Path(folder, "peer"))
-                    write_deltalake(path, rows)
-                    append = partial(write_deltalake, path, rows, mode="append")
-                    peer.append(_milliseconds(append))
+                    peer.append(_peer(store, Path(folder, "peer")))
         value = statistics.median(times)
         yield _measured(f"commit-{size}-shards", "plstore", "wall_ms", value, "ms")
         if peer:
             value = statistics.median(peer)
             yield _measured("commit-1-shards", "deltalake", "write_and_commit_ms", value, "ms")
+
+
+def _peer(store: Store, path: Path) -> float:
+    """Return the milliseconds that `deltalake` takes to write and commit the same rows."""
+    rows = store.table("soft_labels").read()
+    write_deltalake(str(path), rows)
+    return _milliseconds(partial(write_deltalake, str(path), rows, mode="append"))
 
 
 def _measured(case: str, contender: str, metric: str, value: float, unit: str) -> Measurement:

@@ -71,13 +71,7 @@ def write_embeddings(
         )
     if not np.isfinite(batch.vectors).all():
         raise InputError(f"embeddings of {of.model!r} are not finite; wanted numbers")
-    vectors = _rounded(batch.vectors)
-    rows, width = vectors.shape
-    offsets = pa.array(np.arange(0, (rows + 1) * width, width, dtype=np.int32))
-    columns = {
-        "sample_id": pa.array(batch.sample_ids),
-        "vector": pa.ListArray.from_arrays(offsets, pa.array(vectors.reshape(-1))),
-    }
+    columns = {"sample_id": pa.array(batch.sample_ids), "vector": _lists(batch.vectors)}
     table = pa.table(columns, schema=TABLES["embeddings"].file_schema)
     name = f"embeddings-{identity}-{int(batch.sample_ids[0]) // EMBEDDING_IDS:06d}"
     return store.table("embeddings").write_shard(name, table, of.partition)
@@ -144,6 +138,12 @@ def _vectors(column: pa.ChunkedArray) -> Floats:
     values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     vectors: Floats = values.reshape(len(column), -1)
     return vectors
+
+
+def _lists(vectors: Floats) -> pa.ListArray:
+    rows, width = vectors.shape
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * width)
+    return pa.ListArray.from_arrays(offsets, pa.array(_rounded(vectors).reshape(-1)))
 
 
 def _rounded(vectors: Floats) -> Floats:

@@ -26,7 +26,7 @@ from plstore.embeddings import (
 )
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
-from plstore.labels import find_teacher
+from plstore.labels import find_teacher, list_teachers
 from plstore.loaders import ImageFormat, clean_batches, import_backend, pick_backend
 from plstore.loaders.work import Backend, BackendName
 from plstore.schema import SPLITS
@@ -229,13 +229,8 @@ class Embedding:
         """
         device = pick_device(self.device)
         if self.teacher is not None:
-            found = find_teacher(store, self.teacher)
-            if found is None:
-                raise InputError(f"{store.root} has no teacher {self.teacher!r}")
-            return backbone_of(load_teacher(store, found, device=device), device=device)
-        model = self.model
-        if model is None and self.weights is not None:
-            model = architecture_of(self.weights)
+            return _of_teacher(store, self.teacher, device)
+        model = self.model or (None if self.weights is None else architecture_of(self.weights))
         if model is None:
             raise InputError("embed by what? Wanted --teacher, or --model with its weights")
         config = timm.get_pretrained_cfg(model)
@@ -248,6 +243,17 @@ class Embedding:
             pretrained=self.weights is None,
         )
         return open_backbone(settings, model, device=device)
+
+
+def _of_teacher(store: Store, teacher_id: str, device: str) -> Backbone:
+    found = find_teacher(store, teacher_id)
+    if found is None:
+        known = ", ".join(t.teacher_id for t in list_teachers(store) if t.checkpoint)
+        raise InputError(
+            f"{store.root} has no teacher {teacher_id!r}; those with a model are "
+            f"{known or 'none'}"
+        )
+    return backbone_of(load_teacher(store, found, device=device), device=device)
 
 
 def embed_images(

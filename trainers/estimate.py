@@ -9,7 +9,7 @@ from plstore.exchange import Source
 from trainers.model import build_model
 from trainers.recipe import Recipe
 from trainers.sections import Model
-from trainers.timing import Timed, time_model
+from trainers.timing import DECODING, Timed, time_model
 
 LABEL_BYTES: Final = 61
 """A soft label of 20 classes, compact."""
@@ -18,6 +18,7 @@ EMBEDDING_BYTES: Final = 2600
 """An embedding of 1,280 numbers, compact."""
 
 _BATCH: Final = 16
+_FITTED_PER_SECOND: Final = 500.0  # 1,280 features, 10 classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,11 @@ class Estimate:
         return cls(images=images, seconds=seconds, num_bytes=int(num_bytes))
 
 
+def fit_seconds(num_images: int) -> float:
+    """Return how long a regression on embeddings takes: its path of strengths, on two cores."""
+    return 2 + num_images / _FITTED_PER_SECOND
+
+
 class Estimator:
     """What steps estimate from: the images' count and size, and a few timed steps."""
 
@@ -48,6 +54,20 @@ class Estimator:
     def image_bytes(self) -> float:
         """Bytes of an image's file, on average."""
         return self.source.num_bytes / max(self.source.num_images, 1)
+
+    def look_seconds(self, iteration: int, member: int = 1) -> float:
+        """Return the seconds a model looks at a clean image; 0 of a probe that looked before.
+
+        A student on the backbone and pixels of its teacher finds the embeddings there.
+        """
+        recipe = self.recipe.member(member)
+        seconds = self.timed(iteration, member).clean_seconds * DECODING
+        is_probe = recipe.how(iteration) == recipe.how(0) == "probe"
+        same = (recipe.model.student(iteration), recipe.model_of(iteration)) == (
+            recipe.model.student(0),
+            recipe.model_of(0),
+        )
+        return 0.0 if is_probe and same and iteration > 0 else seconds
 
     def timed(self, iteration: int, member: int = 1) -> Timed:
         """Return how long the model of an iteration takes, timed once."""

@@ -63,7 +63,7 @@ def train_and_keep(
             shown = done
 
         def on_look(step: int, accuracy: float) -> None:
-            teller.say(f"  step {step}: validation {accuracy:.2f} %")
+            teller.say(f"  step {step} of {settings.steps}: validation {accuracy:.2f} %")
 
         trained = train(training, partial, on_step, on_look)
     if trained.num_replaced:

@@ -72,6 +72,10 @@ class Labeling:
     images_version: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
+    def label_set(self, split: str) -> LabelSet:
+        """Return the partition that the labels of a split fill."""
+        return LabelSet(iteration=self.iteration, teacher_id=self.teacher_id, split=split)
+
     def __post_init__(self) -> None:
         """Check every setting that is a number.
 
@@ -282,9 +286,7 @@ def _ranges(shards: Sequence[Shard]) -> list[int]:
 def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
     """Yield, by range of sample ids, the accepted images of a split that have no label."""
     table = store.table("soft_labels")
-    label_set = LabelSet(
-        iteration=labeling.iteration, teacher_id=labeling.teacher_id, split=split
-    )
+    label_set = labeling.label_set(split)
     labeled = table.shards(partition=label_set.partition)
     images = store.table("images")
     part, parts = labeling.part

@@ -50,15 +50,18 @@ def planned_recipe(
     given = {"data": dict(data), "overrides": list(overrides)}
     identity = plan_identity(census, machine, wishes, given)
     if (kept := kept_plan(path, identity)) is not None:
-        display.say(f"plan: {path}, as it was made before; delete it for a new one")
-        return kept, source
+        found, place = kept
+        display.say(f"plan: {place}, as it was made before; delete it for a new one")
+        return found, source
     made = plan(census, machine, wishes)
     recipe = _recipe_of(made, data, overrides)
-    keep_plan(path, recipe, made, identity)
+    before = keep_plan(path, recipe, made, identity)
     for title, text in made.reasons.items():
         display.say(f"{title:>9}  {text}")
     display.say(f"{'time':>9}  about {_minutes(made.seconds)}")
     display.say(f"{'recipe':>9}  {path}: change it and run the same command again")
+    if before is not None:
+        display.say(f"{'before':>9}  {before}: the plan of another command, kept")
     return recipe, source
 
 

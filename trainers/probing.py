@@ -78,7 +78,7 @@ def probe_and_keep(
         metrics[VALIDATION] = validation.accuracy(linear)
         teller.say(
             f"  validation accuracy of {place.title}: {metrics[VALIDATION]:.2f} % of "
-            f"{len(validation.weights)} images; C {linear.strength:.0e}"
+            f"{len(validation.weights)} images; strength C = {linear.strength:g}"
         )
     network = _with_head(probing, architecture, backbone, linear)
     checkpoint, digest = keep_bundle(

@@ -32,6 +32,10 @@ class Findings:
         """Return what was said of a model, None if nothing was."""
         return self._models.get(name)
 
+    def more_teachers(self) -> list[dict[str, Any]]:
+        """Return what is said of the first teachers beside the one of `model`, in order."""
+        return [found for name, found in self._models.items() if name.startswith("0.")]
+
     def pseudo_label_accuracy(self, view: str) -> float | None:
         """Return how many of a view's pseudo-labels are right, in percent, if that is known.
 
@@ -62,11 +66,7 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
         "run_seconds": round(seconds, 1),
         "imported": findings.imported,
         "teacher": findings.model("0"),
-        "more_teachers": [
-            found
-            for n in range(2, len(recipe.model.also) + 2)
-            if (found := findings.find(f"0.{n}")) is not None
-        ],
+        "more_teachers": findings.more_teachers(),
         "control": findings.find("control"),
         "students": [findings.model(str(n)) for n in range(1, recipe.iterations + 1)],
     }

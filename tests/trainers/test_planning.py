@@ -13,7 +13,9 @@ from PIL import Image
 from plstore.errors import InputError
 from plstore.exchange import image_folders
 from trainers.census import Census, Machine, look_at_images
+from trainers.estimate import Estimator
 from trainers.planning import Plan, Wishes, parse_budget, plan
+from trainers.recipe import check_recipe
 from trainers.sections import Model
 from trainers.timing import Timed
 
@@ -214,3 +216,42 @@ def test_weights_that_do_not_say_their_model_are_asked_about(folders: Path) -> N
 
     assert done.returncode == 2
     assert "Name it with --model" in " ".join(done.stderr.split())
+
+
+def test_the_plan_of_another_command_is_kept_aside(folders: Path) -> None:
+    first, second = (
+        ("--model", "test_resnet", "--dry-run", "--budget", b) for b in ("1h", "2h")
+    )
+    run(folders, *first)
+    path = folders / "p" / "plan.toml"
+    path.write_text(path.read_text() + "# mine\n")
+
+    told = run(folders, *second)
+    again = run(folders, *first)
+
+    (aside,) = (folders / "p").glob("plan-*.toml")
+    assert aside.read_text().endswith("# mine\n")
+    assert aside.name in told.stderr
+    assert f"{aside.name}, as it was made before" in again.stderr
+
+
+def test_a_plan_that_takes_longer_than_the_budget_says_so() -> None:
+    within = planned(CIFAR, Wishes(seconds=1800.0))
+    beyond = planned(CIFAR, Wishes(seconds=20.0), rate=200)
+
+    assert "too long" not in within.reasons
+    assert "times the budget" in beyond.reasons["too long"]
+
+
+def test_a_student_that_finds_the_embeddings_of_its_teacher_looks_at_nothing(
+    folders: Path,
+) -> None:
+    model = {"teacher": "test_resnet", "resolution": 24, "pretrained": True}
+    values = {"name": "x", "method": {"teacher": "probe", "students": "probe"}}
+    recipe = check_recipe({**values, "model": model}, "test")
+    other = check_recipe({**values, "model": {**model, "student_resolution": 32}}, "test")
+    source = source_of(folders)
+
+    assert Estimator(recipe, source, "cpu").look_seconds(0) > 0  # type: ignore[arg-type]
+    assert Estimator(recipe, source, "cpu").look_seconds(1) == 0  # type: ignore[arg-type]
+    assert Estimator(other, source, "cpu").look_seconds(1) > 0  # type: ignore[arg-type]

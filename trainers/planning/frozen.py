@@ -5,8 +5,10 @@ from typing import Any, Final
 import timm
 
 from trainers.census import Census
-from trainers.planning.wishes import DECODING, Plan, Timer, Wishes
+from trainers.estimate import fit_seconds
+from trainers.planning.wishes import Plan, Timer, Wishes
 from trainers.sections import Model
+from trainers.timing import DECODING
 
 _EMBEDDED: Final = 0.5
 """Share of the budget that embedding may take."""
@@ -14,7 +16,6 @@ _EMBEDDED: Final = 0.5
 _STEP: Final = 32
 _ENLARGED: Final = 6  # CIFAR-10: 68.4 % at 5 times the side, 68.8 at 7, 63.8 at 3.5
 _NATIVE: Final = 224
-_FIT_SECONDS: Final = 60.0
 _LEAST_UNLABELED: Final = 100
 FALLBACK: Final = "efficientnet_b0"
 
@@ -37,13 +38,12 @@ def plan_frozen(census: Census, wishes: Wishes, timer: Timer) -> Plan:
     looked = census.num_images - (0 if limit is None else pool - limit)
     reasons = _reasons(architecture, size, most, 1 / seconds, looked)
     if limit is not None:
-        reasons["left out"] = (
-            f"{pool - limit:,} of {pool:,} unlabeled images: the budget is too short for them"
-        )
+        left = f"{pool - limit:,} of {pool:,} unlabeled images"
+        reasons["left out"] = f"{left}: the budget is too short for them"
     return Plan(
         values=_values(wishes, architecture, size, limit),
         reasons=reasons,
-        seconds=seconds * looked * (1 + len(wishes.also)) + _FIT_SECONDS,
+        seconds=seconds * looked * (1 + len(wishes.also)) + 2 * fit_seconds(census.num_images),
     )
 
 

@@ -29,20 +29,39 @@ def plan_identity(
     return value_hash(what)
 
 
-def kept_plan(path: Path, identity: str) -> Recipe | None:
-    """Return the plan that is kept for the same images, machine and wishes, edited or not."""
-    try:
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-    except FileNotFoundError:
-        return None
-    return load_recipe(path) if first == _MARK + identity else None
+def kept_plan(path: Path, identity: str) -> tuple[Recipe, Path] | None:
+    """Return the plan that is kept for the same images, machine and wishes, edited or not.
+
+    It is at the path, or stands aside since another command was planned.
+    """
+    for place in (path, _aside(path, identity)):
+        if _identity_of(place) == identity:
+            return load_recipe(place), place
+    return None
 
 
-def keep_plan(path: Path, recipe: Recipe, plan: Plan, identity: str) -> None:
-    """Write a plan as a recipe, with its reasons."""
+def keep_plan(path: Path, recipe: Recipe, plan: Plan, identity: str) -> Path | None:
+    """Write a plan as a recipe, with its reasons; return where the one before stands now."""
     values = recipe.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     lines = [_MARK + identity, *(f"# {title}: {text}" for title, text in plan.reasons.items())]
     lines.append("# Change what you like: the same command, or plstore run THIS_FILE, runs it.")
     text = "\n".join([*lines, "", tomli_w.dumps(values)])
     path.parent.mkdir(parents=True, exist_ok=True)
+    before = _aside(path, _identity_of(path) or "before") if path.exists() else None
+    if before is not None:
+        path.replace(before)
     write_atomically(path, text.encode())
+    return before
+
+
+def _identity_of(path: Path) -> str | None:
+    """Return what a kept plan was made for; None where there is none, or no plan."""
+    try:
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+    except FileNotFoundError:
+        return None
+    return first.removeprefix(_MARK) if first.startswith(_MARK) else None
+
+
+def _aside(path: Path, identity: str) -> Path:
+    return path.with_name(f"{path.stem}-{identity}{path.suffix}")

@@ -42,7 +42,10 @@ def plan(census: Census, machine: Machine, wishes: Wishes, timer: Timer | None =
     made = (plan_frozen if kind == "probe" else plan_trained)(census, wishes, timer)
     budget = "none" if wishes.seconds is None else f"{wishes.seconds / 60:g} minutes"
     start = {"images": str(census), "machine": f"{machine}; budget {budget}"}
-    return replace(made, reasons={**start, **made.reasons})
+    over = {}
+    if wishes.seconds is not None and made.seconds > wishes.seconds:
+        over["too long"] = f"it takes {made.seconds / wishes.seconds:.1f} times the budget"
+    return replace(made, reasons={**start, **made.reasons, **over})
 
 
 def _timer(machine: Machine, classes: int) -> Timer:

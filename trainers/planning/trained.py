@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from plstore.errors import InputError
 from trainers.census import Census
-from trainers.planning.wishes import DECODING, Plan, Timer, Wishes
+from trainers.planning.wishes import Plan, Timer, Wishes
 from trainers.sections import Model
-from trainers.timing import Timed
+from trainers.timing import DECODING, Timed
 
 _SPENT: Final = 0.8
 """Share of the budget that is planned: import, files and a busy machine take the rest."""
@@ -173,9 +173,8 @@ def _reasons(wishes: Wishes, choice: _Choice) -> dict[str, str]:
             f"no net sees {_ENOUGH:,} images a training in the time; this one sees most, "
             f"{choice.seen:,}"
         )
-        reasons["warning"] = (
-            "students may not beat the teacher. Give a longer --budget, or --weights"
-        )
+        remedy = "a longer --budget" + ("" if wishes.has_weights else ", or --weights")
+        reasons["warning"] = f"students may not beat the teacher. Give {remedy}"
     if not wishes.has_weights:
         reasons["better"] = (
             "with weights of a pretrained net (--weights FILE, or hub) a probe is far better "

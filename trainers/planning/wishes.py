@@ -13,8 +13,6 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DEFAULT_BUDGET: Final = 1800.0
 """Seconds on a CPU; on a GPU there is no limit unless one is given."""
 
-DECODING: Final = 1.25  # measured: beside the model on the same cores
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:

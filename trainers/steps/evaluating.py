@@ -15,7 +15,6 @@ from trainers.result import Findings
 from trainers.steps.step import Step
 
 _SPLITS: tuple[Split, ...] = ("validation", "test")
-_DECODING = 1.25  # measured: beside the model on the same cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,8 @@ class Evaluate(Step):
         """Return the images that are held out."""
         splits = estimator.source.splits
         count = splits.get("validation", 0) + splits.get("test", 0)
-        timed = estimator.timed(self.iteration, self.member)
-        return Estimate.of(count, timed.clean_seconds * count * _DECODING, count * LABEL_BYTES)
+        seconds = estimator.look_seconds(self.iteration, self.member) * count
+        return Estimate.of(count, seconds, count * LABEL_BYTES)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:
         """Say how good the model is."""

@@ -15,7 +15,6 @@ from trainers.result import Findings
 from trainers.steps.step import Step
 
 _SPLITS: tuple[Split, ...] = ("unlabeled", "validation")
-_DECODING = 1.25  # measured: beside the model on the same cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +71,7 @@ class Label(Step):
         """Return the images that are labeled."""
         splits = estimator.source.splits
         count = splits["unlabeled"] + splits.get("validation", 0)
-        timed = estimator.timed(self.iteration, self.member)
-        seconds = timed.clean_seconds * count * _DECODING
+        seconds = estimator.look_seconds(self.iteration - 1, self.member) * count
         return Estimate.of(count, seconds, count * LABEL_BYTES)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:

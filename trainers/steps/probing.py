@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trainers.context import Context, Outputs
-from trainers.estimate import EMBEDDING_BYTES, Estimate, Estimator
-from trainers.keeping import Place
+from trainers.estimate import EMBEDDING_BYTES, Estimate, Estimator, fit_seconds
 from trainers.pretrained import start_identity
 from trainers.probing import Probing, probe_and_keep
 from trainers.steps.training import Train, outputs_of
@@ -37,14 +36,6 @@ class Probe(Train):
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Embed what is not embedded, fit, and keep the model in the store."""
-        place = Place(
-            teacher_id=self.teacher_id,
-            iteration=self.iteration,
-            role=self.role,
-            identity=self.key,
-            step=self.name,
-            title=self.title,
-        )
         probing = Probing(
             recipe=self.recipe(context),
             iteration=self.iteration,
@@ -53,15 +44,14 @@ class Probe(Train):
             device=context.device,
             backend=context.backend,
         )
-        record = probe_and_keep(context.store, probing, place, context.teller)
+        record = probe_and_keep(context.store, probing, self.place, context.teller)
         return outputs_of(record, "probe")
 
     def cost(self, estimator: Estimator) -> Estimate:
-        """Return what is embedded for it: all images once, by the first probe and student."""
+        """Return the embedding of the labeled images, by the first probe alone, and the fit."""
         splits = estimator.source.splits
-        count = splits["labeled"] + splits.get("validation", 0) if self.iteration == 0 else 0
-        seconds = estimator.timed(self.iteration, self.member).clean_seconds * count
-        return Estimate.of(count, seconds + _FIT_SECONDS, count * EMBEDDING_BYTES)
-
-
-_FIT_SECONDS = 5.0
+        known = splits["labeled"] + splits.get("validation", 0)
+        count = known if self.iteration == 0 else 0
+        seconds = estimator.look_seconds(self.iteration, self.member) * count
+        fitted = known + (splits["unlabeled"] if self.is_student else 0)
+        return Estimate.of(count, seconds + fit_seconds(fitted), count * EMBEDDING_BYTES)

@@ -46,6 +46,18 @@ class Train(Step):
         prefix = CONTROL if self.model == CONTROL else f"t{self.iteration}"
         return f"{prefix}-{self.key[:8]}"
 
+    @property
+    def place(self) -> Place:
+        """As what the model is kept."""
+        return Place(
+            teacher_id=self.teacher_id,
+            iteration=self.iteration,
+            role=self.role,
+            identity=self.key,
+            step=self.name,
+            title=self.title,
+        )
+
     def what(self, context: Context) -> Mapping[str, object]:
         """Return all that training follows from, beside the view."""
         recipe = self.recipe(context)
@@ -65,16 +77,8 @@ class Train(Step):
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Train it, or go on from its last checkpoint; keep it in the store."""
-        place = Place(
-            teacher_id=self.teacher_id,
-            iteration=self.iteration,
-            role=self.role,
-            identity=self.key,
-            step=self.name,
-            title=self.title,
-        )
         training = self._training(context, needs[0])
-        record = train_and_keep(context.store, training, place, context.teller)
+        record = train_and_keep(context.store, training, self.place, context.teller)
         return outputs_of(record, self.recipe(context).how(self.iteration))
 
     def _training(self, context: Context, view: Outputs) -> Training:
