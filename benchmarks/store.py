@@ -71,7 +71,7 @@ def measure_commits(*, quick: bool) -> Iterator[Measurement]:
     sizes = (1, 100, 500) if quick else (1, 100, 10_000)
     for size in sizes:
         times, peer = [], []
-        for attempt in range(3 if size > 1000 else 9):  # noqa: PLR2004  the large ones are slow
+        for attempt in range(3 if quick or size > 1000 else 9):  # noqa: PLR2004  large: slow
             with tempfile.TemporaryDirectory() as folder:
                 store = new_store(Path(folder))
                 shards = linked_shards(store, size, f"t{attempt}")
@@ -274,7 +274,7 @@ def run(parts: Sequence[str], *, quick: bool) -> Iterator[Measurement]:
     if "kills" in parts:
         from benchmarks.kills import measure as measure_kills  # not in the memory of the others
 
-        yield from measure_kills(3 if quick else 1000)
+        yield from measure_kills(2 if quick else 1000)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

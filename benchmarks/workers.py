@@ -49,7 +49,8 @@ def measure(num_workers: int, commits: int) -> list[Measurement]:
         commits: Of each, one after the other.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.workers"])
+    # A program has one such server: it also starts the writers of kills.py.
+    context.set_forkserver_preload(["benchmarks.workers", "benchmarks.kill_work"])
     with tempfile.TemporaryDirectory() as folder:
         store = plstore.create(Path(folder) / "store")
         store.ensure_classes([f"class-{n}" for n in range(_NUM_CLASSES)])
