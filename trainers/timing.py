@@ -11,7 +11,7 @@ from torch import nn
 from trainers.losses import combined_cross_entropy
 
 DECODING: Final = 1.25  # measured: beside the model on the same cores
-_LEAST_SECONDS: Final = 0.3
+_LEAST_SECONDS: Final = 0.15
 _MOST_STEPS: Final = 6
 _SHARED: Final = 0.8  # what more threads bring, as a power of their number
 
