@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from plstore.labels import make_ensemble as fuse
     from plstore.loaders import load
     from plstore.query import connect, diff, list_queries, run_query, run_sql
+    from plstore.report.runs import find_run, list_runs, report_run
     from plstore.selection import Balance, Rule, Selection, preview, select
     from plstore.store import (
         Store,
@@ -91,6 +92,7 @@ _HOMES = {
     "evaluate": "trainers.evaluation",
     "exclude": "plstore.upkeep",
     "export": "plstore.exchange",
+    "find_run": "plstore.report.runs",
     "find_teacher": "plstore.labels",
     "fuse": "plstore.labels:make_ensemble",
     "image_folders": "plstore.exchange",
@@ -99,6 +101,7 @@ _HOMES = {
     "import_predictions": "plstore.exchange",
     "label": "trainers.labeling",
     "list_queries": "plstore.query",
+    "list_runs": "plstore.report.runs",
     "list_teachers": "plstore.labels",
     "load": "plstore.loaders",
     "load_recipe": "trainers.recipe",
@@ -110,6 +113,7 @@ _HOMES = {
     "predict": "trainers.prediction",
     "predictions": "trainers.prediction",
     "preview": "plstore.selection",
+    "report_run": "plstore.report.runs",
     "run": "trainers.loop",
     "run_query": "plstore.query",
     "run_sql": "plstore.query",
@@ -153,6 +157,7 @@ __all__ = [
     "evaluate",
     "exclude",
     "export",
+    "find_run",
     "find_teacher",
     "fuse",
     "image_folders",
@@ -161,6 +166,7 @@ __all__ = [
     "import_predictions",
     "label",
     "list_queries",
+    "list_runs",
     "list_teachers",
     "load",
     "load_recipe",
@@ -172,6 +178,7 @@ __all__ = [
     "predict",
     "predictions",
     "preview",
+    "report_run",
     "run",
     "run_query",
     "run_sql",

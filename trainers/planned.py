@@ -9,6 +9,7 @@ from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.report.progress import Display
 from trainers.census import look_at_images, look_at_machine
+from trainers.events import said_time
 from trainers.planning import Plan, Wishes, plan
 from trainers.planning.frozen import FALLBACK
 from trainers.planning.kept import keep_plan, kept_plan, plan_identity
@@ -58,7 +59,7 @@ def planned_recipe(
     before = keep_plan(path, recipe, made, identity)
     for title, text in made.reasons.items():
         display.say(f"{title:>9}  {text}")
-    display.say(f"{'time':>9}  about {_minutes(made.seconds)}")
+    display.say(f"{'time':>9}  about {said_time(made.seconds)}")
     display.say(f"{'recipe':>9}  {path}: change it and run the same command again")
     if before is not None:
         display.say(f"{'before':>9}  {before}: the plan of another command, kept")
@@ -136,7 +137,3 @@ def _with_model(wishes: Wishes) -> Wishes:
             "timm, no name of one. Name it with --model, such as --model resnet50"
         )
     return replace(wishes, model=found)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"  # noqa: PLR2004

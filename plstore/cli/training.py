@@ -151,11 +151,13 @@ def run(
     home = location(
         store if store is not None else f"plstore-{recipe or _FOLDERS_RECIPE}/store"
     )
-    display, source = Display(quiet=quiet), None
+    display, source, seconds = Display(quiet=quiet), None, None
     if named and recipe is None:
+        wishes = _wishes(chosen, method, budget, device)
+        seconds = wishes.seconds
         loaded, source = planned_recipe(
             data,
-            _wishes(chosen, method, budget, device),
+            wishes,
             set_ or [],
             programs.beside(home, "plan.toml"),
             device=device,
@@ -179,7 +181,9 @@ def run(
             loaded, home, programs.parse_seeds(seeds), device=device, display=display
         )
     else:
-        rows = programs.run_recipe(loaded, home, device=device, display=display)
+        rows = programs.run_recipe(
+            loaded, home, device=device, display=display, source=source, budget=seconds
+        )
     print_rows(rows, format_)
 
 
