@@ -148,7 +148,7 @@ class _Fitted:
 
 
 def _fit(store: Store, backbone: Backbone, rows: "_Rows", probing: Probing) -> _Fitted:
-    """Fit it at the strength that validation, and where that is small held-out images, choose."""
+    """Fit it at the strength that validation chooses, or held-out images too if it is small."""
     examples = _examples(store, backbone, rows, probing)
     validation = _validation(store, backbone, probing)
     num_validation = 0 if validation is None else len(validation.weights)
