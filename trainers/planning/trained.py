@@ -163,15 +163,16 @@ def _reasons(wishes: Wishes, choice: _Choice) -> dict[str, str]:
     reasons = {
         "method": f"noisy student from {start}: {choice.architecture} at {choice.size} px, "
         f"students: {choice.iterations}, and a control",
-        "because": f"of a few nets the largest that sees {_ENOUGH:,} images a training in the "
-        f"time; it trains on {1 / choice.timed.train_seconds:,.0f} a second here",
-        "steps": f"{choice.steps:,} a training, of {_BATCH} labeled and {_BATCH * _RATIO} "
-        "pseudo-labeled images",
+        "because": "the largest of a few nets that has the time to see at least "
+        f"{_ENOUGH:,} images in each training, every image many times: with less, students do "
+        f"not beat their teacher. It sees {1 / choice.timed.train_seconds:,.0f} a second here",
+        "steps": f"{choice.steps:,} in each training, of {_BATCH} labeled and "
+        f"{_BATCH * _RATIO} pseudo-labeled images: {choice.seen:,} in all",
     }
     if choice.draws < _ENOUGH:
         reasons["because"] = (
-            f"no net sees {_ENOUGH:,} images a training in the time; this one sees most, "
-            f"{choice.seen:,}"
+            f"no net has the time to see {_ENOUGH:,} images in each training, every image many "
+            f"times; this one sees most, {choice.seen:,}"
         )
         remedy = "a longer --budget" + ("" if wishes.has_weights else ", or --weights")
         reasons["warning"] = f"students may not beat the teacher. Give {remedy}"
