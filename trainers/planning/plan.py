@@ -57,7 +57,7 @@ def _doubt(num_validation: int) -> dict[str, str]:
         return {"measured": "there is no validation image: no model can be called the best"}
     points = 200 * (0.25 / num_validation) ** 0.5
     return {
-        "measured": f"{num_validation} validation images choose the best model, and an accuracy "
+        "measured": f"{num_validation} validation images choose the best model; an accuracy "
         f"of so few is right within {points:.0f} points or so: more labeled images, or "
         "--validation, say more"
     }
