@@ -230,7 +230,8 @@ def test_a_deleted_image_does_not_come_back(store: Store) -> None:
     renamed = ImageRecord(key="elsewhere.png", split="unlabeled", data=record.data)
     counts = import_images(store, [record, renamed], dataset="pets", class_names=CLASS_NAMES)
 
-    assert counts.deleted == 2
+    assert (counts.deleted, counts.first_deleted) == (1, record.key)
+    assert (counts.deleted_copies, counts.first_copy) == (1, ("elsewhere.png", record.key))
     assert store.table("images").dataset().count_rows() == 83
 
 
