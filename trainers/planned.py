@@ -7,6 +7,7 @@ from typing import Any
 
 from plstore.errors import InputError
 from plstore.exchange import Source
+from plstore.query import saved_query
 from plstore.report.progress import Display
 from trainers.census import look_at_images, look_at_machine
 from trainers.planning import Plan, Wishes, check_weights, plan
@@ -125,8 +126,19 @@ def _open(data: Mapping[str, Any], overrides: Sequence[str]) -> Source:
 def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
     values = {name: section for name, section in made.values.items() if name != "recipe"}
     values["data"] = {**values.get("data", {}), **data}
+    if "select" in values:
+        values["select"] = _select_of(values["select"], overrides)
     top = [f"{name}={value}" for name, value in made.values.get("recipe", {}).items()]
     return load_recipe(RECIPE, [*top, *overrides], values)
+
+
+def _select_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the plan of a selection; where the user names a query, what that takes of it."""
+    query = load_recipe(RECIPE, overrides).select.query
+    if query is None:
+        return dict(planned)
+    taken = {parameter.name for parameter in saved_query(query).parameters}
+    return {name: value for name, value in planned.items() if name in taken}
 
 
 def _with_model(wishes: Wishes) -> Wishes:

@@ -18,7 +18,7 @@ from trainers.estimate import Estimator
 from trainers.planned import plan_recipe
 from trainers.planning import Plan, Wishes, check_weights, parse_budget, plan
 from trainers.recipe import check_recipe
-from trainers.sections import Model
+from trainers.sections import Model, Select
 from trainers.timing import Timed
 
 MACHINE = Machine(device="cpu", cores=2, memory=24 << 30)
@@ -281,6 +281,32 @@ def test_weights_may_be_named_by_hand(folders: Path) -> None:
         plan_recipe(
             folders / "labeled", folders / "unlabeled", wishes=Wishes(students="finetune")
         )
+
+
+def test_a_store_of_ones_own_is_asked_for_weights_as_folders_are(tmp_path: Path) -> None:
+    words = ["run", "--store", str(tmp_path / "store"), "--method", "finetune", "--dry-run"]
+    command = [sys.executable, "-m", "plstore.cli.main", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "--method finetune needs weights: give --weights hub, or a file" in done.stderr
+    assert "images.toml" not in done.stderr
+
+
+def test_a_query_that_is_named_decides_in_place_of_the_plan(folders: Path) -> None:
+    wishes = Wishes(model="test_resnet", weights=str(folders), resolution=32)
+    places = (folders / "labeled", folders / "unlabeled")
+
+    def planned_select(*overrides: str) -> Select:
+        return plan_recipe(*places, wishes=wishes, overrides=overrides, device="cpu")[0].select
+
+    plain = planned_select()
+    distant = planned_select("select.query=selection/in_distribution")
+    soft = planned_select("select.query=selection/soft_weight")
+
+    assert (plain.policy, plain.min_confidence) == ("none", 0.5)
+    assert (distant.policy, distant.min_confidence) == ("exact", 0.5)  # it takes a floor
+    assert (soft.policy, soft.min_confidence) == ("exact", 0.3)  # it takes none
 
 
 def test_a_plan_that_takes_longer_than_the_budget_says_so() -> None:
