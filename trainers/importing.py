@@ -37,8 +37,7 @@ def import_for_run(store: Store, source: Source, *, max_pixels: int, display: Sh
         display.say(f"  {what}: {number}")
     for conversion, number in counts["conversions"].items():
         display.say(f"  of these converted, {conversion}: {number}")
-    if kept.num_rows:
-        display.say(_kept(kept))
+    _say_kept(store, kept, display)
     version = store.table("images").version()
     return {
         "images_version": version,
@@ -70,6 +69,8 @@ def _check_store_is_its_own(store: Store, source: Source) -> pa.Table:
     rows = store.table("images").read(
         columns=["sample_id", "dataset", "key"], where=pc.field("verdict") == ACCEPTED
     )
+    if not rows.num_rows:
+        return rows
     here = pc.equal(rows["dataset"], source.dataset)
     other = rows.filter(pc.invert(pc.and_(here, _is_in(rows["key"], source.keys()))))
     left = other.slice(0, 0)
@@ -121,13 +122,17 @@ def _folders(keys: pa.ChunkedArray) -> Iterator[str]:
             yield f"{split}/{name}/"
 
 
-def _kept(left: pa.Table) -> str:
-    """Say which images have left the folders, and how they can be left out."""
-    ids = left["sample_id"].to_pylist()
+def _say_kept(store: Store, left: pa.Table, display: Shows) -> None:
+    """Say which images have left the folders and are used, and how they can be left out."""
+    excluded = store.table("exclusions").read(columns=["sample_id"])["sample_id"]
+    used = left.filter(pc.invert(pc.is_in(left["sample_id"], excluded.combine_chunks())))
+    if not used.num_rows:
+        return
+    ids = used["sample_id"].to_pylist()
     named = ",".join(map(str, ids)) if len(ids) <= _IDS_NAMED else "..."
-    return (
+    display.say(
         f"  no longer in the folders, kept as the store has them: {len(ids)}; first: "
-        f"{left['key'][0].as_py()} (plstore exclude --ids {named} leaves them out)"
+        f"{used['key'][0].as_py()} (plstore exclude --ids {named} leaves them out)"
     )
 
 

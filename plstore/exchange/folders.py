@@ -269,8 +269,8 @@ def _file(name: str, path: str, place: str, ignored: Counter[str]) -> _File | No
     is_link = os.path.islink(path)  # noqa: PTH114  no error where a folder is closed
     try:
         status = os.stat(path)  # noqa: PTH116  a million times
-    except OSError:
-        if is_link:
+    except OSError as error:
+        if is_link and not isinstance(error, PermissionError):
             ignored[DANGLING] += 1
             return None
         return _File(name, place, 0, 0)  # gone since it was listed, or out of reach

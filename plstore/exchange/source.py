@@ -22,8 +22,8 @@ class Source:
         records: Yields the images, in the same order every time.
         noticed: What was left out or read in another way than it is written, with how often.
         ignored: Files and folders that can be no images, by kind: none of the images.
-        named: Returns the names of all images that the source has now, also beyond a limit,
-            where some may go: None where names stay.
+        named: Returns the names of all images that are there now, also those beyond a limit;
+            None for a source that loses no image.
         settle: Returns the source as a store takes it, where that depends on what the store
             has: images there keep their split, and validation is drawn among the others.
     """

@@ -11,6 +11,7 @@ from plstore.errors import InputError
 from plstore.exchange import image_folders, import_source
 from plstore.query import run_sql
 from plstore.store import Store
+from plstore.upkeep import exclude
 from tests.exchange.test_growing import add
 from trainers.evaluation import evaluate
 from trainers.events import Event, Note, StepFinished
@@ -83,6 +84,11 @@ def test_images_with_bytes_that_left_the_folders_stay_and_are_named(home: Path) 
         f"(plstore exclude --ids {ids} leaves them out)"
     ) in said
     assert again == []
+    exclude(store, [int(number) for number in ids.split(",")], reason="gone", who="ann")
+    add(home / "all", range(30, 31))
+    third, said, _ = do(recipe(home), store)
+    assert "no longer in the folders" not in said
+    assert third["students"][0]["counts"]["dropped"] == {"excluded": 1}
 
 
 @pytest.mark.parametrize("of_store", [False, True])

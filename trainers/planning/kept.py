@@ -1,7 +1,6 @@
 """A plan that is kept: a recipe beside the store, found again by the same command."""
 
 import json
-from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -74,9 +73,12 @@ def _numbers(census: Census) -> dict[str, int]:
 
 def _is_of(path: Path, census: Census) -> bool:
     """Whether a kept plan was made for images like these."""
-    before, now = {}, _numbers(census)
-    with suppress(ValueError):  # someone changed that line: it says nothing then
-        before = json.loads(_line(path, 1, _OF) or "{}")
+    now = _numbers(census)
+    try:
+        found = json.loads(_line(path, 1, _OF) or "{}")
+        before = {name: int(number) for name, number in found.items()}
+    except (AttributeError, TypeError, ValueError):  # someone changed that line
+        return False
     return before.keys() == now.keys() and all(
         abs(now[name] - before[name]) <= max(_ALIKE * before[name], 1) for name in now
     )
