@@ -16,6 +16,7 @@ from plstore.loaders import import_backend
 from plstore.report.runs import keep_run
 from plstore.storage import location
 from plstore.store import Store, create
+from trainers.absence import leave_out_gone
 from trainers.context import Context, Outputs
 from trainers.events import Listener, StepFinished, StepStarted, Teller, unheard
 from trainers.ledger import Ledger
@@ -54,6 +55,7 @@ class Run:
             torch.set_num_threads(recipe.train.threads)
         check_models(recipe, len(context.source.class_names))
         import_backend(context.backend)
+        leave_out_gone(context.store, context.teller.say)
         ledger = Ledger(context.store)
         done: dict[str, Outputs] = {}
         for number, step in enumerate(self.steps, start=1):
