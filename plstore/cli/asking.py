@@ -63,10 +63,10 @@ def sql(
 
     limits = Limits(memory=memory, seconds=seconds)
     rows = run_sql(opened, query, as_of=as_of, limits=limits)
-    _print(rows, format_)
     if not rows.num_rows:
         for line in what_is_missing(opened, query, as_of=as_of):
             say(line)
+    _print(rows, format_)
 
 
 @queries.command("list")

@@ -29,7 +29,7 @@ FileOption = Annotated[
     ),
 ]
 QueryOption = Annotated[
-    str | None, typer.Option("--query", help="A SELECT with such a column, or of sample_id.")
+    str | None, typer.Option("--query", help="A SELECT with such a column.")
 ]
 DatasetOption = Annotated[
     str | None,
@@ -123,6 +123,8 @@ def correct(
     from plstore.store import open as open_store
     from plstore.upkeep import correct as put_right
 
+    if ids is not None and label is None:
+        raise InputError("--ids without --label: what is their class?")
     opened = open_store(store)
     named = _named(opened, ids=ids, file=file, query=query)
     found = read_corrections(

@@ -4,6 +4,7 @@ An image is named by sample id, by key, or by the end of its path, as prediction
 Rows are counted from 1, the first below the header.
 """
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -136,7 +137,7 @@ def _labels_of(
         raise InputError(f"a --label, and {source} has a column of that name: which is it?")
     values = table[_LABEL].to_pylist() if there else [label] * table.num_rows
     names = classes_of(values, class_names)
-    known = set(class_names)
+    known = {unicodedata.normalize("NFC", name) for name in class_names}
     for row, (value, name) in enumerate(zip(values, names, strict=True), start=1):
         if name in known or (there and name is None and _is_empty(value)):
             continue

@@ -3,7 +3,7 @@
 An empty answer may mean that nothing is so, or that nothing was looked at yet.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,6 +67,7 @@ def what_is_missing(
 def _line(name: str, as_of: AsOf, of: str = "") -> str:
     what, how = _MADE_BY[name]
     when = "yet" if as_of is None else f"as of {as_of}"
+    when = "in this snapshot" if isinstance(as_of, Mapping) else when
     return f"no {what}{of} {when}: {how}"
 
 

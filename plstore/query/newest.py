@@ -118,11 +118,12 @@ def _choose(
 ) -> _Labels | None:
     """Return the newest labels that fit, beside those that are taken; None if none do."""
     fitting = [labels for labels in known if asked.fits(labels)]
-    if not asked.is_given:
-        if asked.default.place == "previous" and not asked.given and "newest" in taken:
-            older = known[: known.index(taken["newest"])]
-            fitting = [labels for labels in fitting if labels in older]
-        fitting = [labels for labels in fitting if labels not in taken.values()]
+    if asked.is_given:
+        return fitting[-1] if fitting else None
+    newest = taken.get("newest")
+    if asked.default.place == "previous" and not asked.given and newest in fitting:
+        fitting = fitting[: fitting.index(newest)]
+    fitting = [labels for labels in fitting if labels not in taken.values()]
     return fitting[-1] if fitting else None
 
 

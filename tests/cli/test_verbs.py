@@ -157,7 +157,7 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
             "temperature is -1.0; wanted a number above 0",
         ),
         (["predict", "."], "has no teacher yet with a model"),
-        (["correct", "--ids", "3"], "--ids has no column 'label' and there is no --label"),
+        (["correct", "--ids", "3"], "--ids without --label: what is their class?"),
         (["select", "v", "--teacher", "t0", "--parameter", "a=1"], "without --query"),
         (["select", "v", "--teacher", "t0", "--quotas", "no.csv"], "no.csv is no file"),
         (["sql", "select 1", "--memory", "much"], "memory limit 'much'"),

@@ -158,5 +158,5 @@ def test_every_file_ends_in_a_total_order() -> None:
     folder = Path(__file__).parents[2] / "queries"
 
     assert len(list(folder.rglob("*.sql"))) == len(QUERIES) >= 24
-    last = r"order by [\w\s.,]+(limit nullif\(\$num_images, 0\)\s+)?"
+    last = r"order by\s[\w\s.,]+(limit nullif\(\$num_images, 0\)\s+)?"
     assert all(re.search(rf"{last}\Z", query.sql) for query in QUERIES)
