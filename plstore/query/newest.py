@@ -85,7 +85,7 @@ def with_labels(
             continue
         labels = _choose(asked, known, taken)
         if labels is None:
-            raise QueryError(_no_such(store, asked, known, splits))
+            raise QueryError(_no_such(store, asked, known, splits, is_second=bool(taken)))
         taken[asked.default.place] = labels
         filled |= asked.values(labels)
         if not asked.is_given:
@@ -137,7 +137,12 @@ def _note(asked: _Asked, labels: _Labels) -> str:
 
 
 def _no_such(
-    store: Store, asked: _Asked, known: Sequence[_Labels], splits: Sequence[str]
+    store: Store,
+    asked: _Asked,
+    known: Sequence[_Labels],
+    splits: Sequence[str],
+    *,
+    is_second: bool,
 ) -> str:
     of = f" of {' or '.join(splits)} images" if splits else ""
     there = ", ".join(f"{teacher_id} (iteration {n})" for teacher_id, n in known)
@@ -149,7 +154,7 @@ def _no_such(
             f"{store.root} has labels{of} by {there}: none before the others to compare them "
             f"with. Name {asked.options}, or make more labels with plstore label"
         )
+    other = "other " if is_second and not asked.is_given else ""
     return (
-        f"{store.root} has no {'' if asked.is_given else 'other '}labels{of} by "
-        f"{' '.join(given)}; it has those by {there}"
+        f"{store.root} has no {other}labels{of} by {' '.join(given)}; it has those by {there}"
     )

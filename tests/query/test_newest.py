@@ -134,13 +134,14 @@ def test_nothing_is_compared_with_itself_unasked(taught: Store) -> None:
 @pytest.mark.parametrize(
     ("query", "given", "words"),
     [
-        (FILES, {"teacher_id": "q"}, r"no other labels of unlabeled images by --teacher-id q;"),
+        (FILES, {"teacher_id": "q"}, r"no labels of unlabeled images by --teacher-id q; it"),
         (
             FILES,
             {"teacher_id": "a", "iteration": 2},
             r"--teacher-id a --iteration 2; it has those by a \(iteration 1\), z",
         ),
         (FILES, {"split": "all"}, "split is 'all'; wanted labeled, unlabeled, validation, t"),
+        (PAIR, {"teacher_a": "a", "teacher_b": "a"}, "no other labels of .* by --teacher-a a;"),
         (PAIR, {"teacher_b": "a"}, r"none before the others .* Name --teacher-a, --iteration-"),
     ],
 )
