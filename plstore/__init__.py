@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from plstore.labels import make_ensemble as fuse
     from plstore.loaders import load
     from plstore.query import audit, connect, diff, list_queries, run_query, run_sql
+    from plstore.report.runs import find_run, list_runs, report_run
     from plstore.selection import Balance, Rule, Selection, preview, select
     from plstore.store import (
         Store,
@@ -94,6 +95,7 @@ _HOMES = {
     "evaluate": "trainers.evaluation",
     "exclude": "plstore.upkeep",
     "export": "plstore.exchange",
+    "find_run": "plstore.report.runs",
     "find_teacher": "plstore.labels",
     "fuse": "plstore.labels:make_ensemble",
     "image_folders": "plstore.exchange",
@@ -102,6 +104,7 @@ _HOMES = {
     "import_predictions": "plstore.exchange",
     "label": "trainers.labeling",
     "list_queries": "plstore.query",
+    "list_runs": "plstore.report.runs",
     "list_teachers": "plstore.labels",
     "load": "plstore.loaders",
     "load_recipe": "trainers.recipe",
@@ -114,6 +117,7 @@ _HOMES = {
     "predictions": "trainers.prediction",
     "preview": "plstore.selection",
     "read_corrections": "plstore.exchange",
+    "report_run": "plstore.report.runs",
     "run": "trainers.loop",
     "run_query": "plstore.query",
     "run_sql": "plstore.query",
@@ -159,6 +163,7 @@ __all__ = [
     "evaluate",
     "exclude",
     "export",
+    "find_run",
     "find_teacher",
     "fuse",
     "image_folders",
@@ -167,6 +172,7 @@ __all__ = [
     "import_predictions",
     "label",
     "list_queries",
+    "list_runs",
     "list_teachers",
     "load",
     "load_recipe",
@@ -179,6 +185,7 @@ __all__ = [
     "predictions",
     "preview",
     "read_corrections",
+    "report_run",
     "run",
     "run_query",
     "run_sql",

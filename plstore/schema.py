@@ -47,8 +47,12 @@ REFUSALS: Final[dict[str, str]] = {
     "too_slow": "decoding it takes longer than the import allows, or it has over 100 scans",
     "truncated": "the file ends before the image does",
     "damaged": "the image cannot be decoded",
+    "file_gone": "imported in place, and the file is not there now; used again when it is back",
 }
 """Why an image is not accepted. Such an image keeps its row; its bytes are not stored."""
+
+FILE_GONE: Final = "file_gone"
+"""The verdict on an image that was accepted and left in place, while its file is not there."""
 
 LABEL_TYPE: Final = pa.struct(
     [

@@ -17,7 +17,7 @@ from PIL import Image
 
 import plstore
 from plstore.errors import MissingExtraError, StoreError
-from plstore.images import import_images
+from plstore.images import ImageFile, import_images, mark_gone
 from plstore.loaders import ImageFormat, Noise, RandAugment, load
 from plstore.query import diff
 from plstore.storage import create_once, location
@@ -113,6 +113,25 @@ def test_upkeep_works_in_a_bucket(remote: Store) -> None:
     assert erased.num_images == 1
     assert {item.reason for item in gone} == {"never_committed", "erased"}
     assert held == []
+    assert verify(remote) == []
+
+
+def test_a_bucket_says_which_files_left_in_place_are_gone(
+    remote: Store, tmp_path: Path
+) -> None:
+    data = make_records()[20].data
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(data)
+    records = [
+        ImageFile(key=f"{n}.png", split="unlabeled", place=str(tmp_path / f"{n}.png"))
+        for n in range(2)
+    ]
+    import_images(remote, records, dataset="more", class_names=CLASS_NAMES, in_place=True)
+    (tmp_path / "1.png").unlink()
+    gone = mark_gone(remote)
+
+    assert (gone.ids.tolist(), gone.splits) == ([85], {"unlabeled": 1})
+    assert remote.count_images("unlabeled") == 61
     assert verify(remote) == []
 
 

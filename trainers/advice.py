@@ -1,6 +1,6 @@
 """What a result means, in words: which model is best, whether students gained, what to try."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 _FEW: Final = 50
@@ -9,14 +9,19 @@ _CERTAIN: Final = 2.0
 """Standard errors of a difference beyond which it is no accident."""
 
 
-def best_model(result: Mapping[str, Any]) -> dict[str, Any] | None:
+def best_model(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the model with the best validation accuracy; of equals, the earliest.
 
     The teacher stands before the students, the control is last: what was not shown to be better
     does not take its place. None where validation was not measured.
     """
     models = [result["teacher"], *result["students"], result["control"]]
-    known = [m for m in models if m is not None and m.get("validation_accuracy") is not None]
+    return best_of([model for model in models if model is not None])
+
+
+def best_of(models: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the one with the highest `validation_accuracy`, of equals the first."""
+    known = [model for model in models if model.get("validation_accuracy") is not None]
     return max(known, key=lambda model: model["validation_accuracy"], default=None)
 
 
@@ -40,6 +45,12 @@ def advice(
         lines.append(
             f"the model is {best['teacher_id']}, the best by validation ({share}); 'plstore "
             "predict' takes it"
+        )
+    if (labels := result.get("best_labels")) is not None:
+        lines.append(
+            "its labels of the unlabeled images, least sure first: plstore query run "
+            f"coverage/labels_by_file --teacher-id {labels['teacher_id']} "
+            f"--iteration {labels['iteration']}"
         )
     rivals = {"the control": control, "the teacher": teacher}
     for name, rival in rivals.items():

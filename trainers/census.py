@@ -3,8 +3,8 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -32,6 +32,8 @@ class Census:
         height: The same.
         channels: 1 if all of the sample are grayscale, else 3.
         num_unread: Of the sample, those that could not be opened.
+        num_looked: The sample.
+        ignored: What else is in the folders and no image, by kind.
     """
 
     splits: dict[str, int]
@@ -41,6 +43,8 @@ class Census:
     height: int
     channels: int
     num_unread: int = 0
+    num_looked: int = 0
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def side(self) -> int:
@@ -61,7 +65,19 @@ class Census:
         ]
         colour = "grayscale" if self.channels == 1 else "colour"
         names = f"{len(self.class_names)} classes, at least {self.least} labeled in each"
-        return f"{', '.join(counts)}; {names}; {self.width} x {self.height} px, {colour}"
+        size = f"{self.width} x {self.height} px, {colour}"
+        return "; ".join([", ".join(counts), names, size, *self._others()])
+
+    def _others(self) -> Iterator[str]:
+        """Yield what is said of files that are no images, or may be none."""
+        if self.num_unread:
+            looked = f"{self.num_looked} that were looked at"
+            yield f"{self.num_unread} of {looked} could not be opened"
+        if self.ignored:
+            total = sum(self.ignored.values())
+            kinds = ", ".join(f"{kind} {number}" for kind, number in self.ignored.items())
+            are = "1 file is no image" if total == 1 else f"{total:,} files are no images"
+            yield f"{are}: {kinds}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +129,7 @@ def look_at_images(source: Source) -> Census:
     modes: Counter[str] = Counter()
     labeled: Counter[str | None] = Counter()
     unread = 0
-    step = max(source.num_images // _SAMPLED, 1)
+    step = max(-(-source.num_images // _SAMPLED), 1)
     for number, record in enumerate(source.records()):
         labeled[record.label] += record.split == "labeled"
         if number % step:
@@ -138,6 +154,8 @@ def look_at_images(source: Source) -> Census:
         height=height,
         channels=1 if set(modes) <= _GRAY else 3,
         num_unread=unread,
+        num_looked=len(sizes) + unread,
+        ignored=source.ignored,
     )
 
 

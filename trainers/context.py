@@ -8,6 +8,7 @@ from typing import Any
 from plstore.errors import StoreError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json, value_hash
+from plstore.images import GoneFiles, find_gone
 from plstore.labels import TeacherRecord
 from plstore.loaders import ImageSet, open_split, pick_backend
 from plstore.loaders.work import BackendName
@@ -62,6 +63,11 @@ class Context:
             if self.store.table(name).root.exists()
         }
         return value_hash({name: found for name, found in rows.items() if found})
+
+    @cached_property
+    def gone(self) -> GoneFiles:
+        """The images left in place whose files were gone when the run was opened."""
+        return find_gone(self.store) if self.store.root.exists() else GoneFiles()
 
     @cached_property
     def embeddings(self) -> int | None:

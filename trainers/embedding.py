@@ -31,6 +31,7 @@ from plstore.loaders import ImageFormat, clean_batches, import_backend, pick_bac
 from plstore.loaders.work import Backend, BackendName
 from plstore.schema import SPLITS
 from plstore.store import Store
+from trainers.absence import leave_out_gone
 from trainers.events import Listener, Teller, unheard
 from trainers.model import Bundle, build_model, image_format, load_teacher
 from trainers.portions import ids_of_split, read_images
@@ -267,6 +268,7 @@ def embed_images(
         InputError: If there is no such teacher or model, or its weights cannot be had.
     """
     backbone = embedding.backbone(store)
+    leave_out_gone(store, Teller(on_event).say)
     splits = [s for s in embedding.splits if store.count_images(s)]
     counts = embed(store, backbone, splits=splits, backend=embedding.backend, on_event=on_event)
     return backbone.name, counts

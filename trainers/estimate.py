@@ -9,7 +9,7 @@ from plstore.exchange import Source
 from trainers.model import build_model
 from trainers.recipe import Recipe
 from trainers.sections import Model
-from trainers.timing import DECODING, Timed, time_model
+from trainers.timing import DECODING, Timed, time_model, timed_batch
 
 LABEL_BYTES: Final = 61
 """A soft label of 20 classes, compact."""
@@ -17,7 +17,6 @@ LABEL_BYTES: Final = 61
 EMBEDDING_BYTES: Final = 2600
 """An embedding of 1,280 numbers, compact."""
 
-_BATCH: Final = 16
 _FITTED_PER_SECOND: Final = 500.0  # 1,280 features, 10 classes
 
 
@@ -82,13 +81,13 @@ class Estimator:
         recipe = self.recipe
         if recipe.train.threads is not None:
             torch.set_num_threads(recipe.train.threads)
-        classes = len(self.source.class_names)
+        classes, most = len(self.source.class_names), timed_batch(model.resolution)
         settings = model.model_copy(update={"pretrained": False, "weights": None})
         return time_model(
             build_model(settings, architecture, classes),
             classes=classes,
             channels=model.channels,
             size=model.resolution,
-            batch=min(recipe.train.labeled_batch + recipe.train.pseudo_batch, _BATCH),
+            batch=min(recipe.train.labeled_batch + recipe.train.pseudo_batch, most),
             device=self._device,
         )

@@ -16,6 +16,7 @@ from plstore.loaders import ImageSet, import_backend, open_split, pick_backend
 from plstore.loaders.work import Backend
 from plstore.schema import SPLITS, Split
 from plstore.store import Store
+from trainers.absence import leave_out_gone
 from trainers.embedding import embed_for, vectors_of
 from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
@@ -167,6 +168,7 @@ def evaluate(
     picked = pick_backend(backend, device)
     import_backend(picked)
     bundle = load_teacher(store, _teacher(store, teacher_id), device=device)
+    leave_out_gone(store, Teller(on_event).say)
     pins = store.versions(["images", "corrections"])
     found: dict[str, dict[str, float]] = {}
     for split in splits:

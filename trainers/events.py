@@ -17,12 +17,16 @@ class StepStarted:
         kind: Such as "train".
         number: From 1.
         total: Steps of the run, those that are done included.
+        seconds: That it will take, where that was estimated.
+        left: Seconds until the run is done, where that was estimated.
     """
 
     name: str
     kind: str
     number: int
     total: int
+    seconds: float | None = None
+    left: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +122,7 @@ class Shown:
         if isinstance(event, Note):
             self._display.say(event.text)
         elif isinstance(event, StepStarted):
-            self._display.say(f"[{event.number}/{event.total}] {event.name}")
+            self._display.say(f"[{event.number}/{event.total}] {event.name}{_pace(event)}")
         elif isinstance(event, TaskStarted):
             task = self._display.task(event.title, event.total)
             self._advance = self._stack.enter_context(task)
@@ -127,6 +131,21 @@ class Shown:
         elif isinstance(event, TaskFinished):
             self._stack.close()
             self._advance = None
+
+
+def said_time(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 90:  # noqa: PLR2004  then minutes say more
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"  # noqa: PLR2004
+
+
+def _pace(step: StepStarted) -> str:
+    if step.seconds is None or step.left is None:
+        return ""
+    mine = f", about {said_time(step.seconds)}" if step.seconds >= 1 else ""
+    return f"{mine}; about {said_time(step.left)} left in all"
 
 
 def unheard(_: Event) -> None:

@@ -1,8 +1,8 @@
 """The images of a run into its store: all of them, and of every class some to learn from."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,10 +12,12 @@ from plstore.exchange import Source, import_source
 from plstore.exchange.intake import Shows
 from plstore.images import UNSTORED
 from plstore.query import run_query
-from plstore.schema import ACCEPTED
+from plstore.schema import ACCEPTED, FILE_GONE, SPLITS
 from plstore.store import Store
 
 Outputs = dict[str, Any]
+_IDS_NAMED: Final = 20
+_FROM_FOLDERS: Final = f"^({'|'.join(SPLITS)})/."
 
 
 def import_for_run(store: Store, source: Source, *, max_pixels: int, display: Shows) -> Outputs:
@@ -25,16 +27,24 @@ def import_for_run(store: Store, source: Source, *, max_pixels: int, display: Sh
         InputError: If the store has other images too, or none of a split or class that a run
             needs was accepted.
     """
-    _check_store_is_its_own(store, source)
+    kept = _check_store_is_its_own(store, source)
     imported = import_source(store, source, display, max_pixels=max_pixels)
     counts = _counts(store, source.dataset)
     _check_imported(store, counts["splits"])
     unread = {name: n for name in UNSTORED if (n := imported.counts.verdicts[name])}
-    for what, number in {**imported.remarks, **counts["verdicts"], **unread}.items():
+    verdicts = {what: n for what, n in counts["verdicts"].items() if what != FILE_GONE}
+    for what, number in {**imported.remarks, **verdicts, **unread}.items():
         display.say(f"  {what}: {number}")
     for conversion, number in counts["conversions"].items():
         display.say(f"  of these converted, {conversion}: {number}")
-    return {"images_version": store.table("images").version(), **counts, "unread": unread}
+    _say_kept(store, kept, display)
+    version = store.table("images").version()
+    return {
+        "images_version": version,
+        **counts,
+        "unread": unread,
+        "not_in_folders": kept.num_rows,
+    }
 
 
 def check_present(store: Store) -> Outputs:
@@ -48,20 +58,82 @@ def check_present(store: Store) -> Outputs:
     return {"images_version": store.table("images").version(), **counts, "unread": {}}
 
 
-def _check_store_is_its_own(store: Store, source: Source) -> None:
+def _check_store_is_its_own(store: Store, source: Source) -> pa.Table:
+    """Return the images of a store that have left the folders they came from.
+
+    They are used all the same: the store has their bytes, or they are where they were.
+
+    Raises:
+        InputError: If the store has images that are of other folders.
+    """
     rows = store.table("images").read(
-        columns=["dataset", "key"], where=pc.field("verdict") == ACCEPTED
+        columns=["sample_id", "dataset", "key"], where=pc.field("verdict") == ACCEPTED
     )
     if not rows.num_rows:
-        return
-    named = pc.is_in(rows["key"], value_set=pa.array(source.keys(), rows["key"].type))
-    other = rows.filter(pc.invert(pc.and_(named, pc.equal(rows["dataset"], source.dataset))))
+        return rows
+    here = pc.equal(rows["dataset"], source.dataset)
+    other = rows.filter(pc.invert(pc.and_(here, _is_in(rows["key"], source.keys()))))
+    left = other.slice(0, 0)
+    if source.named is not None and other.num_rows:
+        is_left = pc.and_(
+            pc.match_substring_regex(other["key"], _FROM_FOLDERS),
+            pc.invert(_is_in(other["key"], source.named())),
+        )
+        is_left = pc.and_(is_left, pc.equal(other["dataset"], source.dataset))
+        left, other = other.filter(is_left), other.filter(pc.invert(is_left))
     if other.num_rows:
         raise InputError(
             f"{store.root} holds {other.num_rows} images that this recipe's data does not "
             f"name, such as {other['key'][0].as_py()!r}. A run uses all images of its store: "
             "name another --store, or take them out with 'plstore delete'; nothing was imported"
         )
+    if left.num_rows:
+        _check_folders_are_the_same(store, rows["key"], left["key"])
+    return left
+
+
+def _is_in(keys: pa.ChunkedArray, names: Sequence[str]) -> pa.ChunkedArray:
+    return pc.is_in(keys, value_set=pa.array(names, keys.type))
+
+
+def _check_folders_are_the_same(
+    store: Store, keys: pa.ChunkedArray, left: pa.ChunkedArray
+) -> None:
+    """Stop where all that came from a folder has left it, or all of a class to be learned."""
+    before, gone = Counter(_folders(keys)), Counter(_folders(left))
+    for folder, number in gone.items():
+        if number == before[folder]:
+            example = next(key for key in left.to_pylist() if key.startswith(folder))
+            raise InputError(
+                f"{store.root} holds {number} images of {folder} (such as {example!r}), and "
+                "none of them is in the folders now. A run uses all images of its store, and a "
+                "store keeps its classes: if these are other folders, name another --store; "
+                "else put some back, or take them out with 'plstore delete'; nothing was "
+                "imported"
+            )
+
+
+def _folders(keys: pa.ChunkedArray) -> Iterator[str]:
+    """Yield the folder that each image came from, and that of its class, if it was labeled."""
+    for key in keys.to_pylist():
+        split, name, *_ = key.split("/")
+        yield f"{split}/"
+        if split == "labeled":
+            yield f"{split}/{name}/"
+
+
+def _say_kept(store: Store, left: pa.Table, display: Shows) -> None:
+    """Say which images have left the folders and are used, and how they can be left out."""
+    excluded = store.table("exclusions").read(columns=["sample_id"])["sample_id"]
+    used = left.filter(pc.invert(pc.is_in(left["sample_id"], excluded.combine_chunks())))
+    if not used.num_rows:
+        return
+    ids = used["sample_id"].to_pylist()
+    named = ",".join(map(str, ids)) if len(ids) <= _IDS_NAMED else "..."
+    display.say(
+        f"  no longer in the folders, kept as the store has them: {len(ids)}; first: "
+        f"{used['key'][0].as_py()} (plstore exclude --ids {named} leaves them out)"
+    )
 
 
 def _check_imported(store: Store, splits: Mapping[str, int]) -> None:

@@ -33,6 +33,7 @@ from plstore.loaders.settings import check_number, check_whole
 from plstore.loaders.work import Backend
 from plstore.schema import ACCEPTED
 from plstore.store import Shard, Store, Table
+from trainers.absence import leave_out_gone
 from trainers.embedding import embed_for
 from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
@@ -107,6 +108,7 @@ def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> 
     backend = pick_backend(labeling.backend, device)
     import_backend(backend)
     ready = replace(labeling, device=device, backend=backend)
+    leave_out_gone(store, Teller(on_event).say)
     embed_for_teacher(store, ready, on_event=on_event)
     total = count_missing(store, ready)
     with Teller(on_event).task(f"label by {labeling.teacher_id}", total) as advance:

@@ -19,7 +19,8 @@ STRENGTHS: Final = tuple(float(10.0 ** (n / 2)) for n in range(-9, 3))
 
 _ITERATIONS: Final = 100
 _TOLERANCE: Final = 1e-6
-_WORSE: Final = 2
+WORSE_IN_A_ROW: Final = 2
+"""Strengths that are worse than the best before a path of them ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,7 @@ def fit_best(
         worse = 0 if loss < lowest else worse + 1
         if best is None or loss < lowest:
             best, lowest = last, loss
-        if worse == _WORSE:
+        if worse == WORSE_IN_A_ROW:
             break
     return best or fit(examples, _UNCHOSEN)
 

@@ -10,16 +10,19 @@ import torch
 
 from plstore.errors import InputError
 from plstore.exchange import Source
+from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, find_teacher, list_teachers
 from plstore.loaders import import_backend
+from plstore.report.runs import keep_run
 from plstore.storage import location
 from plstore.store import Store, create
+from trainers.absence import leave_out_gone
 from trainers.context import Context, Outputs
 from trainers.events import Listener, StepFinished, StepStarted, Teller, unheard
 from trainers.ledger import Ledger
 from trainers.model import check_models
 from trainers.recipe import Recipe
-from trainers.result import Findings, build_result
+from trainers.result import Findings, build_result, result_rows
 from trainers.sources import open_source
 from trainers.steps import Step, steps_of
 from trainers.train import pick_device
@@ -36,6 +39,11 @@ class Run:
         """The steps, in order."""
         return steps_of(self.context)
 
+    @property
+    def run_id(self) -> str:
+        """Identity of its steps: of the recipe, the images and what people decided."""
+        return value_hash({"steps": [step.key for step in self.steps]})[:8]
+
     def execute(self) -> dict[str, Outputs]:
         """Do every step that is not done yet; return the outputs of all, by name.
 
@@ -47,6 +55,7 @@ class Run:
             torch.set_num_threads(recipe.train.threads)
         check_models(recipe, len(context.source.class_names))
         import_backend(context.backend)
+        leave_out_gone(context.store, context.teller.say)
         ledger = Ledger(context.store)
         done: dict[str, Outputs] = {}
         for number, step in enumerate(self.steps, start=1):
@@ -56,25 +65,34 @@ class Run:
     def _execute(
         self, step: Step, number: int, ledger: Ledger, done: dict[str, Outputs]
     ) -> Outputs:
-        tell, names = self.context.teller.tell, {"name": step.name, "kind": step.kind}
+        tell, total = self.context.teller.tell, len(self.steps)
         outputs = ledger.outputs(step)
         is_new = outputs is None
         if outputs is None:
-            tell(StepStarted(**names, number=number, total=len(self.steps)))
+            tell(StepStarted(name=step.name, kind=step.kind, number=number, total=total))
             start = monotonic()
             outputs = step.do(self.context, [done[need] for need in step.needs])
             ledger.finish(step, outputs, monotonic() - start)
         seconds = ledger.seconds(step)
-        tell(StepFinished(**names, outputs=outputs, seconds=seconds, is_new=is_new))
+        tell(
+            StepFinished(
+                name=step.name, kind=step.kind, outputs=outputs, seconds=seconds, is_new=is_new
+            )
+        )
         return outputs
 
     def result(self, done: dict[str, Outputs]) -> dict[str, Any]:
-        """Return the result of a run that is done, JSON-like: what `result.json` holds."""
+        """Return the result of a run that is done, JSON-like: what `result.json` holds.
+
+        The store keeps it, see `plstore.list_runs`.
+        """
         findings, ledger = Findings(self.context.store), Ledger(self.context.store)
         for step in self.steps:
             step.report(findings, done[step.name])
         seconds = sum(ledger.seconds(step) for step in self.steps)
-        return build_result(self.context.recipe, findings, seconds)
+        result = {"run": self.run_id, **build_result(self.context.recipe, findings, seconds)}
+        keep_run(self.context.store, self.run_id, result, result_rows(result))
+        return result
 
 
 def open_run(
@@ -115,6 +133,7 @@ def run(
     *,
     device: str = "auto",
     on_event: Listener = unheard,
+    source: Source | None = None,
 ) -> dict[str, Any]:
     """Run a recipe: train, label, select, train again; goes on where it was stopped.
 
@@ -124,6 +143,7 @@ def run(
         device: "auto", "cpu" or a CUDA device.
         on_event: Told of every step, of progress within it, and of what people should know;
             see `trainers.events`.
+        source: The images that the recipe names, where they are listed already.
 
     Returns:
         The result, JSON-like: `teacher`, `students` by iteration, `control`, with accuracies
@@ -133,7 +153,7 @@ def run(
         InputError: If images, models or settings are not as they must be.
     """
     there = store if isinstance(store, Store) else Store(location(store))
-    opened = open_run(recipe, there, device=device, on_event=on_event)
+    opened = open_run(recipe, there, device=device, on_event=on_event, source=source)
     if not isinstance(store, Store):  # not before, lest one is made for nothing
         opened = Run(context=replace(opened.context, store=create(store)))
     return opened.result(opened.execute())

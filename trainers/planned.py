@@ -7,9 +7,11 @@ from typing import Any
 
 from plstore.errors import InputError
 from plstore.exchange import Source
+from plstore.query import saved_query
 from plstore.report.progress import Display
 from trainers.census import look_at_images, look_at_machine
-from trainers.planning import Plan, Wishes, plan
+from trainers.events import said_time
+from trainers.planning import Plan, Wishes, check_weights, plan
 from trainers.planning.frozen import FALLBACK
 from trainers.planning.kept import keep_plan, kept_plan, plan_identity
 from trainers.pretrained import architecture_of, starting_weights
@@ -44,25 +46,38 @@ def planned_recipe(
     Raises:
         InputError: If the images or weights are not as they must be.
     """
+    check_weights(wishes, overrides)
     wishes = _with_model(wishes)
     source = _open(data, overrides)
     census, machine = look_at_images(source), look_at_machine(pick_device(device))
     given = {"data": dict(data), "overrides": list(overrides)}
     identity = plan_identity(census, machine, wishes, given)
-    if (kept := kept_plan(path, identity)) is not None:
+    if (kept := kept_plan(path, identity, census)) is not None:
         found, place = kept
         display.say(f"plan: {place}, as it was made before; delete it for a new one")
+        _say_images(display, str(census), source)
         return found, source
     made = plan(census, machine, wishes)
     recipe = _recipe_of(made, data, overrides)
-    before = keep_plan(path, recipe, made, identity)
-    for title, text in made.reasons.items():
+    before = keep_plan(path, recipe, made, identity, census)
+    reasons = dict(made.reasons)
+    _say_images(display, reasons.pop("images"), source)
+    for title, text in reasons.items():
         display.say(f"{title:>9}  {text}")
-    display.say(f"{'time':>9}  about {_minutes(made.seconds)}")
+    display.say(f"{'time':>9}  about {said_time(made.seconds)}")
     display.say(f"{'recipe':>9}  {path}: change it and run the same command again")
     if before is not None:
-        display.say(f"{'before':>9}  {before}: the plan of another command, kept")
+        display.say(
+            f"{'before':>9}  {before}: the plan of another command, or of other images, kept"
+        )
     return recipe, source
+
+
+def _say_images(display: Display, images: str, source: Source) -> None:
+    """Say what images there are, and what should be known of them before they are imported."""
+    display.say(f"{'images':>9}  {images}")
+    for what, number in source.noticed.items():
+        display.say(f"{'noticed':>9}  {what}: {number}")
 
 
 def plan_recipe(
@@ -97,6 +112,7 @@ def plan_recipe(
     }
     named = {name: str(place) for name, place in places.items() if place is not None}
     data = {"source": "folders", **named}
+    check_weights(wishes, overrides)
     source = _open(data, overrides)
     machine = look_at_machine(pick_device(device))
     made = plan(look_at_images(source), machine, _with_model(wishes))
@@ -111,8 +127,19 @@ def _open(data: Mapping[str, Any], overrides: Sequence[str]) -> Source:
 def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:
     values = {name: section for name, section in made.values.items() if name != "recipe"}
     values["data"] = {**values.get("data", {}), **data}
+    if "select" in values:
+        values["select"] = _select_of(values["select"], overrides)
     top = [f"{name}={value}" for name, value in made.values.get("recipe", {}).items()]
     return load_recipe(RECIPE, [*top, *overrides], values)
+
+
+def _select_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the plan of a selection; where the user names a query, what that takes of it."""
+    query = load_recipe(RECIPE, overrides).select.query
+    if query is None:
+        return dict(planned)
+    taken = {parameter.name for parameter in saved_query(query).parameters}
+    return {name: value for name, value in planned.items() if name in taken}
 
 
 def _with_model(wishes: Wishes) -> Wishes:
@@ -136,7 +163,3 @@ def _with_model(wishes: Wishes) -> Wishes:
             "timm, no name of one. Name it with --model, such as --model resnet50"
         )
     return replace(wishes, model=found)
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} minutes"  # noqa: PLR2004

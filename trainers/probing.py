@@ -2,7 +2,8 @@
 
 Labeled images count as often as the view draws them; all pseudo-labeled ones together weigh
 `method.ratio` times as much, with their hard or soft labels. The strength of the regression is
-the one with the lowest loss on the validation images.
+the one with the lowest loss on the validation images; where those are few, and the probe learns
+from labeled images alone, on these too, each held out once.
 """
 
 from collections.abc import Sequence
@@ -22,15 +23,18 @@ from plstore.loaders import open_split
 from plstore.loaders.work import Backend
 from plstore.store import Store
 from plstore.views import View
+from trainers.doubts import keep_folds
 from trainers.embedding import Backbone, embed, open_backbone
 from trainers.events import Teller
+from trainers.folds import Folded, cross_validate, is_wanted
 from trainers.keeping import Place
-from trainers.linear import Examples, Linear, fit_best
+from trainers.linear import Examples, Linear, fit, fit_best
 from trainers.model import EMBEDDINGS, build_model, fetch_bundle, keep_bundle
 from trainers.recipe import Recipe
 
 STRENGTH: Final = "probe/strength"
 VALIDATION: Final = "probe/validation_accuracy"
+FOLDS: Final = "probe/folds_accuracy"
 
 _SPLITS: Final = ("labeled", "validation")
 _SAME: Final = 1e-3
@@ -71,16 +75,11 @@ def probe_and_keep(
     rows = _rows(probing.view, soft=probing.recipe.method.targets == "soft")
     splits = (*_SPLITS, "unlabeled") if rows.is_pseudo.any() else _SPLITS
     embed(store, backbone, splits=splits, backend=probing.backend, on_event=teller.tell)
-    validation = _validation(store, backbone, probing)
-    linear = fit_best(_examples(store, backbone, rows, probing), validation)
-    metrics: dict[str, Any] = {EMBEDDINGS: backbone.name, STRENGTH: linear.strength}
-    if validation is not None:
-        metrics[VALIDATION] = validation.accuracy(linear)
-        teller.say(
-            f"  validation accuracy of {place.title}: {metrics[VALIDATION]:.2f} % of "
-            f"{len(validation.weights)} images; strength C = {linear.strength:g}"
-        )
-    network = _with_head(probing, architecture, backbone, linear)
+    fitted = _fit(store, backbone, rows, probing)
+    teller.say(f"  {fitted.said(place.title)}")
+    if fitted.folded is not None and place.role == "teacher":
+        keep_folds(store, fitted.folded, rows.sample_ids, place)
+    network = _with_head(probing, architecture, backbone, fitted.linear)
     checkpoint, digest = keep_bundle(
         store, place.teacher_id, network, backbone.format, store.class_names
     )
@@ -92,7 +91,7 @@ def probe_and_keep(
         checkpoint=checkpoint,
         checkpoint_hash=digest,
         preprocessing=vars(backbone.format),
-        metrics=metrics,
+        metrics={EMBEDDINGS: backbone.name, **fitted.metrics},
         view=probing.view.record.view,
         view_version=probing.view.record.version,
         recipe=probing.recipe.model_dump(mode="json"),
@@ -112,6 +111,56 @@ class _Rows:
     targets: npt.NDArray[np.float32]
     draws: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fitted:
+    """A regression, with what it was chosen by."""
+
+    linear: Linear
+    folded: Folded | None
+    validation: Examples | None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What is kept with the model."""
+        metrics: dict[str, Any] = {STRENGTH: self.linear.strength}
+        if self.validation is not None:
+            metrics[VALIDATION] = self.validation.accuracy(self.linear)
+        if self.folded is not None:
+            metrics[FOLDS] = self.folded.accuracy
+        return metrics
+
+    def said(self, title: str) -> str:
+        """Say how good it is, and how strong its coefficients may be."""
+        found = []
+        if self.validation is not None:
+            count = len(self.validation.weights)
+            found.append(f"{self.metrics[VALIDATION]:.2f} % of {count} validation images")
+        if self.folded is not None:
+            count = len(self.folded.rows)
+            found.append(
+                f"{self.folded.accuracy:.2f} % of {count} labeled ones, held out in turn"
+            )
+        right = " and ".join(found) or "no image to measure it on"
+        strength = f"{self.linear.strength:g}"
+        return f"{title}: {right}; penalty on its weights 1 / {strength} (C = {strength})"
+
+
+def _fit(store: Store, backbone: Backbone, rows: "_Rows", probing: Probing) -> _Fitted:
+    """Fit it at the strength that validation chooses, or held-out images too if it is small."""
+    examples = _examples(store, backbone, rows, probing)
+    validation = _validation(store, backbone, probing)
+    num_validation = 0 if validation is None else len(validation.weights)
+    folded = None
+    if not rows.is_pseudo.any() and is_wanted(len(rows.sample_ids), num_validation):
+        folded = cross_validate(examples, validation, seed=probing.recipe.seed)
+    if folded is None:
+        return _Fitted(
+            linear=fit_best(examples, validation), folded=None, validation=validation
+        )
+    linear = fit(examples, folded.strength)
+    return _Fitted(linear=linear, folded=folded, validation=validation)
 
 
 def _rows(view: View, *, soft: bool) -> _Rows:

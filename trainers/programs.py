@@ -13,10 +13,11 @@ from plstore.report.progress import Display
 from plstore.storage import write_atomically
 from plstore.store import Store
 from plstore.store import open as open_store
-from trainers.estimate import Estimator
+from trainers.estimate import Estimate, Estimator
 from trainers.events import Shown
 from trainers.ledger import Ledger
-from trainers.loop import open_run, run
+from trainers.loop import Run, open_run, run
+from trainers.pacing import Paced
 from trainers.recipe import Recipe
 from trainers.result import result_rows, write_result
 
@@ -25,9 +26,30 @@ Row = dict[str, Any]
 _STORE = "store"  # the name that needs no mark
 
 
-def run_recipe(recipe: Recipe, store: Path, *, device: str, display: Display) -> list[Row]:
-    """Run a recipe; leave result and report beside the store; return its table."""
-    result = run(recipe, store, device=device, on_event=Shown(display))
+def run_recipe(
+    recipe: Recipe,
+    store: Path,
+    *,
+    device: str,
+    display: Display,
+    source: Source | None = None,
+    budget: float | None = None,
+) -> list[Row]:
+    """Run a recipe; leave result and report beside the store; return its table.
+
+    Args:
+        recipe: What to do.
+        store: Where.
+        device: "auto", "cpu" or a CUDA device.
+        display: Where it is said what is done, and how long it still takes.
+        source: The images that the recipe names, where they are listed already.
+        budget: Seconds for all of it: where it takes longer, that is said.
+    """
+    opened = open_run(recipe, Store(store), device=device, source=source)
+    costs = _costs(opened)
+    to_do = {name: cost.seconds for name, (cost, is_done) in costs.items() if not is_done}
+    shown = Paced(listener=Shown(display), seconds=to_do, budget=budget)
+    result = run(recipe, store, device=device, on_event=shown, source=source)
     rows = result_rows(result)
     write_result(beside(store, "result.json"), result)
     write_report(beside(store, "report.html"), open_store(store), result, rows)
@@ -98,26 +120,32 @@ def dry_run(
 ) -> list[Row]:
     """Return the steps of a run with images, time and disk; do none of them."""
     opened = open_run(recipe, Store(store), device=device, source=source)
-    source, device = opened.context.source, opened.context.device
-    ledger = Ledger(opened.context.store)
-    estimator = Estimator(recipe, source, device)
-    rows: list[Row] = []
-    for step in opened.steps:
-        done = ledger.outputs(step) is not None
-        estimate = step.cost(estimator)
-        rows.append(
-            {
-                "step": step.name,
-                "state": "done" if done else "to do",
-                "images": estimate.images,
-                "seconds": 0 if done else round(estimate.seconds, 1),
-                "megabytes": round(estimate.num_bytes / 1e6, 1),
-            }
-        )
+    rows: list[Row] = [
+        {
+            "step": name,
+            "state": "done" if is_done else "to do",
+            "images": estimate.images,
+            "seconds": 0 if is_done else round(estimate.seconds, 1),
+            "megabytes": round(estimate.num_bytes / 1e6, 1),
+        }
+        for name, (estimate, is_done) in _costs(opened).items()
+    ]
     total = {"step": "total", "state": None, "images": None}
     sums = {key: round(sum(row[key] for row in rows), 1) for key in ("seconds", "megabytes")}
-    display.say(f"images: {source.splits}; time from {device}, timed just now")
+    splits, device = opened.context.source.splits, opened.context.device
+    display.say(f"images: {splits}; time from {device}, timed just now")
     return [*rows, total | sums]
+
+
+def _costs(opened: Run) -> dict[str, tuple[Estimate, bool]]:
+    """Return what each step takes, by name, and whether it is done."""
+    context = opened.context
+    ledger = Ledger(context.store)
+    estimator = Estimator(context.recipe, context.source, context.device)
+    return {
+        step.name: (step.cost(estimator), ledger.outputs(step) is not None)
+        for step in opened.steps
+    }
 
 
 def _seed_line(result: Row) -> Row:

@@ -22,6 +22,7 @@ class Findings:
         self.store = store
         self.imported: dict[str, Any] = {}
         self._models: dict[str, dict[str, Any]] = {}
+        self.best_labels: dict[str, Any] | None = None
         self._right: Mapping[str, float] | None = None
 
     def model(self, name: str) -> dict[str, Any]:
@@ -72,6 +73,7 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
     }
     best = best_model(result)
     result["best"] = None if best is None else best["teacher_id"]
+    result["best_labels"] = findings.best_labels
     held_out = findings.imported.get("splits", {}).get("validation")
     result["advice"] = advice(result, _num_measured(findings.imported), held_out)
     return result

@@ -284,6 +284,8 @@ class Label(Section):
     """Classes kept of a soft label."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of the teacher's softmax."""
+    best: bool = False
+    """In the end the model that is best by validation labels the pool as well."""
 
 
 class Select(Section):

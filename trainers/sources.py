@@ -10,7 +10,7 @@ from plstore.errors import InputError
 from plstore.exchange import IdxSplits, Source, idx_files, image_folders, parquet_folder
 from plstore.fingerprint import value_hash
 from plstore.images import ImageRecord, Intake
-from plstore.schema import SPLITS
+from plstore.schema import FILE_GONE, SPLITS
 from plstore.store import Store
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
 from trainers.sections import Data
@@ -80,9 +80,14 @@ def _of_store(store: Store | None) -> Source:
         )
     version = store.table("images").version()
     splits = {split: store.count_images(split, version=version) for split in SPLITS}
+    gone = store.table("images").read(
+        version=version, columns=["split"], where=pc.field("verdict") == FILE_GONE
+    )["split"]
+    known = {split: count + gone.to_pylist().count(split) for split, count in splits.items()}
     deleted = store.table("deletions").dataset().count_rows()
-    # Images never change: they come, with the next numbers, and may be deleted.
-    what = {"next_id": store.next_sample_id(), "deleted": deleted, "splits": splits}
+    # Images never change: they come, with the next numbers, and may be deleted. Which of them
+    # have lost their files is a step's own to say.
+    what = {"next_id": store.next_sample_id(), "deleted": deleted, "splits": known}
     rows = store.table("images").dataset(version).to_table(columns=["num_bytes"])
     return Source(
         dataset="",

@@ -344,4 +344,4 @@ def _import(
         {"what": f"of these converted, {k}", "images": n}
         for k, n in sorted(counts.conversions.items())
     ]
-    print_rows(rows, format_)
+    print_rows(rows, format_, whole=True)

@@ -1,6 +1,6 @@
 """Verbs that train and measure models: run, train, evaluate."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from plstore.storage import location
 
 if TYPE_CHECKING:
     from trainers.planning import Wishes
+    from trainers.recipe import Recipe
 
 _FOLDERS_RECIPE = "images"
 _HUB = "hub"
@@ -130,7 +131,6 @@ def run(
     programs = _programs()
     from plstore.report.progress import Display
     from trainers.planned import planned_recipe
-    from trainers.recipe import load_recipe
 
     folders = {
         "labeled": labeled,
@@ -151,21 +151,20 @@ def run(
     home = location(
         store if store is not None else f"plstore-{recipe or _FOLDERS_RECIPE}/store"
     )
-    display, source = Display(quiet=quiet), None
+    display, source, seconds = Display(quiet=quiet), None, None
     if named and recipe is None:
+        wishes = _wishes(chosen, method, budget, device)
+        seconds = wishes.seconds
         loaded, source = planned_recipe(
             data,
-            _wishes(chosen, method, budget, device),
+            wishes,
             set_ or [],
             programs.beside(home, "plan.toml"),
             device=device,
             display=display,
         )
     else:
-        if budget is not None:
-            raise typer.BadParameter("--budget is for the plan of --labeled and --unlabeled")
-        values = {"data": data, "model": chosen, "method": _methods(method)}
-        loaded = load_recipe(recipe or _FOLDERS_RECIPE, set_ or [], values)
+        loaded = _unplanned(recipe, data, chosen, method, budget, set_ or [])
         if store is None:
             home = location(f"plstore-{loaded.name}/store")
     if teacher is not None:
@@ -179,8 +178,30 @@ def run(
             loaded, home, programs.parse_seeds(seeds), device=device, display=display
         )
     else:
-        rows = programs.run_recipe(loaded, home, device=device, display=display)
+        rows = programs.run_recipe(
+            loaded, home, device=device, display=display, source=source, budget=seconds
+        )
     print_rows(rows, format_)
+
+
+def _unplanned(
+    recipe: str | None,
+    data: Mapping[str, object],
+    chosen: dict[str, object],
+    method: str | None,
+    budget: str | None,
+    overrides: Sequence[str],
+) -> "Recipe":
+    """Return a recipe that is named, or the one for a store that has images."""
+    from trainers.planning import check_weights
+    from trainers.recipe import load_recipe
+
+    if budget is not None:
+        raise typer.BadParameter("--budget is for the plan of --labeled and --unlabeled")
+    if recipe is None:
+        check_weights(_wishes(chosen, method, None, "cpu"), overrides)
+    values = {"data": data, "model": chosen, "method": _methods(method)}
+    return load_recipe(recipe or _FOLDERS_RECIPE, overrides, values)
 
 
 def _also(names: Sequence[str]) -> dict[str, object]:

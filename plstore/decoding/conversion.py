@@ -9,7 +9,8 @@ word             how
 metadata_dropped metadata that cannot be read is cut out; what is encoded stays
 from_FORMAT      decoded once and stored as PNG
 first_page       the first page of several; of HEIC, the primary image
-exif_rotated     turned upright as its EXIF orientation says
+exif_rotated     turned upright as its EXIF orientation says; a JPEG becomes one again, with
+                 its own quantisation, anything else PNG
 cmyk             to RGB by Pillow's formula, no colour profile
 sixteen_bit      the high byte of each value
 alpha            transparency dropped, not blended
@@ -24,6 +25,7 @@ import io
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 from PIL.TiffImagePlugin import TiffImageFile
 
 _TURN = {
@@ -36,6 +38,8 @@ _TURN = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_FIRST_SIDEWAYS = 5
+_HALVED = 2  # 4:2:0, as Pillow numbers it
 _PNG_DEPTH_OFFSET = 24
 _EIGHT_BITS = 8
 _SIXTEEN_BITS = 16
@@ -136,6 +140,31 @@ def plain_from(image: Image.Image) -> tuple[Image.Image, str | None]:
     if image.mode == "La":
         image = image.convert("LA")
     return _eight_bits(image), word
+
+
+def turned_jpeg(image: Image.Image) -> bytes | None:
+    """Return a JPEG turned upright as a JPEG of its own quantisation, without metadata.
+
+    A photo as PNG would be many times as large, and could not be decoded at a part of its size.
+    None where it is no grayscale or RGB JPEG, which are turned into PNG.
+    """
+    if not isinstance(image, JpegImageFile) or image.mode not in {"L", "RGB"}:
+        return None
+    sideways = orientation(image) >= _FIRST_SIDEWAYS
+    tables = [
+        _transposed(table) if sideways else table for table in image.quantization.values()
+    ]
+    halved = get_sampling(image) == _HALVED  # in both directions: the same when it is turned
+    turned = upright(image)
+    turned.info = {}
+    stream = io.BytesIO()
+    turned.save(stream, format="JPEG", qtables=tables, subsampling=_HALVED if halved else 0)
+    return stream.getvalue()
+
+
+def _transposed(table: list[int]) -> list[int]:
+    """Return a quantisation table of 8 x 8 values for an image turned on its side."""
+    return [table[8 * column + row] for row in range(8) for column in range(8)]
 
 
 def png(image: Image.Image) -> bytes:

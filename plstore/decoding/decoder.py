@@ -155,7 +155,11 @@ def _kept(image: Image.Image, data: bytes, name: str, max_pixels: int, admit: Ad
     word = conversion.pixel_word(image, data)
     if word is None:
         return Decoded(data=data, width=width, height=height)
-    return _as_png(conversion.plain(image), word)
+    turned = conversion.turned_jpeg(image) if word == "exif_rotated" else None
+    if turned is None:
+        return _as_png(conversion.plain(image), word)
+    wide, high = conversion.upright(image).size
+    return Decoded(conversion=word, data=turned, width=wide, height=high)
 
 
 def _converted(image: ImageFile.ImageFile, name: str, max_pixels: int, admit: Admit) -> Decoded:

@@ -42,6 +42,7 @@ class Files:
         class_names: By class id.
         validation: How it is split off.
         noticed: As of a `Source`.
+        ignored: The same.
     """
 
     keys: pa.Array
@@ -52,6 +53,7 @@ class Files:
     class_names: Sequence[str]
     validation: ValidationSplit
     noticed: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def records(self) -> Iterator[ImageFile]:
         """Yield the images, unread."""
@@ -172,7 +174,9 @@ def stream_hash(name: str, rows: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def file_source(files: Files, *, dataset: str, identity: str, freshness: str) -> Source:
+def file_source(
+    files: Files, *, dataset: str, identity: str, freshness: str, can_lose_files: bool = False
+) -> Source:
     """Return files as a source of images.
 
     Args:
@@ -180,6 +184,7 @@ def file_source(files: Files, *, dataset: str, identity: str, freshness: str) ->
         dataset: Name of the collection in the store.
         identity: As of a `Source`.
         freshness: The same.
+        can_lose_files: Whether they are all that is in folders, where a file may go.
     """
     drawn = files.with_validation()
 
@@ -199,6 +204,8 @@ def file_source(files: Files, *, dataset: str, identity: str, freshness: str) ->
             keys=found.keys.to_pylist,
             records=found.records,
             noticed=found.noticed,
+            ignored=found.ignored,
+            named=found.keys.to_pylist if can_lose_files else None,
         )
 
     return replace(_source(drawn), settle=settle)

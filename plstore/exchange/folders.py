@@ -7,33 +7,35 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from plstore.errors import InputError
 from plstore.exchange.classes import class_order
 from plstore.exchange.files import Files, file_source, stream_hash, text_array
+from plstore.exchange.no_images import (
+    DANGLING,
+    EMPTY,
+    SPECIAL,
+    folder_is_passed_over,
+    is_no_image,
+)
 from plstore.exchange.source import Source
 from plstore.exchange.validation_split import ValidationSplit
 from plstore.schema import SPLITS
 
-_File = tuple[str, str]  # its name below a folder, and where it really is
+_NOTES: Final = ("readme", "license", "licence", "notice", "makefile")
+_CLASSES_NAMED: Final = 5
 
-_JUNK_FOLDERS = frozenset(
-    (
-        *("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information"),
-        *("lost+found", "__pycache__"),
-    )
-)  # in lower case, as the others
-_JUNK_FILES = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"))
-_KNOWN_HIDDEN = frozenset((".DS_Store", ".ipynb_checkpoints"))
-_SIDECARS = frozenset(
-    (
-        *(".csv", ".tsv", ".json", ".jsonl", ".txt", ".md", ".rst", ".xml", ".yaml", ".yml"),
-        *(".toml", ".ini", ".parquet", ".xlsx", ".xls", ".html", ".pdf", ".log"),
-    )
-)
-_SIDECAR_NAMES = frozenset(("readme", "license", "licence", "notice", "makefile"))
+
+class _File(NamedTuple):
+    """A file: its name below a folder, where it really is, its bytes, when it was changed."""
+
+    name: str
+    place: str
+    num_bytes: int
+    changed: int
 
 
 def image_folders(
@@ -46,11 +48,13 @@ def image_folders(
     seed: int = 0,
     dataset: str = "images",
 ) -> Source:
-    """Read folders of images, every file that is not hidden, in order of name.
+    """Read folders of images, every file that may be one, in order of name.
 
     What file managers leave behind (`@eaDir`, `__MACOSX`, `Thumbs.db` and their kin, hidden
-    files) is no image, and a table or text beside the class folders is no class: both are
-    counted in `noticed`.
+    files), files that are no images by their suffix (tables, texts, archives, videos), empty
+    files and links that lead nowhere are counted in `ignored`, by kind. A file of another
+    suffix, or of none, may be an image. Classes without a validation or test image are counted
+    in `noticed`.
 
     Args:
         labeled: A folder for each class, with its images anywhere below.
@@ -63,7 +67,7 @@ def image_folders(
 
     Raises:
         InputError: If a folder is missing, holds no image, names other classes, or is or lies
-            in another one.
+            in another one; or if a class of `labeled` has no image.
     """
     folders = {
         "labeled": labeled,
@@ -97,13 +101,16 @@ class _Listed:
     places: list[str] = field(default_factory=list)
     splits: list[int] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+    noticed: Counter[str] = field(default_factory=Counter)
     class_names: list[str] = field(default_factory=list)
 
     def take_unlabeled(self, folder: Path) -> None:
-        files = self._below(folder, "unlabeled")
+        files, others = self._below(folder, "unlabeled")
         if not files:
-            raise InputError(f"{folder} holds no files; wanted the unlabeled images")
+            raise InputError(f"{folder} {_holds(others)}; wanted the unlabeled images")
         self._take("unlabeled", files, "unlabeled", None)
 
     def take_classes(self, folder: Path, split: str) -> None:
@@ -116,34 +123,62 @@ class _Listed:
                 f"{folder} has classes {', '.join(unknown)} that the labeled images lack; they "
                 f"have {', '.join(self.class_names)}"
             )
+        empty = {}
         for name, label in found.items():
-            files = self._below(folder / name, split)
-            if not files:
-                raise InputError(f"{folder / name} is empty; wanted images of that class in it")
+            files, others = self._below(folder / name, split)
             self._take(f"{split}/{name}", files, split, label)
+            if not files:
+                empty[name] = f"{folder / name} {_holds(others)}"
+        if empty:
+            self._notice_empty(folder, split, empty, len(found))
 
-    def _below(self, folder: Path, split: str) -> list[_File]:
+    def _notice_empty(
+        self, folder: Path, split: str, empty: Mapping[str, str], count: int
+    ) -> None:
+        """Refuse a class that nothing could learn; of held-out ones note that they lack one."""
+        first, *more = empty.values()
+        also = f", and {len(more)} more" if more else ""
+        if split == "labeled":
+            raise InputError(
+                f"{len(empty)} of {count} class folders are without an image: {first}{also}. "
+                f"Put images of {'these classes' if more else 'that class'} in, or remove the "
+                f"folder{'s' if more else ''}; nothing was done"
+            )
+        if len(empty) == count:
+            raise InputError(f"{folder} holds no image in its class folders: {first}{also}")
+        named = ", ".join([*empty][:_CLASSES_NAMED]) + (
+            ", ..." if more[_CLASSES_NAMED:] else ""
+        )
+        self.noticed[f"classes without a {split} image ({named})"] += len(empty)
+
+    def _below(self, folder: Path, split: str) -> tuple[list[_File], Counter[str]]:
+        """Return the files below a folder, and how many others are there, by kind."""
         others = {other: root for other, root in self.roots.items() if other != split}
-        return _files_below(folder, self.ignored, others)
+        ignored = Counter[str]()
+        files = _files_below(folder, ignored, others)
+        self.ignored += ignored
+        return files, ignored
 
     def _take(self, prefix: str, files: Sequence[_File], split: str, label: str | None) -> None:
-        self.keys += [f"{prefix}/{name}" for name, _ in files]
-        self.places += [place for _, place in files]
+        self.keys += [f"{prefix}/{file.name}" for file in files]
+        self.places += [file.place for file in files]
+        self.sizes += [file.num_bytes for file in files]
+        self.times += [file.changed for file in files]
         self.splits += [SPLITS.index(split)] * len(files)
         self.labels += [label] * len(files)
 
     def source(self, validation: ValidationSplit, dataset: str) -> Source:
         ids: dict[str | None, int] = {name: n for n, name in enumerate(self.class_names)}
-        stats = np.array([_size_and_time(place) for place in self.places], np.int64)
         files = Files(
             keys=text_array(self.keys),
             places=text_array(self.places),
             splits=np.array(self.splits, np.int8),
             labels=np.array([ids.get(label, -1) for label in self.labels], np.int32),
-            num_bytes=stats[:, 0],
+            num_bytes=np.array(self.sizes, np.int64),
             class_names=self.class_names,
             validation=validation,
-            noticed={f"ignored: {name}": n for name, n in sorted(self.ignored.items())},
+            noticed=dict(self.noticed),
+            ignored=dict(self.ignored.most_common()),
         )
         return file_source(
             files,
@@ -151,8 +186,15 @@ class _Listed:
             identity=stream_hash(
                 "files", files.with_validation().rows_as_json(with_bytes=True)
             ),
-            freshness=stream_hash("times", map(str, stats[:, 1].tolist())),
+            freshness=stream_hash("times", map(str, self.times)),
+            can_lose_files=True,
         )
+
+
+def _holds(others: Counter[str]) -> str:
+    """Say what is in a folder without images."""
+    kinds = ", ".join(f"{kind} {number}" for kind, number in others.most_common())
+    return f"holds no image ({kinds})" if kinds else "is empty"
 
 
 def _folder(path: Path) -> Path:
@@ -182,7 +224,7 @@ def _files_below(folder: Path, ignored: Counter[str], others: Mapping[str, str])
 
     Args:
         folder: Where.
-        ignored: Takes the number of files and folders that are no images by their names.
+        ignored: Takes the number of files and folders that are no images, by kind.
         others: Real paths of folders that no link may lead to.
     """
     found: list[_File] = []
@@ -194,13 +236,15 @@ def _files_below(folder: Path, ignored: Counter[str], others: Mapping[str, str])
             continue
         seen.add(real)
         _refuse_link(here, real, others)
-        folders[:] = [name for name in folders if not _is_junk(name, _JUNK_FOLDERS, ignored)]
+        folders[:] = [name for name in folders if not folder_is_passed_over(name, ignored)]
         below = here[len(str(folder)) :].lstrip(os.sep)
         for name in files:
-            if not _is_junk(name, _JUNK_FILES, ignored):
-                place = _place(f"{here}{os.sep}{name}", f"{real}{os.sep}{name}")
-                found.append((f"{below}/{name}" if below else name, place))
-    return sorted(found, key=lambda file: file[0].replace("/", "\0"))
+            if not is_no_image(name, ignored):
+                path = f"{here}{os.sep}{name}"
+                place = f"{real}{os.sep}{name}"
+                file = _file(f"{below}/{name}" if below else name, path, place, ignored)
+                found += [] if file is None else [file]
+    return sorted(found, key=lambda file: file.name.replace("/", "\0"))
 
 
 def _refuse_link(here: str, real: str, others: Mapping[str, str]) -> None:
@@ -212,45 +256,29 @@ def _refuse_link(here: str, real: str, others: Mapping[str, str]) -> None:
             )
 
 
-def _is_junk(name: str, junk: frozenset[str], ignored: Counter[str]) -> bool:
-    """Return whether a name is hidden or a file manager's, and count it."""
-    is_hidden = name.startswith(".")
-    if not is_hidden and name.lower() not in junk:
-        return False
-    known = name in _KNOWN_HIDDEN or not is_hidden
-    ignored[name if known else "hidden files and folders"] += 1
-    return True
-
-
-def _place(path: str, real: str) -> str:
-    """Return where a file really is.
+def _file(name: str, path: str, place: str, ignored: Counter[str]) -> _File | None:
+    """Return a file; None of one that can be no image, which is counted by the reason.
 
     Raises:
-        InputError: If it is no file, or its name cannot be kept.
+        InputError: If its name cannot be kept.
     """
     try:
         path.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"the name {path!a} is not UTF-8; rename the file") from error
     is_link = os.path.islink(path)  # noqa: PTH114  no error where a folder is closed
-    status = _stat(path)
-    if status is None and not is_link:
-        return real  # gone since it was listed, or out of reach: reading it says so
-    if status is None or not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path} is a link that leads nowhere, or no file; remove it")
-    return os.path.realpath(real) if is_link else real
-
-
-def _stat(path: str) -> os.stat_result | None:
     try:
-        return Path(path).stat()
-    except OSError:
+        status = os.stat(path)  # noqa: PTH116  a million times
+    except OSError as error:
+        if is_link and not isinstance(error, PermissionError):
+            ignored[DANGLING] += 1
+            return None
+        return _File(name, place, 0, 0)  # gone since it was listed, or out of reach
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        ignored[EMPTY if stat.S_ISREG(status.st_mode) else SPECIAL] += 1
         return None
-
-
-def _size_and_time(place: str) -> tuple[int, int]:
-    status = _stat(place)
-    return (0, 0) if status is None else (status.st_size, status.st_mtime_ns)
+    place = os.path.realpath(place) if is_link else place
+    return _File(name, place, status.st_size, status.st_mtime_ns)
 
 
 def _cannot_list(error: OSError) -> None:
@@ -264,15 +292,12 @@ def _class_folders(folder: Path, ignored: Counter[str]) -> dict[str, str]:
     """Return the names of class folders, in order, with the names of their classes."""
     found, stray = {}, []
     for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        is_folder = path.is_dir()
-        if _is_junk(path.name, _JUNK_FOLDERS if is_folder else _JUNK_FILES, ignored):
-            continue
-        if is_folder:
-            found[path.name] = unicodedata.normalize("NFC", path.name)
-        elif path.suffix.lower() in _SIDECARS or path.stem.lower() in _SIDECAR_NAMES:
-            kind = f"*{path.suffix}" if path.suffix else path.name
-            ignored[f"{kind} beside class folders"] += 1
-        elif path.is_file():
+        if path.is_dir():
+            if not folder_is_passed_over(path.name, ignored):
+                found[path.name] = unicodedata.normalize("NFC", path.name)
+        elif path.stem.lower() in _NOTES:
+            ignored[path.suffix.lower() or path.name] += 1
+        elif not is_no_image(path.name, ignored) and path.is_file():
             stray.append(path.name)
     if stray:
         raise InputError(

@@ -62,13 +62,19 @@ class Imported:
     def remarks(self) -> Mapping[str, int]:
         """What a person should know besides verdicts, with how often."""
         counts = self.counts
+        copy, of = counts.first_copy
         found = {
-            "deleted before, not imported": counts.deleted,
+            f"deleted before (plstore delete; first: {counts.first_deleted}), not imported; "
+            "another --store would take them": counts.deleted,
+            "the same bytes were deleted before under another name (plstore delete; first: "
+            f"{copy}, deleted as {of}), not imported; another --store would take "
+            "them": counts.deleted_copies,
             "in another dataset with the same label, not imported again": counts.elsewhere,
             "same bytes under another label (plstore query run audit/contradicting_labels)": (
                 counts.contradicting
             ),
             **self.source.noticed,
+            **{f"ignored: {kind}": number for kind, number in self.source.ignored.items()},
         }
         return {what: number for what, number in found.items() if number}
 

@@ -21,6 +21,9 @@ class Source:
         keys: Returns the images' names, without reading the images.
         records: Yields the images, in the same order every time.
         noticed: What was left out or read in another way than it is written, with how often.
+        ignored: Files and folders that can be no images, by kind: none of the images.
+        named: Returns the names of all images that are there now, also those beyond a limit;
+            None for a source that loses no image.
         settle: Returns the source as a store takes it, where that depends on what the store
             has: images there keep their split, and validation is drawn among the others.
     """
@@ -35,4 +38,6 @@ class Source:
     keys: Callable[[], Sequence[str]]
     records: Callable[[], Iterator[ImageRecord]]
     noticed: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    named: Callable[[], Sequence[str]] | None = None
     settle: Callable[[Intake], "Source"] | None = None

@@ -60,12 +60,15 @@ def _file(row: dict[str, Any]) -> bytes:
     except OSError as error:
         raise StoreError(
             f"image {row['sample_id']} was imported in place from {path}, which cannot be read "
-            f"now ({error}). Restore the file, or delete the image"
+            f"now ({error}). Restore the file, or delete the image (plstore delete --ids "
+            f"{row['sample_id']}); plstore run, label, embed and evaluate leave out what is "
+            "gone when they begin"
         ) from error
     if content_hash(data) != row["content_hash"]:
         raise StoreError(
             f"image {row['sample_id']} was imported in place from {path}, which holds other "
-            "bytes now. Restore the file, or delete the image and import it again"
+            "bytes now. Restore the file; or delete the image (plstore delete --ids "
+            f"{row['sample_id']}) and import the new one under another name"
         )
     return data
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
@@ -127,20 +128,33 @@ class _Writer:
 
     def asks(self, record: ImageRecord, content: str | None) -> bool:
         """Return whether an image is to be judged: it may be new."""
-        known = self._known.find(record.key) is not None
-        return not known and not self._known.is_deleted(record.key, content)
+        known = self._known
+        is_deleted = known.is_deleted(record.key) or known.are_deleted(content)
+        return known.find(record.key) is None and not is_deleted
 
     def take(self, seen: Looked) -> None:
         """Count one image, and keep it if it is new."""
         known = self._known.find(seen.record.key)
         if seen.verdict is not None and seen.verdict.verdict in UNSTORED:
             self.counts.verdicts[seen.verdict.verdict] += 1
-        elif self._known.is_deleted(seen.record.key, seen.content):
+        elif self._known.is_deleted(seen.record.key):
             self.counts.deleted += 1
+            self.counts.first_deleted = self.counts.first_deleted or seen.record.key
         elif known is not None:
             self._meet_again(seen.record, known, seen.content)
+        elif self._known.are_deleted(seen.content):
+            self._count_copy(seen)
         elif seen.verdict is not None:
             self._add(seen, seen.verdict)
+
+    def _count_copy(self, seen: Looked) -> None:
+        """Count an image whose very bytes were deleted; of the first, say under which name."""
+        if not self.counts.deleted_copies:
+            rows = self._store.table("deletions").read(
+                columns=["key"], where=pc.field("content_hash") == seen.content
+            )
+            self.counts.first_copy = (seen.record.key, rows["key"][0].as_py())
+        self.counts.deleted_copies += 1
 
     def _changes(
         self, record: ImageRecord, known: KnownImage, content: str | None

@@ -229,13 +229,15 @@ class KnownImages:
         if image.accepted and image.label != NO_LABEL and (content := image.content):
             self._labels.add(bytes.fromhex(content), image.label, 1)
 
-    def is_deleted(self, key: str, content: str | None) -> bool:
-        """Return whether an image may not come back, for its name or its contents."""
-        if not self._has_deletions:
+    def is_deleted(self, key: str) -> bool:
+        """Return whether an image of this name was deleted from the dataset."""
+        return self._has_deletions and bool(self._deleted_keys.get(_digest(key)))
+
+    def are_deleted(self, content: str | None) -> bool:
+        """Return whether an image of these contents was deleted, under whatever name."""
+        if content is None or not self._has_deletions:
             return False
-        if content is not None and self._deleted_contents.get(bytes.fromhex(content)):
-            return True
-        return bool(self._deleted_keys.get(_digest(key)))
+        return bool(self._deleted_contents.get(bytes.fromhex(content)))
 
     def labels_of(self, content: str) -> list[tuple[int, bool]]:
         """Return the class id of each labeled image of these contents, and if it is here.

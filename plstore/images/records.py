@@ -93,12 +93,16 @@ class ImageFile(ImageRecord):
 class ImportCounts:
     """What became of the images of one import.
 
-    Every image is counted once, in `verdicts`, `already_there`, `deleted` or `elsewhere`: one
-    that was deleted from the store, by its name or its contents, does not come back.
+    Every image is counted once, in `verdicts`, `already_there`, `deleted`, `deleted_copies` or
+    `elsewhere`: one that was deleted from the store, by its name or its contents, does not come
+    back.
 
     Attributes:
         already_there: By dataset and key.
-        deleted: Deleted before, so not imported.
+        deleted: Deleted before under the same name, so not imported.
+        deleted_copies: Of another name, with the very bytes of one that was deleted.
+        first_deleted: Key of the first of `deleted`.
+        first_copy: Key of the first of `deleted_copies`, and that of the deleted image.
         elsewhere: Labeled images that another dataset of the store has, with the same label.
         contradicting: Of those imported, images whose very bytes have another label too.
         verdicts: Accepted, or why not. Files that are missing or unreadable leave no row.
@@ -108,6 +112,9 @@ class ImportCounts:
 
     already_there: int = 0
     deleted: int = 0
+    deleted_copies: int = 0
+    first_deleted: str = ""
+    first_copy: tuple[str, str] = ("", "")
     elsewhere: int = 0
     contradicting: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)

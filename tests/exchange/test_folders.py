@@ -1,5 +1,7 @@
 """Folders as people have them: inside each other, with what file managers leave behind."""
 
+import os
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -63,16 +65,60 @@ def test_what_file_managers_leave_is_no_class_and_no_end_and_is_counted(home: Pa
     assert source.class_names == ["cat", "dog"]
     assert source.keys() == plain.keys()
     assert source.identity == plain.identity
-    assert source.noticed == {
-        **{f"ignored: {name}": 2 for name in ("@eaDir", "__MACOSX", "$RECYCLE.BIN")},
-        "ignored: .ipynb_checkpoints": 2,
-        **{f"ignored: {name}": 3 for name in ("Thumbs.db", "desktop.ini", ".DS_Store")},
-        "ignored: hidden files and folders": 3,
-        "ignored: *.csv beside class folders": 2,
-        "ignored: *.json beside class folders": 1,
-        "ignored: *.txt beside class folders": 1,
-        "ignored: LICENSE beside class folders": 1,
+    assert source.noticed == {}
+    assert source.ignored == {
+        **dict.fromkeys(("@eaDir", "__MACOSX", "$RECYCLE.BIN", ".ipynb_checkpoints"), 2),
+        **dict.fromkeys(("Thumbs.db", "desktop.ini", ".DS_Store"), 3),
+        "hidden files and folders": 3,
+        ".csv": 2,
+        ".json": 1,
+        ".txt": 1,
+        "LICENSE": 1,
     }
+
+
+def test_what_can_be_no_image_is_counted_by_kind_and_all_else_may_be_one(home: Path) -> None:
+    plain = image_folders(labeled=home / "labeled", unlabeled=home / "all")
+    for name in ("a.txt", "b.TXT", "001.png.json", "film.mp4", "more.zip", "labeled/cat/x.xmp"):
+        (home / ("" if "/" in name else "all") / name).write_bytes(b"x")
+    (home / "all" / "none.png").touch()
+    (home / "all" / "lost.png").symlink_to("nowhere")
+    os.mkfifo(home / "all" / "pipe.png")
+    source = image_folders(labeled=home / "labeled", unlabeled=home / "all")
+    for name in ("scan", "photo.raw", "drawing.svg", "v1.2", "c.c"):
+        (home / "all" / name).write_bytes(b"x")
+    more = image_folders(labeled=home / "labeled", unlabeled=home / "all")
+
+    assert source.identity == plain.identity
+    assert source.ignored == {
+        ".txt": 2,
+        **dict.fromkeys((".json", ".mp4", ".zip", ".xmp"), 1),
+        "empty files": 1,
+        "links that lead nowhere": 1,
+        "pipes, sockets and devices": 1,
+    }
+    assert next(iter(source.ignored)) == ".txt"  # the most first
+    assert more.num_images == plain.num_images + 5
+    assert more.ignored == source.ignored
+
+
+def test_a_class_without_a_test_image_is_noticed_and_none_at_all_is_refused(
+    home: Path,
+) -> None:
+    for path in (home / "test" / "dog").iterdir():
+        path.write_bytes(b"")
+    source = image_folders(labeled=home / "labeled", test=home / "test")
+    shutil.rmtree(home / "test" / "cat")
+    for name in ("test/cat", "none"):
+        (home / name).mkdir()
+    (home / "none" / "a.txt").write_bytes(b"x")
+
+    assert source.noticed == {"classes without a test image (dog)": 1}
+    assert source.splits["test"] == 3
+    with pytest.raises(InputError, match=r"test holds no image in its class.*/cat is empty"):
+        image_folders(labeled=home / "labeled", test=home / "test")
+    with pytest.raises(InputError, match=r"holds no image \(\.txt 1\); wanted the unlabeled"):
+        image_folders(labeled=home / "labeled", unlabeled=home / "none")
 
 
 def test_both_spellings_of_a_class_folder_are_one_class(tmp_path: Path) -> None:

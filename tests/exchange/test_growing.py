@@ -145,12 +145,12 @@ def test_a_class_without_a_usable_image_stops_the_import_before_it_begins(
     heron = tmp_path / "labeled" / "heron"
     heron.mkdir()
     for number in range(5):
-        (heron / f"{number}.jpg").write_bytes(b"broken" if number else b"")
+        (heron / f"{number}.jpg").write_bytes(b"broken" if number else b"%PDF-1.7")
     for name in ("cat", "dog"):
         add(tmp_path / "held" / name, range(2))
     store = plstore.create(tmp_path / "store")
 
-    words = r"1 of 3 classes have no labeled image .*: heron: 4 not_an_image, 1 empty\. Nothing"
+    words = r"1 of 3 classes have no .*: heron: 4 not_an_image, 1 unsupported_pdf\. Nothing"
     with pytest.raises(InputError, match=words):
         bring(store, source_of(tmp_path))
     with pytest.raises(InputError, match=words):

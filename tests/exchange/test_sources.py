@@ -46,7 +46,7 @@ def unlabeled(tmp_path: Path) -> Path:
     folder.mkdir()
     for index in range(7):
         (folder / f"{index}.png").write_bytes(encode(PIXELS[index]))
-    (folder / "notes.txt").write_text("not an image, and counted as such")
+    (folder / "notes").write_text("not an image, and counted as such")
     (folder / ".DS_Store").write_text("hidden")
     return folder
 
@@ -84,7 +84,7 @@ def test_one_class_is_no_classification(tmp_path: Path, unlabeled: Path) -> None
         image_folders(labeled=fill(tmp_path / "l", ["cat"], 1), unlabeled=unlabeled)
 
 
-def test_a_stray_file_an_empty_class_and_a_broken_link_are_refused_by_name(
+def test_a_stray_file_and_an_empty_class_are_refused_by_name(
     labeled: Path, unlabeled: Path
 ) -> None:
     def refused(words: str) -> None:
@@ -95,10 +95,14 @@ def test_a_stray_file_an_empty_class_and_a_broken_link_are_refused_by_name(
     refused("1 files outside its class folders, such as stray.png")
     (labeled / "stray.png").unlink()
     (labeled / "cow").mkdir()
-    refused("cow is empty")
-    (labeled / "cow").rmdir()
-    (unlabeled / "gone.png").symlink_to("nowhere")
-    refused("gone.png is a link that leads nowhere")
+    refused("1 of 3 class folders are without an image: .*/cow is empty. Put images of that")
+    (labeled / "cow" / "readme.txt").write_text("cows will come")
+    (labeled / "cow" / "0.png").touch()
+    (labeled / "owl").mkdir()
+    refused(
+        r"2 of 4 class folders .*/cow holds no image \(\.txt 1, empty files 1\), and 1 more\. "
+        "Put images of these classes in, or remove the folders; nothing was done"
+    )
 
 
 def test_links_to_folders_are_followed_once(

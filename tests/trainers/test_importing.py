@@ -1,5 +1,6 @@
 """The images of a run: its own, all of them, and of every class some to learn from."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.exchange import Source, image_folders
-from plstore.images import ImageRecord
+from plstore.images import ImageRecord, import_images
 from plstore.report.progress import Display
 from plstore.store import Store
+from plstore.upkeep import erase
 from tests.conftest import CLASS_NAMES, make_records
 from tests.exchange.test_growing import add
 from trainers.importing import import_for_run
@@ -46,13 +48,11 @@ def test_folders_that_grow_are_run_again_and_images_keep_their_split(
     add(home / "labeled" / "cat", range(8, 20))
     (home / "all" / "000.png").rename(home / "000.png")
     (home / "all" / "broken.png").write_bytes(b"broken")
-    with pytest.raises(InputError, match=r"such as 'unlabeled/000\.png'.* 'plstore delete'"):
-        bring(empty, folders(home))
-    (home / "000.png").rename(home / "all" / "000.png")
     second = bring(empty, folders(home))
     (home / "all" / "broken.png").unlink()  # a refused image is used by nothing
     third = bring(empty, folders(home))
 
+    assert [found["not_in_folders"] for found in (first, second, third)] == [0, 1, 1]
     assert first["splits"] == {"labeled": 14, "unlabeled": 6, "validation": 2}
     assert second["splits"] == {"labeled": 25, "unlabeled": 7, "validation": 3}
     assert third["splits"] == second["splits"]
@@ -71,6 +71,37 @@ def test_a_run_says_splits_classes_what_was_ignored_and_what_was_not_there(
     assert found["verdicts"] == {"accepted": 21}
     assert "splits: labeled 14, unlabeled 6, validation 2\nclasses (2): cat, dog\n" in said
     assert "  ignored: Thumbs.db: 1\n  accepted: 21\n  missing: 1\n" in said
+
+
+def test_images_of_other_places_than_the_folders_are_refused(home: Path, empty: Store) -> None:
+    bring(empty, folders(home))
+    extra = ImageRecord(key="elsewhere.png", split="unlabeled", data=make_records()[0].data)
+    import_images(empty, [extra], dataset="images", class_names=["cat", "dog"])
+
+    with pytest.raises(InputError, match=r"1 images .* such as 'elsewhere.png'.* --store, or"):
+        bring(empty, folders(home))
+
+
+def test_a_run_says_which_bytes_were_deleted_and_what_takes_them(
+    home: Path, empty: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bring(empty, folders(home))
+    rows = empty.table("images").read(columns=["sample_id", "key"]).to_pylist()
+    erase(empty, [r["sample_id"] for r in rows if r["key"] == "unlabeled/003.png"], reason="x")
+    for name in ("copy", "twin"):
+        shutil.copy(home / "all" / "003.png", home / "all" / f"{name}.png")
+    bring(empty, folders(home), Display())
+    said = capsys.readouterr().err
+
+    assert (
+        "deleted before (plstore delete; first: unlabeled/003.png), not imported; another "
+        "--store would take them: 1\n"
+    ) in said
+    assert (
+        "the same bytes were deleted before under another name (plstore delete; first: "
+        "unlabeled/copy.png, deleted as unlabeled/003.png), not imported; another --store "
+        "would take them: 2\n"
+    ) in said
 
 
 def test_a_class_that_nothing_can_learn_stops_the_run(empty: Store) -> None:

@@ -1,6 +1,7 @@
 """Plans: the method, pixels and steps that fit; how they are kept."""
 
 import io
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,9 +15,10 @@ from plstore.errors import InputError
 from plstore.exchange import image_folders
 from trainers.census import Census, Machine, look_at_images
 from trainers.estimate import Estimator
-from trainers.planning import Plan, Wishes, parse_budget, plan
+from trainers.planned import plan_recipe
+from trainers.planning import Plan, Wishes, check_weights, parse_budget, plan
 from trainers.recipe import check_recipe
-from trainers.sections import Model
+from trainers.sections import Model, Select
 from trainers.timing import Timed
 
 MACHINE = Machine(device="cpu", cores=2, memory=24 << 30)
@@ -149,9 +151,24 @@ def test_a_census_opens_headers_alone(folders: Path) -> None:
     found = look_at_images(source_of(folders))  # type: ignore[arg-type]
 
     assert (found.width, found.height, found.channels) == (30, 24, 3)
-    assert (found.least, found.num_unread) == (9, 1)
+    assert (found.least, found.num_unread, found.num_looked) == (9, 1, 50)
+    assert str(found).endswith("; 1 of 50 that were looked at could not be opened")
     assert found.num_images == 50
     assert "30 x 24 px, colour" in str(found)
+
+
+def test_a_census_opens_no_more_than_it_says_and_counts_what_is_no_image(
+    folders: Path,
+) -> None:
+    for number in range(30, 79):
+        shutil.copy(folders / "unlabeled" / "1.png", folders / "unlabeled" / f"{number}.png")
+    for name in ("a.txt", "b.txt", ".DS_Store"):
+        (folders / "unlabeled" / name).write_bytes(b"x")
+    found = look_at_images(source_of(folders))  # type: ignore[arg-type]
+
+    assert found.num_images == 99
+    assert found.num_looked == 50  # every second one: 64 at most
+    assert str(found).endswith("; 3 files are no images: .txt 2, .DS_Store 1")
 
 
 def test_grayscale_images_are_seen_as_such(folders: Path) -> None:
@@ -192,7 +209,8 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
     [
         (("--budget", "soon"), "wanted such as 90s, 30m"),
         (("--method", "magic"), "wanted probe, finetune, noisy-student"),
-        (("--method", "probe"), "starts from weights"),
+        (("--method", "probe"), "--method probe needs weights: give --weights hub, or a file"),
+        (("--method", "finetune:probe"), "--method finetune needs weights: give --weights hub"),
         (("images", "--budget", "30m"), "--budget is for the plan"),
         (("--weights", "gone.safetensors"), "which does not exist"),
         (("--weights", "hub", "--model", "resnet18ts"), "timm has no weights for"),
@@ -233,6 +251,64 @@ def test_the_plan_of_another_command_is_kept_aside(folders: Path) -> None:
     assert aside.read_text().endswith("# mine\n")
     assert aside.name in told.stderr
     assert f"{aside.name}, as it was made before" in again.stderr
+
+
+def test_a_file_that_went_or_came_makes_no_other_plan(folders: Path) -> None:
+    words = ("--model", "test_resnet", "--dry-run")
+    run(folders, *words)
+    path = folders / "p" / "plan.toml"
+    path.write_text(path.read_text() + "# mine\n")
+    (folders / "unlabeled" / "3.png").unlink()
+    (folders / "unlabeled" / "notes.txt").write_bytes(b"x")
+    fewer = run(folders, *words)
+    for number in range(4, 20):
+        (folders / "unlabeled" / f"{number}.png").unlink()
+    few = run(folders, *words)
+    path.write_text(path.read_text().replace("# of images: {", '# of images: ["", '))
+    unsure = run(folders, *words)
+
+    assert "plan.toml, as it was made before" in fewer.stderr
+    assert "images  16 labeled, 4 validation, 29 unlabeled; 2 classes" in fewer.stderr
+    assert "1 file is no image: .txt 1" in fewer.stderr
+    assert "as it was made before" not in few.stderr + unsure.stderr
+    aside, _ = sorted((folders / "p").glob("plan-*.toml"), key=lambda path: len(path.name))
+    assert aside.read_text().endswith("# mine\n")
+
+
+def test_weights_may_be_named_by_hand(folders: Path) -> None:
+    check_weights(Wishes(teacher="probe"), ["model.pretrained=true"])
+    check_weights(Wishes(teacher="scratch", students="scratch"))
+
+    with pytest.raises(InputError, match="--method finetune needs weights: give --weights hub"):
+        plan_recipe(
+            folders / "labeled", folders / "unlabeled", wishes=Wishes(students="finetune")
+        )
+
+
+def test_a_store_of_ones_own_is_asked_for_weights_as_folders_are(tmp_path: Path) -> None:
+    words = ["run", "--store", str(tmp_path / "store"), "--method", "finetune", "--dry-run"]
+    command = [sys.executable, "-m", "plstore.cli.main", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert "--method finetune needs weights: give --weights hub, or a file" in done.stderr
+    assert "images.toml" not in done.stderr
+
+
+def test_a_query_that_is_named_decides_in_place_of_the_plan(folders: Path) -> None:
+    wishes = Wishes(model="test_resnet", weights=str(folders), resolution=32)
+    places = (folders / "labeled", folders / "unlabeled")
+
+    def planned_select(*overrides: str) -> Select:
+        return plan_recipe(*places, wishes=wishes, overrides=overrides, device="cpu")[0].select
+
+    plain = planned_select()
+    distant = planned_select("select.query=selection/in_distribution")
+    soft = planned_select("select.query=selection/soft_weight")
+
+    assert (plain.policy, plain.min_confidence) == ("none", 0.5)
+    assert (distant.policy, distant.min_confidence) == ("exact", 0.5)  # it takes a floor
+    assert (soft.policy, soft.min_confidence) == ("exact", 0.3)  # it takes none
 
 
 def test_a_plan_that_takes_longer_than_the_budget_says_so() -> None:

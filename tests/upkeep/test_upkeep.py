@@ -230,8 +230,19 @@ def test_a_deleted_image_does_not_come_back(store: Store) -> None:
     renamed = ImageRecord(key="elsewhere.png", split="unlabeled", data=record.data)
     counts = import_images(store, [record, renamed], dataset="pets", class_names=CLASS_NAMES)
 
-    assert counts.deleted == 2
+    assert (counts.deleted, counts.first_deleted) == (1, record.key)
+    assert (counts.deleted_copies, counts.first_copy) == (1, ("elsewhere.png", record.key))
     assert store.table("images").dataset().count_rows() == 83
+
+
+def test_a_twin_that_was_there_before_its_image_was_deleted_is_there(store: Store) -> None:
+    first = make_records()[20]
+    twin = ImageRecord(key="twin.png", split="unlabeled", data=first.data)
+    import_images(store, [twin], dataset="pets", class_names=CLASS_NAMES)
+    erase(store, [20], reason="asked for", who="ann")
+    counts = import_images(store, [twin], dataset="pets", class_names=CLASS_NAMES)
+
+    assert (counts.already_there, counts.deleted, counts.deleted_copies) == (1, 0, 0)
 
 
 def test_a_store_of_many_commits_is_kept_in_order(store: Store) -> None:

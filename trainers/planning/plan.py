@@ -5,6 +5,7 @@ the store, to be read, changed and run again.
 """
 
 from dataclasses import replace
+from typing import Final
 
 from plstore.errors import InputError
 from trainers.census import Census, Machine
@@ -13,9 +14,9 @@ from trainers.planning.frozen import plan_frozen
 from trainers.planning.trained import plan_trained
 from trainers.planning.wishes import Plan, Timer, Wishes
 from trainers.sections import Model
-from trainers.timing import Timed, time_model
+from trainers.timing import Timed, time_model, timed_batch
 
-_TIMED_BATCH = 16
+_FEW_VALIDATION: Final = 200
 
 
 def plan(census: Census, machine: Machine, wishes: Wishes, timer: Timer | None = None) -> Plan:
@@ -42,10 +43,24 @@ def plan(census: Census, machine: Machine, wishes: Wishes, timer: Timer | None =
     made = (plan_frozen if kind == "probe" else plan_trained)(census, wishes, timer)
     budget = "none" if wishes.seconds is None else f"{wishes.seconds / 60:g} minutes"
     start = {"images": str(census), "machine": f"{machine}; budget {budget}"}
-    over = {}
+    over = _doubt(census.splits.get("validation", 0))
     if wishes.seconds is not None and made.seconds > wishes.seconds:
         over["too long"] = f"it takes {made.seconds / wishes.seconds:.1f} times the budget"
     return replace(made, reasons={**start, **made.reasons, **over})
+
+
+def _doubt(num_validation: int) -> dict[str, str]:
+    """Return what is to be said of few validation images."""
+    if num_validation >= _FEW_VALIDATION:
+        return {}
+    if not num_validation:
+        return {"measured": "there is no validation image: no model can be called the best"}
+    points = 200 * (0.25 / num_validation) ** 0.5
+    return {
+        "measured": f"{num_validation} validation images choose the best model; an accuracy "
+        f"of so few is right within {points:.0f} points or so: more labeled images, or "
+        "--validation, say more"
+    }
 
 
 def _timer(machine: Machine, classes: int) -> Timer:
@@ -56,7 +71,7 @@ def _timer(machine: Machine, classes: int) -> Timer:
             classes=classes,
             channels=model.channels,
             size=model.resolution,
-            batch=_TIMED_BATCH,
+            batch=timed_batch(model.resolution),
             device=machine.device,
         )
 

@@ -1,7 +1,7 @@
 """What a plan is asked for, and what it says."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from trainers.timing import Timed
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DEFAULT_BUDGET: Final = 1800.0
 """Seconds on a CPU; on a GPU there is no limit unless one is given."""
+_WEIGHTS: Final = ("model.weights", "model.pretrained")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,25 @@ class Wishes:
     def has_weights(self) -> bool:
         """Whether there are weights to start from."""
         return self.pretrained or self.weights is not None
+
+
+def check_weights(wishes: Wishes, overrides: Sequence[str] = ()) -> None:
+    """Check that there are weights for the methods that start from some.
+
+    Args:
+        wishes: What the user has said.
+        overrides: ``path.to.key=value`` each, of which one may name weights.
+
+    Raises:
+        InputError: If there are none.
+    """
+    asked = [how for how in (wishes.teacher, wishes.students) if how not in {None, "scratch"}]
+    by_hand = any(override.strip().startswith(_WEIGHTS) for override in overrides)
+    if asked and not (wishes.has_weights or by_hand):
+        raise InputError(
+            f"--method {asked[0]} needs weights: give --weights hub, or a file (.safetensors, "
+            ".pth, or a folder with one)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

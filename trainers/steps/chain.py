@@ -9,6 +9,7 @@ from dataclasses import replace
 from plstore.fingerprint import value_hash
 from plstore.version import __version__
 from trainers.context import Context
+from trainers.steps.best import LabelBest
 from trainers.steps.evaluating import Evaluate
 from trainers.steps.fusing import Fuse
 from trainers.steps.given import Given, GivenLabels
@@ -25,7 +26,10 @@ _IMPORT, _LABELED = "import", "labeled"
 
 def steps_of(context: Context) -> list[Step]:
     """Return the steps of a run, in order, with their keys."""
-    return _with_keys([*_first(context), *_iterations(context), *_last(context)], context)
+    steps = [*_first(context), *_iterations(context), *_last(context)]
+    if context.recipe.label.best:
+        steps.append(_labeled_by_best(steps, context.recipe.iterations))
+    return _with_keys(steps, context)
 
 
 def _first(context: Context) -> list[Step]:
@@ -88,6 +92,16 @@ def _last(context: Context) -> list[Step]:
     if not context.recipe.control:
         return []
     return _trained(CONTROL, _LABELED, context.recipe.iterations, context)
+
+
+def _labeled_by_best(steps: Sequence[Step], iterations: int) -> Step:
+    """Return the labeling by the best model: of the first teacher, students, or the control."""
+    models = ("0", *(str(n) for n in range(1, iterations + 1)), CONTROL)
+    wanted = [f"evaluate-{model}" for model in models]
+    wanted += [f"label-{n}" for n in range(1, iterations + 1)]
+    names = {step.name for step in steps}
+    needs = (_IMPORT, *(name for name in wanted if name in names))
+    return LabelBest(name="label-best", needs=needs, iteration=iterations + 1)
 
 
 def _trained(

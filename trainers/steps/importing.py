@@ -27,7 +27,8 @@ class Import(Step):
         """Return the images' identity, their collection, and the limit of their size."""
         source = context.source
         limit = context.recipe.data.max_pixels
-        return {"images": source.identity, "dataset": source.dataset, "max": limit}
+        what = {"images": source.identity, "dataset": source.dataset, "max": limit}
+        return {**what, **_gone(context)}
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Import them."""
@@ -54,7 +55,7 @@ class Present(Import):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return the identity of what the store holds."""
-        return {"images": context.source.identity}
+        return {"images": context.source.identity, **_gone(context)}
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Look whether they are enough to run on."""
@@ -63,3 +64,9 @@ class Present(Import):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return nothing: they are there."""
         return Estimate.of(estimator.source.num_images, 0.0, 0)
+
+
+def _gone(context: Context) -> dict[str, str]:
+    """Return what images have lost their files, if any: all that follows is without them."""
+    gone = context.gone.identity
+    return {"gone": gone} if gone else {}

@@ -25,7 +25,8 @@ class Label(Step):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return how labels are made and kept."""
-        what: dict[str, object] = json.loads(context.recipe.label.model_dump_json())
+        settings = context.recipe.label.model_dump_json(exclude={"best"})
+        what: dict[str, object] = json.loads(settings)
         return what
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trainers.context import Context, Outputs
+from trainers.doubts import ITERATION, QUERY, count_doubted, folds_teacher
 from trainers.estimate import EMBEDDING_BYTES, Estimate, Estimator, fit_seconds
 from trainers.pretrained import start_identity
 from trainers.probing import Probing, probe_and_keep
+from trainers.result import Findings
 from trainers.steps.training import Train, outputs_of
 
 
@@ -45,7 +47,19 @@ class Probe(Train):
             backend=context.backend,
         )
         record = probe_and_keep(context.store, probing, self.place, context.teller)
-        return outputs_of(record, "probe")
+        doubted = count_doubted(context.store, record.teacher_id)
+        if doubted:
+            context.teller.say(
+                f"  {doubted} labeled images look filed under a wrong class: plstore query run "
+                f"{QUERY} --teacher-id {folds_teacher(record.teacher_id)} --iteration "
+                f"{ITERATION}"
+            )
+        return {**outputs_of(record, "probe"), "doubted": doubted}
+
+    def report(self, findings: Findings, outputs: Outputs) -> None:
+        """Say which model it is, and how many labels of one's own it doubts."""
+        super().report(findings, outputs)
+        findings.model(self.model)["doubted"] = outputs.get("doubted")
 
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the embedding of the labeled images, by the first probe alone, and the fit."""
