@@ -26,13 +26,15 @@ if TYPE_CHECKING:
         import_predictions,
         parquet_folder,
         path_list,
+        read_corrections,
+        sample_ids,
         tar_files,
     )
     from plstore.exchange import import_source as import_images
     from plstore.labels import Member, TeacherRecord, find_teacher, list_teachers
     from plstore.labels import make_ensemble as fuse
     from plstore.loaders import load
-    from plstore.query import connect, diff, list_queries, run_query, run_sql
+    from plstore.query import audit, connect, diff, list_queries, run_query, run_sql
     from plstore.report.runs import find_run, list_runs, report_run
     from plstore.selection import Balance, Rule, Selection, preview, select
     from plstore.store import (
@@ -79,6 +81,7 @@ _HOMES = {
     "Store": "plstore.store",
     "TeacherRecord": "plstore.labels",
     "Wishes": "trainers.planning",
+    "audit": "plstore.query",
     "bring_teacher": "trainers.bringing",
     "calibrate": "trainers.calibration",
     "collect": "plstore.upkeep",
@@ -113,10 +116,12 @@ _HOMES = {
     "predict": "trainers.prediction",
     "predictions": "trainers.prediction",
     "preview": "plstore.selection",
+    "read_corrections": "plstore.exchange",
     "report_run": "plstore.report.runs",
     "run": "trainers.loop",
     "run_query": "plstore.query",
     "run_sql": "plstore.query",
+    "sample_ids": "plstore.exchange",
     "select": "plstore.selection",
     "tag": "plstore.store:add_tag",
     "tags": "plstore.store",
@@ -144,6 +149,7 @@ __all__ = [
     "TeacherRecord",
     "Wishes",
     "__version__",
+    "audit",
     "bring_teacher",
     "calibrate",
     "collect",
@@ -178,10 +184,12 @@ __all__ = [
     "predict",
     "predictions",
     "preview",
+    "read_corrections",
     "report_run",
     "run",
     "run_query",
     "run_sql",
+    "sample_ids",
     "select",
     "tag",
     "tags",

@@ -60,17 +60,19 @@ def give_labels(
     *,
     probabilities: npt.NDArray[np.float32] | None = None,
     name: str = "labels",
+    split: str = "unlabeled",
 ) -> npt.NDArray[np.float32]:
     rows = store.table("images").read(columns=["sample_id", "split"]).to_pylist()
-    ids = np.array([r["sample_id"] for r in rows if r["split"] == "unlabeled"], np.int64)
+    ids = np.array([r["sample_id"] for r in rows if r["split"] == split], np.int64)
     if probabilities is None:
         random = np.random.default_rng(iteration)
         probabilities = random.dirichlet([0.5] * 3, len(ids)).astype(np.float32)
-    label_set = LabelSet(teacher_id=teacher_id, iteration=iteration, split="unlabeled")
+    label_set = LabelSet(teacher_id=teacher_id, iteration=iteration, split=split)
     batch = LabelBatch(sample_ids=ids, probabilities=probabilities)
-    transaction = f"{name}-{teacher_id}-{iteration}"
+    transaction = f"{name}-{teacher_id}-{iteration}-{split}"
     shards = write_labels(store, label_set, [batch], codec=Codec(), identity=transaction)
-    commit_labels(store, shards, lineage={"step": "label"}, transaction=transaction)
+    lineage = {"step": "label", "teacher_id": teacher_id, "iteration": iteration}
+    commit_labels(store, shards, lineage=lineage, transaction=transaction)
     return probabilities
 
 

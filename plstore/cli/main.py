@@ -11,6 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from plstore.cli import (
+    asking,
+    deciding,
     exporting,
     importing,
     labeling,
@@ -85,13 +87,14 @@ app.add_typer(importing.verbs, name="import")
 for verb in (
     *(training.run, training.train, training.evaluate, predicting.predict),
     *(labeling.label, labeling.calibrate, labeling.fuse, labeling.embed, selecting.select),
-    *(reading.sql, reading.audit, reading.diff, reading.log, reading.info, reading.files),
+    *(asking.sql, asking.audit, reading.diff, reading.log, reading.info, reading.files),
     *(reporting.runs, reporting.report),
     *(upkeep.tag, upkeep.pins, upkeep.verify, upkeep.gc, upkeep.compact),
-    *(upkeep.exclude, upkeep.correct, upkeep.delete, upkeep.duplicates, exporting.export),
+    *(deciding.exclude, deciding.correct, deciding.delete, deciding.duplicates),
+    exporting.export,
 ):
     app.command(verb.__name__)(with_examples(verb))
-app.add_typer(reading.queries, name="query")
+app.add_typer(asking.queries, name="query")
 
 
 @app.callback(invoke_without_command=True)

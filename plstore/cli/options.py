@@ -3,7 +3,6 @@
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
@@ -22,15 +21,6 @@ AsOfOption = Annotated[
         "--as-of",
         help="Snapshot: a tag, a number of plstore log, a UTC time, or VIEW@VERSION.",
     ),
-]
-IdsOption = Annotated[
-    str | None, typer.Option("--ids", help="Sample ids, by commas: 17,18,40.")
-]
-IdsFileOption = Annotated[
-    Path | None, typer.Option("--file", help="CSV or Parquet with a sample_id column.")
-]
-IdsQueryOption = Annotated[
-    str | None, typer.Option("--query", help="A SELECT with a sample_id column.")
 ]
 
 
@@ -74,6 +64,11 @@ def open_to_read(path: str) -> "Store":
     return open_store(path)
 
 
+def say(message: str) -> None:
+    """Print a line for people on stderr, so that stdout stays for rows."""
+    print(message, file=sys.stderr)
+
+
 def print_rows(
     rows: Sequence[dict[str, Any]],
     format_: str,
@@ -97,48 +92,3 @@ def rendered(
 
     longest = 10_000 if whole else LONGEST_CELL
     return render(rows, cast("Format", format_), columns=columns, longest=longest)
-
-
-def chosen_rows(
-    store: "Store", *, ids: str | None, file: Path | None, query: str | None
-) -> list[dict[str, Any]]:
-    """Return the rows that name images, by whichever of three options was given.
-
-    Returns:
-        For each row its sample_id, an integer, and its label as it is written, where there is
-        a column of that name.
-
-    Raises:
-        InputError: If not exactly one was given, or it has no column of sample ids.
-    """
-    from plstore.errors import InputError
-    from plstore.exchange.tables import read_table, whole_numbers
-    from plstore.query import run_sql
-
-    if sum(option is not None for option in (ids, file, query)) != 1:
-        raise InputError("name the images by exactly one of --ids, --file and --query")
-    if ids is not None:
-        try:
-            return [{"sample_id": int(word)} for word in ids.split(",")]
-        except ValueError as error:
-            raise InputError(f"--ids is {ids!r}; wanted numbers such as 17,18,40") from error
-    table = run_sql(store, query) if query is not None else read_table(Path(str(file)))
-    source = rows_source(file)
-    if "sample_id" not in table.column_names:
-        raise InputError(
-            f"{source} has the columns {', '.join(table.column_names)}; wanted sample_id among "
-            "them"
-        )
-    rows = [
-        {"sample_id": sample_id}
-        for sample_id in whole_numbers(table["sample_id"], f"{source}: sample_id").to_pylist()
-    ]
-    if "label" in table.column_names:
-        labels = table["label"].to_pylist()
-        rows = [{**row, "label": label} for row, label in zip(rows, labels, strict=True)]
-    return rows
-
-
-def rows_source(file: Path | None) -> str:
-    """Return what `chosen_rows` took rows from, for messages."""
-    return "the query" if file is None else str(file)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plstore.cli.asking import MemoryOption, SecondsOption
 from plstore.cli.child import in_child
 from plstore.cli.options import AsOfOption, FormatOption, StoreOption, print_rows
-from plstore.cli.reading import MemoryOption, SecondsOption
 from plstore.errors import InputError
 
 if TYPE_CHECKING:

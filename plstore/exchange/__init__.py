@@ -4,6 +4,12 @@ Modules that need a library of an extra are imported where they are used: `hub` 
 `duplicates` (ImageHash).
 """
 
+from plstore.exchange.decisions import (
+    Corrections,
+    images_in,
+    read_corrections,
+    sample_ids,
+)
 from plstore.exchange.exporting import export
 from plstore.exchange.exports import Exported, can_be_folder, export_labels, export_view
 from plstore.exchange.folders import image_folders
@@ -20,6 +26,7 @@ from plstore.exchange.tars import tar_files
 
 __all__ = [
     "PREDICTIONS_KEY",
+    "Corrections",
     "Exported",
     "IdxSplits",
     "ImagePaths",
@@ -37,11 +44,14 @@ __all__ = [
     "image_folders",
     "image_listing",
     "image_paths",
+    "images_in",
     "import_predictions",
     "import_source",
     "match_predictions",
     "parquet_folder",
     "path_list",
+    "read_corrections",
+    "sample_ids",
     "tar_files",
     "write_parquet_folder",
 ]

@@ -2,8 +2,8 @@
 
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,14 @@ class Found:
         images: Columns sample_id, split, verdict and, where names are text, key.
         num_by_end: Names that are no key, but end as one image's path does, and no other's.
         example: One of these with the key that it was taken for.
+        doubtful: Names that may be of two images, by place: the keys of both. Their row is -1.
     """
 
     rows: Ints
     images: pa.Table
     num_by_end: int = 0
     example: tuple[str, str] | None = None
+    doubtful: Mapping[int, tuple[str, str]] = field(default_factory=dict)
 
 
 def find_images(store: Store, names: pa.Array, dataset: str | None = None) -> Found:
@@ -52,10 +54,32 @@ def find_images(store: Store, names: pa.Array, dataset: str | None = None) -> Fo
     Raises:
         InputError: If a name may be of two images, or keys repeat among data sets.
     """
+    found = look_up(store, names, dataset)
+    for place, both in found.doubtful.items():
+        raise InputError(
+            f"{names[place].as_py()!r} may be {both[0]!r} or {both[1]!r}; wanted more of its "
+            "path, or the keys of images themselves"
+        )
+    return found
+
+
+def look_up(
+    store: Store, names: pa.Array, dataset: str | None = None, *, with_deleted: bool = False
+) -> Found:
+    """Find images as `find_images`, and say which names are doubtful.
+
+    Args:
+        store: Where the images are.
+        names: int64 sample ids, or text.
+        dataset: Of the images; all unless given.
+        with_deleted: Whether images that were deleted are found too; their split and verdict
+            are null.
+
+    Raises:
+        InputError: If keys repeat among data sets.
+    """
     by_key = not pa.types.is_integer(names.type)
-    where = None if dataset is None else pc.field("dataset") == dataset
-    columns = ["sample_id", "split", "verdict", *(["key"] if by_key else [])]
-    images = store.table("images").read(columns=columns, where=where)
+    images = _images(store, dataset, with_keys=by_key, with_deleted=with_deleted)
     values = images["key" if by_key else "sample_id"].combine_chunks()
     if by_key and pc.count_distinct(values).as_py() != images.num_rows:
         raise InputError(
@@ -69,12 +93,43 @@ def find_images(store: Store, names: pa.Array, dataset: str | None = None) -> Fo
         return Found(rows=rows, images=images)
     ends = _Ends(store, images)
     texts = names.take(pa.array(left)).to_pylist()
-    rows[left] = [-1 if text is None else ends.find(text) for text in texts]
+    found = [() if text is None else ends.find(text) for text in texts]
+    rows[left] = [one[0] if len(one) == 1 else -1 for one in found]
+    doubtful = {
+        int(place): _both(values, several)
+        for place, several in zip(left, found, strict=True)
+        if len(several) > 1
+    }
     by_end = left[rows[left] >= 0]
     example = None
     if len(by_end):
         example = (names[by_end[0]].as_py(), values[rows[by_end[0]]].as_py())
-    return Found(rows=rows, images=images, num_by_end=len(by_end), example=example)
+    return Found(
+        rows=rows,
+        images=images,
+        num_by_end=len(by_end),
+        example=example,
+        doubtful=doubtful,
+    )
+
+
+def _images(
+    store: Store, dataset: str | None, *, with_keys: bool, with_deleted: bool
+) -> pa.Table:
+    where = None if dataset is None else pc.field("dataset") == dataset
+    columns = ["sample_id", "split", "verdict", *(["key"] if with_keys else [])]
+    images = store.table("images").read(columns=columns, where=where)
+    if not with_deleted:
+        return images
+    there = [name for name in columns if name not in {"split", "verdict"}]
+    deleted = store.table("deletions").read(columns=there, where=where)
+    gone = pc.invert(pc.is_in(deleted["sample_id"], images["sample_id"].combine_chunks()))
+    return pa.concat_tables([images, deleted.filter(gone)], promote_options="default")
+
+
+def _both(keys: pa.Array, rows: tuple[int, ...]) -> tuple[str, str]:
+    first, second = sorted(keys[row].as_py() for row in rows)
+    return first, second
 
 
 class _Ends:
@@ -85,45 +140,33 @@ class _Ends:
     """
 
     def __init__(self, store: Store, images: pa.Table) -> None:
-        self._keys = images["key"].combine_chunks()
         forms = [(_backwards(text), row) for text, row in _forms(store, images)]
         forms.sort()
         self._paths = [path for path, _ in forms]
         self._rows = [row for _, row in forms]
 
-    def find(self, name: str) -> int:
-        """Return the row of the image that a name is of; -1 if of none.
-
-        Raises:
-            InputError: If it may be of two.
-        """
+    def find(self, name: str) -> tuple[int, ...]:
+        """Return the row of the image that a name is of: none, or two where it is in doubt."""
         wanted = _backwards(name)
-        start = bisect_left(self._paths, wanted)
-        if (row := self._one(name, start, wanted, whole=False)) >= 0:
-            return row  # the name is the end of a path
+        if rows := self._rows_at(wanted, whole=False):
+            return rows  # the name is the end of a path
         end = wanted.rfind("/", 0, -1)
         while end > 0:  # a path is the end of the name, the longest first
-            part = wanted[: end + 1]
-            row = self._one(name, bisect_left(self._paths, part), part, whole=True)
-            if row >= 0:
-                return row
+            if rows := self._rows_at(wanted[: end + 1], whole=True):
+                return rows
             end = wanted.rfind("/", 0, end)
-        return -1
+        return ()
 
-    def _one(self, name: str, start: int, wanted: str, *, whole: bool) -> int:
-        found = -1
-        for place in range(start, len(self._paths)):
+    def _rows_at(self, wanted: str, *, whole: bool) -> tuple[int, ...]:
+        found: tuple[int, ...] = ()
+        for place in range(bisect_left(self._paths, wanted), len(self._paths)):
             path = self._paths[place]
             if path != wanted if whole else not path.startswith(wanted):
                 break
-            row = self._rows[place]
-            if found not in {-1, row}:
-                both = sorted(self._keys[i].as_py() for i in (found, row))
-                raise InputError(
-                    f"{name!r} may be {both[0]!r} or {both[1]!r}; wanted more of its path, or "
-                    "the keys of images themselves"
-                )
-            found = row
+            if self._rows[place] not in found:
+                found = (*found, self._rows[place])
+            if len(found) > 1:
+                break
         return found
 
 

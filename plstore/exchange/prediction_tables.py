@@ -31,7 +31,11 @@ PREDICTIONS_KEY: Final = b"plstore_predictions"
 """Of a Parquet file's metadata: JSON that names the classes of its lists in `class_names`."""
 
 _SAMPLE_ID = "sample_id"
-_ID_COLUMNS = (_SAMPLE_ID, "key", "path", "image", "id", "filename", "file_name", "file")
+ID_COLUMNS: Final = (
+    _SAMPLE_ID,
+    *("key", "path", "image", "id", "filename", "file_name", "file"),
+)
+"""Columns that name images, in the order in which they are looked for."""
 _VALUE_COLUMNS = ("probabilities", "probs", "logits", "scores")
 _LABEL_COLUMNS = ("label", "class", "class_name", "prediction", "predicted", "pred")
 _CONFIDENCE_COLUMNS = ("confidence", "probability", "prob", "score")
@@ -116,10 +120,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _id_column(path: Path, names: Sequence[str], wanted: str | None) -> str:
-    column = wanted or next((name for name in _ID_COLUMNS if name in names), None)
+    column = wanted or next((name for name in ID_COLUMNS if name in names), None)
     if column is None or column not in names:
         raise InputError(
-            f"{path} has no column {wanted or ' or '.join(_ID_COLUMNS)!r}; it has "
+            f"{path} has no column {wanted or ' or '.join(ID_COLUMNS)!r}; it has "
             f"{', '.join(names)}"
         )
     return column

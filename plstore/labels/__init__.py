@@ -16,6 +16,7 @@ from plstore.labels.label_sets import (
     check_teacher_id,
     find_label_sets,
     label_sets,
+    labels_in_order,
 )
 from plstore.labels.teachers import (
     Role,
@@ -51,6 +52,7 @@ __all__ = [
     "find_label_sets",
     "find_teacher",
     "label_sets",
+    "labels_in_order",
     "list_teachers",
     "make_ensemble",
     "member_of",

@@ -170,7 +170,8 @@ class _Fusion:
             return version, fused
         # The version too: members' labels may come back that were fused before.
         made = value_hash({"version": version, "new": new, "there": old})
-        lineage = {"step": "fuse", "soft_labels_version": version, **self.lineage}
+        own_lineage = {"step": "fuse", "teacher_id": self.teacher_id} | self.lineage
+        lineage = own_lineage | {"iteration": self.iteration, "soft_labels_version": version}
         transaction = f"fuse-{self.identity}-{made}"
         version = commit_labels(
             store, shards, lineage=lineage, transaction=transaction, instead_of=there

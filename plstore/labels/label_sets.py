@@ -1,8 +1,9 @@
 """Whose labels there are, and of which images: the partitions of `soft_labels`."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +71,31 @@ def label_sets(store: "Store", version: int | None = None) -> dict[LabelSet, int
         )
         counts[label_set] = counts.get(label_set, 0) + shard.num_rows
     return dict(sorted(counts.items()))
+
+
+def labels_in_order(
+    store: "Store", version: int | None = None, splits: Collection[str] = ()
+) -> list[tuple[str, int]]:
+    """Return teachers with the iterations that they labeled, the newest last.
+
+    Later iterations are newer; of one iteration, what was labeled last is. (By the commits; a
+    compaction or deletion labels nothing.)
+
+    Args:
+        store: The store.
+        version: Of `soft_labels`; the newest unless given.
+        splits: Labels of one of these at least; of any unless given.
+    """
+    sets = [s for s in label_sets(store, version) if not splits or s.split in splits]
+    found = list(dict.fromkeys((s.teacher_id, s.iteration) for s in sets))
+    if len({iteration for _, iteration in found}) == len(found):
+        return found
+    last: dict[tuple[Any, Any], int] = {}
+    for commit in store.table("soft_labels").history():  # newest first
+        if version is None or commit.version <= version:
+            of = commit.lineage.get("teacher_id"), commit.lineage.get("iteration")
+            last.setdefault(of, commit.version)
+    return sorted(found, key=lambda of: (of[1], last.get(of, -1), of[0]))
 
 
 def find_label_sets(

@@ -2,12 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from plstore.query.audits import Audit, audit
 from plstore.query.compare import diff
 from plstore.query.differences import diff_labels
 from plstore.query.exact import holds_numbers
 from plstore.query.functions import create_functions
-from plstore.query.library import SavedQuery, list_queries, saved_query
+from plstore.query.library import SavedQuery, find_query, list_queries, saved_query
 from plstore.query.macros import BUCKET_SQL, SELECTION_MACROS, TICKETS, create_macros
+from plstore.query.missing import what_is_missing
+from plstore.query.newest import with_labels
+from plstore.query.running import run_query
 from plstore.query.session import (
     Limits,
     check_read_only,
@@ -15,7 +19,6 @@ from plstore.query.session import (
     fetch,
     fetch_within,
     lock,
-    run_query,
     run_sql,
     stream,
 )
@@ -27,8 +30,10 @@ __all__ = [
     "BUCKET_SQL",
     "SELECTION_MACROS",
     "TICKETS",
+    "Audit",
     "Limits",
     "SavedQuery",
+    "audit",
     "check_read_only",
     "connect",
     "create_functions",
@@ -37,6 +42,7 @@ __all__ = [
     "diff_labels",
     "fetch",
     "fetch_within",
+    "find_query",
     "holds_numbers",
     "list_queries",
     "lock",
@@ -45,6 +51,8 @@ __all__ = [
     "run_sql",
     "saved_query",
     "stream",
+    "what_is_missing",
+    "with_labels",
 ]
 
 

@@ -3,7 +3,9 @@
 The path is the name: ``queries/coverage/labels_per_class.sql`` is
 ``coverage/labels_per_class``. The header's first paragraph is the summary; lines of
 ``grain:``, ``param NAME TYPE:`` and ``column NAME TYPE:`` are the promise. A parameter that
-may be left out says what it is then: ``param NAME TYPE = VALUE:``, text in single quotes.
+may be left out says what it is then: ``param NAME TYPE = VALUE:``, text in single quotes,
+``newest`` or ``previous`` for labels that the store has, see `plstore.query.parameters`. A line
+``needs: soft_labels of SPLIT`` (``in 2 iterations``) says of which there must be some.
 """
 
 import re
@@ -15,38 +17,20 @@ from typing import Any
 import duckdb
 
 from plstore.errors import InputError, QueryError
+from plstore.query.missing import Need
+from plstore.query.parameters import (
+    PYTHON_TYPES,
+    LabelsDefault,
+    Parameter,
+    check_labels_defaults,
+    read_default,
+)
+from plstore.schema import SPLITS
 
 _PARAM = re.compile(r"param (\w+) (\w+)(?: = (\S+))?: (.+)")
 _COLUMN = re.compile(r"column (\w+) ([\w\[\]]+): (.+)")
 _GRAIN = re.compile(r"grain: (.+)")
-_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
-    "float": (float, int),
-    "integer": (int,),
-    "bigint": (int,),
-    "varchar": (str,),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameter:
-    """One ``$name`` of a query, or one column of its result.
-
-    Attributes:
-        name: As it is written.
-        type: Of DuckDB, in lower case.
-        meaning: What it is.
-        default: Of a parameter that may be left out; None for one that must be given.
-    """
-
-    name: str
-    type: str
-    meaning: str
-    default: float | int | str | None = None
-
-    def __str__(self) -> str:
-        """Return it as an error names it."""
-        unless = "" if self.default is None else f", {self.default!r} unless given"
-        return f"{self.name} ({self.type}{unless}): {self.meaning}"
+_NEED = re.compile(r"needs: soft_labels of (\w+)(?: in (\d+) iterations)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +43,7 @@ class SavedQuery:
     parameters: tuple[Parameter, ...]
     columns: tuple[Parameter, ...]
     sql: str
+    needs: tuple[Need, ...] = ()
 
     def read_value(self, name: str, text: str) -> Any:  # noqa: ANN401  of the parameter's type
         """Return the value of a parameter from text; that of an unknown one stays text.
@@ -67,7 +52,7 @@ class SavedQuery:
             QueryError: If it is no value of the parameter's type.
         """
         kinds = {parameter.name: parameter.type for parameter in self.parameters}
-        kind = _PYTHON_TYPES[kinds.get(name, "varchar")][0]
+        kind = PYTHON_TYPES[kinds.get(name, "varchar")][0]
         try:
             return kind(text)
         except ValueError as error:
@@ -78,19 +63,27 @@ class SavedQuery:
     def check_parameters(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values if they are those that the query asks for, with their types.
 
-        What is left out and need not be given has its default.
+        What is left out has its default; `plstore.query.newest` gives those that a store has.
 
         Raises:
             QueryError: If one is missing, unknown or of the wrong type.
         """
         wanted = {p.name: p for p in self.parameters}
-        defaults = {p.name: p.default for p in self.parameters if p.default is not None}
+        defaults = {
+            p.name: p.default
+            for p in self.parameters
+            if p.default is not None and not isinstance(p.default, LabelsDefault)
+        }
         values = {**defaults, **values}
-        problems = [f"--{name.replace('_', '-')} is missing" for name in wanted.keys() - values]
+        problems = [
+            f"{p.option} is missing"
+            for p in self.parameters
+            if p.default is None and p.name not in values
+        ]
         problems += [f"{name!r} is unknown" for name in values.keys() - wanted.keys()]
         for name, value in values.items():
             kind = wanted[name].type if name in wanted else None
-            if kind and (isinstance(value, bool) or not isinstance(value, _PYTHON_TYPES[kind])):
+            if kind and (isinstance(value, bool) or not isinstance(value, PYTHON_TYPES[kind])):
                 problems.append(f"{name} is {value!r}; wanted {kind}: {wanted[name].meaning}")
         if problems:
             asked = "; ".join(str(parameter) for parameter in self.parameters)
@@ -138,11 +131,22 @@ def saved_query(name: str) -> SavedQuery:
     return parse_query(name, path.read_text())
 
 
+def find_query(name: str) -> SavedQuery | None:
+    """Return the saved query of a name, or of a .sql file; None if there is none."""
+    try:
+        return saved_query(name)
+    except InputError as error:
+        if isinstance(error, QueryError):
+            raise
+        return None
+
+
 def parse_query(name: str, text: str) -> SavedQuery:
     """Read a query from its text; see the module for the header."""
     summary: list[str] = []
     parameters: list[Parameter] = []
     columns: list[Parameter] = []
+    needs: list[Need] = []
     grain = ""
     in_summary = True
     for line in text.splitlines():
@@ -158,6 +162,8 @@ def parse_query(name: str, text: str) -> SavedQuery:
             columns.append(Parameter(name=found[1], type=found[2], meaning=found[3]))
         elif found := _GRAIN.fullmatch(content):
             grain = found[1]
+        elif found := _NEED.fullmatch(content):
+            needs.append(Need(splits=(found[1],), iterations=int(found[2] or 1)))
     query = SavedQuery(
         name=name,
         summary=" ".join(summary),
@@ -165,35 +171,27 @@ def parse_query(name: str, text: str) -> SavedQuery:
         parameters=tuple(parameters),
         columns=tuple(columns),
         sql=text,
+        needs=tuple(needs),
     )
     _check_header(query)
     return query
 
 
 def _parameter(found: re.Match[str]) -> Parameter:
-    default = _default(found[2], found[3]) if found[3] else None
+    default = read_default(found[2], found[3]) if found[3] else None
     return Parameter(name=found[1], type=found[2], meaning=found[4], default=default)
-
-
-def _default(kind: str, text: str) -> float | int | str:
-    """Return the value of a default, text without its quotes."""
-    quoted = len(text) > 1 and text[0] == text[-1] == "'"
-    number = _PYTHON_TYPES.get(kind, (str,))[0]
-    try:
-        if quoted == (number is str):
-            value: float | int | str = number(text[1:-1] if quoted else text)
-            return value
-    except ValueError:
-        pass
-    raise QueryError(
-        f"a header has the default {text} for a {kind}; wanted such as = 0.5, = 8 or = 'mean'"
-    )
 
 
 def _check_header(query: SavedQuery) -> None:
     if not (query.summary and query.grain and query.columns):
         raise QueryError(
             f"query {query.name!r} needs a header with a summary, 'grain:' and 'column' lines"
+        )
+    wrong = [split for need in query.needs for split in need.splits if split not in SPLITS]
+    if wrong:
+        raise QueryError(
+            f"query {query.name!r} needs soft labels of {wrong[0]!r}; wanted one of "
+            f"{', '.join(SPLITS)}"
         )
     statements = duckdb.extract_statements(query.sql)
     used = set().union(*(statement.named_parameters for statement in statements))
@@ -203,3 +201,4 @@ def _check_header(query: SavedQuery) -> None:
             f"query {query.name!r} uses the parameters {sorted(used)} and declares "
             f"{sorted(declared)}; its 'param' lines must name exactly those it uses"
         )
+    check_labels_defaults(query.name, query.parameters)

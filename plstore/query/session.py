@@ -5,7 +5,7 @@ a path, so SQL can neither read another file nor write one, even inside the stor
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from plstore.errors import InputError, QueryError
 from plstore.machine import memory_bytes
 from plstore.query.exact import exact, mark_numbers
 from plstore.query.functions import create_functions
-from plstore.query.library import saved_query
 from plstore.query.table_macros import create_table_macros, named_in
+from plstore.query.tables import snapshot_of
 from plstore.schema import TABLES
 from plstore.store import AsOf, Store, resolve
 
@@ -111,14 +111,6 @@ def _num_classes(store: Store, pins: Mapping[str, int]) -> int:
     return int(store.table("classes").dataset(pins["classes"]).count_rows())
 
 
-def _pins(store: Store, as_of: AsOf, names: Sequence[str]) -> Mapping[str, int]:
-    if as_of is None:
-        return store.versions(names)
-    if isinstance(as_of, Mapping):
-        return store.versions([name for name in names if name not in as_of]) | dict(as_of)
-    return resolve(store, as_of)
-
-
 def _register(
     connection: duckdb.DuckDBPyConnection,
     store: Store,
@@ -194,7 +186,7 @@ def run_sql(
         names.add("classes")  # functions need them
         macros = named_in(sql)
         names |= {name for macro in macros for name in macro.reads}
-        pins = _pins(store, as_of, [name for name in store.tables if name in names])
+        pins = snapshot_of(store, as_of, sorted(names))
         _register(connection, store, pins, names)
         create_functions(connection, _num_classes(store, pins))
         create_table_macros(connection, macros)
@@ -307,29 +299,3 @@ def _too_long(seconds: float | None) -> QueryError:
         f"the SQL ran longer than {after} and was stopped; ask for less, or raise the time "
         "limit"
     )
-
-
-def run_query(
-    store: Store,
-    name: str,
-    *,
-    as_of: AsOf = None,
-    limits: Limits | None = None,
-    **parameters: object,
-) -> pa.Table:
-    """Run a saved query over a snapshot and return its rows.
-
-    Args:
-        store: The store.
-        name: Such as "coverage/labels_per_class"; `plstore query list` shows all.
-        as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
-        limits: Of memory and time; see `Limits`.
-        **parameters: The query's own.
-
-    Raises:
-        InputError: If there is no such query.
-        QueryError: If parameters are missing, unknown or of the wrong type, or a limit is met.
-    """
-    query = saved_query(name)
-    values = query.check_parameters(parameters)
-    return run_sql(store, query.sql, values, as_of=as_of, limits=limits)

@@ -18,6 +18,7 @@ from plstore.query import (
     run_sql,
     saved_query,
     stream,
+    with_labels,
 )
 from plstore.selection.balance import Balance
 from plstore.selection.choice import Choice, as_many, outcome_counts
@@ -113,7 +114,8 @@ def choose_by_query(
         "iteration": teacher.label_set.iteration,
     }
     standing = find_standing(store, pins, held_out=selection.held_out)
-    parameters = _query_parameters(store, selection, query, {**whose}, standing)
+    given = _query_parameters(store, selection, query, {**whose}, standing)
+    parameters = with_labels(store, query, given, version=pins["soft_labels"])
     chosen = run_sql(store, query.sql, parameters, as_of=pins, limits=selection.limits)
     if not chosen.num_rows:
         raise InputError(

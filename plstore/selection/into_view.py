@@ -167,13 +167,15 @@ class _Settings:
             return "packed"
         return self.mode or ("packed" if storage.is_remote(store.root) else "reference")
 
-    def with_shrink(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    def recorded(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what the view's record says of how it was made."""
-        own = {} if self.shrink is None else vars(self.shrink)
+        own: dict[str, Any] = {} if self.shrink is None else dict(vars(self.shrink))
+        own |= {"held_out": True} if self.held_out else {}
         if twice := sorted(own.keys() & parameters.keys()):
+            without = "held_out" if twice[0] == "held_out" else "max_side"
             raise InputError(
                 f"the query has a parameter {twice[0]!r}, a name that the view's record needs "
-                "to say how images were shrunk: name it otherwise, or select without max_side"
+                f"to say how it was made: name it otherwise, or select without {without}"
             )
         return {**parameters, **own}
 
@@ -207,7 +209,7 @@ def _write(
             identity=identity,
             query=choice.query,
             sql=choice.sql,
-            parameters=settings.with_shrink(choice.parameters),
+            parameters=settings.recorded(choice.parameters),
             pins=pins,
             counts={**choice.counts, **_labeled_dropped(store, pins, copies)},
             mode=mode,

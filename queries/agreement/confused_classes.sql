@@ -1,10 +1,10 @@
 -- Pairs of classes that two teachers disagree on most, over the unlabeled images.
 --
 -- grain: one row per (class_a, class_b)
--- param teacher_a varchar: one teacher
--- param iteration_a integer: the iteration of its labels
--- param teacher_b varchar: the other teacher
--- param iteration_b integer: the iteration of its labels
+-- param teacher_a varchar = previous(unlabeled): one teacher
+-- param iteration_a integer = previous(unlabeled): the iteration of its labels
+-- param teacher_b varchar = newest(unlabeled): the other teacher
+-- param iteration_b integer = newest(unlabeled): the iteration of its labels
 -- column class_a varchar: what teacher A says
 -- column class_b varchar: what teacher B says
 -- column num_images bigint: images on which they say so

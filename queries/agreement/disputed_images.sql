@@ -1,11 +1,11 @@
 -- Unlabeled images that two teachers see most differently: the ones worth a person's look.
 --
 -- grain: one row per (sample_id)
--- param teacher_a varchar: one teacher
--- param iteration_a integer: the iteration of its labels
--- param teacher_b varchar: the other teacher
--- param iteration_b integer: the iteration of its labels
--- param num_images bigint: rows wanted
+-- param teacher_a varchar = previous(unlabeled): one teacher
+-- param iteration_a integer = previous(unlabeled): the iteration of its labels
+-- param teacher_b varchar = newest(unlabeled): the other teacher
+-- param iteration_b integer = newest(unlabeled): the iteration of its labels
+-- param num_images bigint = 20: rows wanted; 0 for all
 -- column sample_id bigint: the image
 -- column key varchar: its name in the dataset
 -- column class_a varchar: what teacher A says
@@ -34,4 +34,4 @@ where
     and b.iteration = $iteration_b
     and b.split = 'unlabeled'
 order by js desc, a.sample_id asc
-limit $num_images
+limit nullif($num_images, 0)

@@ -1,10 +1,10 @@
 -- How far apart the distributions of two teachers are, by the class that the first one says.
 --
 -- grain: one row per (class_id)
--- param teacher_a varchar: one teacher
--- param iteration_a integer: the iteration of its labels
--- param teacher_b varchar: the other teacher
--- param iteration_b integer: the iteration of its labels
+-- param teacher_a varchar = previous(unlabeled): one teacher
+-- param iteration_a integer = previous(unlabeled): the iteration of its labels
+-- param teacher_b varchar = newest(unlabeled): the other teacher
+-- param iteration_b integer = newest(unlabeled): the iteration of its labels
 -- column class_id integer: what teacher A says
 -- column class_name varchar: its name
 -- column num_images bigint: unlabeled images that both have labeled

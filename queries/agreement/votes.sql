@@ -3,6 +3,7 @@
 -- Fusions are teachers too, beside their members.
 --
 -- grain: one row per (iteration, num_teachers, num_agreeing)
+-- needs: soft_labels of unlabeled
 -- column iteration integer: the iteration the labels belong to
 -- column num_teachers bigint: teachers that labeled an image
 -- column num_agreeing bigint: the most of them that say the same class

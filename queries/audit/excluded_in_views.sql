@@ -1,5 +1,7 @@
 -- Images of the newest version of a view that a person excluded since: select it again.
 --
+-- Older versions are left alone: no one trains on them any more.
+--
 -- grain: one row per (view, version, sample_id)
 -- column view varchar: the view
 -- column version bigint: its newest version

@@ -1,6 +1,7 @@
 -- How good each teacher is at each class, on validation images.
 --
 -- grain: one row per (iteration, teacher_id, class_id)
+-- needs: soft_labels of validation
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column class_id integer: the class

@@ -1,7 +1,8 @@
 -- Validation images that a teacher gets wrong and is sure of: often a wrong label.
 --
 -- grain: one row per (iteration, teacher_id, sample_id)
--- param min_confidence float: confidence (0 to 1) above which a mistake counts as confident
+-- needs: soft_labels of validation
+-- param min_confidence float = 0.9: a mistake is confident above this confidence (0 to 1)
 -- column iteration integer: the iteration the label belongs to
 -- column teacher_id varchar: the teacher
 -- column sample_id bigint: the image

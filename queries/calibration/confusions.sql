@@ -1,6 +1,7 @@
 -- The confusion matrix of each teacher on validation images, as pairs of classes.
 --
 -- grain: one row per (iteration, teacher_id, label_name, predicted_name)
+-- needs: soft_labels of validation
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column label_name varchar: the class an image is filed under

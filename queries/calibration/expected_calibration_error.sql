@@ -4,6 +4,7 @@
 -- between confidence and accuracy, weighted by the images in a bin.
 --
 -- grain: one row per (iteration, teacher_id)
+-- needs: soft_labels of validation
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column num_images bigint: validation images

@@ -6,8 +6,8 @@
 -- label is known.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher that is asked
--- param iteration integer: the iteration of its labels
+-- param teacher_id varchar = newest(labeled,validation,test): the teacher that is asked
+-- param iteration integer = newest(labeled,validation,test): the iteration of its labels
 -- column sample_id bigint: the image
 -- column split varchar: its split
 -- column key varchar: its name in the dataset

@@ -1,6 +1,7 @@
 -- Is confidence honest: accuracy on validation images in bins of confidence of 0.1.
 --
 -- grain: one row per (iteration, teacher_id, bin)
+-- needs: soft_labels of validation
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column bin integer: 0 to 9; bin n is from n / 10 up to below (n + 1) / 10

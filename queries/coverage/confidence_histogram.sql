@@ -1,6 +1,7 @@
 -- How confident a teacher is: its labels of the unlabeled images in bins of 0.05.
 --
 -- grain: one row per (iteration, teacher_id, bin)
+-- needs: soft_labels of unlabeled
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher that gave them
 -- column bin integer: 0 to 19

@@ -1,7 +1,8 @@
 -- Labels that each teacher gave to each class of the unlabeled images above a confidence floor.
 --
 -- grain: one row per (iteration, teacher_id, class_id)
--- param min_confidence float: count labels whose confidence (0 to 1) is above this
+-- needs: soft_labels of unlabeled
+-- param min_confidence float = 0.0: count labels whose confidence (0 to 1) is above this
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher that gave them
 -- column class_id integer: the predicted class

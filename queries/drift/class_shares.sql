@@ -1,6 +1,7 @@
 -- Do predictions drift towards some classes: each class's share of the labels, by iteration.
 --
 -- grain: one row per (iteration, teacher_id, class_id)
+-- needs: soft_labels of unlabeled
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher that gave them
 -- column class_id integer: the predicted class

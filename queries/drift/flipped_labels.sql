@@ -4,6 +4,7 @@
 -- one run has one of each.
 --
 -- grain: one row per (iteration, teacher_before, teacher_after, sample_id)
+-- needs: soft_labels of unlabeled in 2 iterations
 -- column iteration integer: the iteration that sees it differently from the one before
 -- column teacher_before varchar: the teacher of the iteration before
 -- column teacher_after varchar: the teacher of this one

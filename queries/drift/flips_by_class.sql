@@ -3,6 +3,7 @@
 -- Every teacher of an iteration is compared with every teacher of the one before.
 --
 -- grain: one row per (iteration, teacher_before, teacher_after, class_before, class_after)
+-- needs: soft_labels of unlabeled in 2 iterations
 -- column iteration integer: the iteration that sees it differently from the one before
 -- column teacher_before varchar: the teacher of the iteration before
 -- column teacher_after varchar: the teacher of this one

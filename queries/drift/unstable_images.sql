@@ -1,7 +1,8 @@
 -- Unlabeled images that teachers keep changing their minds about, over all iterations.
 --
 -- grain: one row per (sample_id)
--- param min_classes bigint: list images that were called so many classes, 2 or more
+-- needs: soft_labels of unlabeled in 2 iterations
+-- param min_classes bigint = 2: list images that were called so many classes, 2 or more
 -- column sample_id bigint: the image
 -- column key varchar: its name in the dataset
 -- column num_labels bigint: labels it was given

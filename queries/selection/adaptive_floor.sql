@@ -7,8 +7,8 @@
 -- that a student is going to train on. As in its code, a confidence at the floor is kept.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher whose labels are selected
--- param iteration integer: the iteration those labels belong to
+-- param teacher_id varchar = newest(unlabeled): the teacher whose labels are selected
+-- param iteration integer = newest(unlabeled): the iteration those labels belong to
 -- column sample_id bigint: the image
 -- column class_id integer: the predicted class
 -- column confidence float: the teacher's highest probability, 0 to 1

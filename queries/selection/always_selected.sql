@@ -1,7 +1,7 @@
 -- Images whose pseudo-label was selected in every one of some views, such as those of a run.
 --
 -- grain: one row per (sample_id)
--- param views varchar: the views, as a SQL pattern: fashion_mnist-% for all of a run's
+-- param views varchar = '%': the views, as a SQL pattern: fashion_mnist-% for those of a run
 -- column sample_id bigint: the image
 -- column num_views bigint: versions of views that it is in: all of them
 -- column num_classes bigint: classes it was selected as

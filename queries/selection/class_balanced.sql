@@ -9,11 +9,11 @@
 -- code rounds copies at random; here the remainder goes to images drawn by a seeded hash.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher whose labels are selected
--- param iteration integer: the iteration those labels belong to
--- param min_confidence float: keep labels whose confidence (0 to 1) is above this
--- param images_per_class bigint: K, the copies that every class with a candidate adds up to
--- param seed bigint: draws the images that get one copy more
+-- param teacher_id varchar = newest(unlabeled): the teacher whose labels are selected
+-- param iteration integer = newest(unlabeled): the iteration those labels belong to
+-- param min_confidence float = 0.3: keep labels whose confidence (0 to 1) is above this
+-- param images_per_class bigint = 0: K, what a class's copies add up to; 0 for an even share
+-- param seed bigint = 0: draws the images that get one copy more
 -- column sample_id bigint: the image
 -- column class_id integer: the predicted class
 -- column confidence float: the teacher's highest probability, 0 to 1
@@ -22,6 +22,21 @@
 with held_out as (
     select content_hash from images
     where split in ('validation', 'test') and verdict = 'accepted'
+),
+
+-- An even share is one of the accepted unlabeled images, whole and 1 at least.
+quota as (
+    select
+        case
+            when $images_per_class::bigint > 0 then $images_per_class::bigint
+            when $images_per_class::bigint < 0
+                then error(
+                    'images_per_class is ' || $images_per_class::varchar || '; wanted 0 or more'
+                )
+            else greatest(count(*) // (select greatest(count(*), 1) from classes), 1)
+        end as images_per_class
+    from images
+    where split = 'unlabeled' and verdict = 'accepted'
 ),
 
 candidates as (
@@ -69,20 +84,22 @@ ranked as (
 )
 
 select
-    sample_id,
-    class_id,
-    confidence,
+    ranked.sample_id,
+    ranked.class_id,
+    ranked.confidence,
     case
-        when standing != 'candidate' then standing
-        when confidence_rank <= $images_per_class then 'kept'
+        when ranked.standing != 'candidate' then ranked.standing
+        when ranked.confidence_rank <= quota.images_per_class then 'kept'
         else 'over_quota'
     end as outcome,
     case
-        when standing != 'candidate' or confidence_rank > $images_per_class then 0
-        when num_candidates >= $images_per_class then 1
+        when ranked.standing != 'candidate' or ranked.confidence_rank > quota.images_per_class
+            then 0
+        when ranked.num_candidates >= quota.images_per_class then 1
         else
-            $images_per_class // num_candidates
-            + (lottery_rank <= $images_per_class % num_candidates)::bigint
+            quota.images_per_class // ranked.num_candidates
+            + (ranked.lottery_rank <= quota.images_per_class % ranked.num_candidates)::bigint
     end as copies
 from ranked
-order by sample_id asc
+cross join quota
+order by ranked.sample_id asc

@@ -7,8 +7,8 @@
 -- most confident are kept: near-copies go, and what is rare stays.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher whose labels are selected
--- param iteration integer: the iteration those labels belong to
+-- param teacher_id varchar = newest(unlabeled): the teacher whose labels are selected
+-- param iteration integer = newest(unlabeled): the iteration those labels belong to
 -- param min_confidence float = 0.3: keep labels whose confidence (0 to 1) is above this
 -- param per_bucket bigint = 0: keep at most so many of a bucket; 0 for the mean of the buckets
 -- param num_bits integer = 8: hyperplanes, up to 30: two to this power are the most buckets

@@ -1,9 +1,9 @@
 -- What a floor of confidence leaves of each class, before any balancing.
 --
 -- grain: one row per (class_id)
--- param teacher_id varchar: the teacher whose labels would be selected
--- param iteration integer: the iteration those labels belong to
--- param min_confidence float: keep labels whose confidence (0 to 1) is above this
+-- param teacher_id varchar = newest(unlabeled): the teacher whose labels would be selected
+-- param iteration integer = newest(unlabeled): the iteration those labels belong to
+-- param min_confidence float = 0.3: keep labels whose confidence (0 to 1) is above this
 -- column class_id integer: the predicted class
 -- column class_name varchar: its name
 -- column num_labels bigint: unlabeled images that are predicted to be of it

@@ -8,8 +8,8 @@
 -- takes it n / (n - 1) times as far from the mean of its class.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher whose labels are selected
--- param iteration integer: the iteration those labels belong to
+-- param teacher_id varchar = newest(unlabeled): the teacher whose labels are selected
+-- param iteration integer = newest(unlabeled): the iteration those labels belong to
 -- param min_confidence float = 0.3: keep labels whose confidence (0 to 1) is above this
 -- param quantile float = 0.95: the share of known images that are nearer than the limit, 0 to 1
 -- param model varchar = '': whose embeddings; those that there are, if of one model alone

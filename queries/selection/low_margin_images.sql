@@ -1,9 +1,9 @@
 -- Unlabeled images that a teacher is torn about: the smallest lead of the first class.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher
--- param iteration integer: the iteration of its labels
--- param num_images bigint: rows wanted
+-- param teacher_id varchar = newest(unlabeled): the teacher
+-- param iteration integer = newest(unlabeled): the iteration of its labels
+-- param num_images bigint = 20: rows wanted; 0 for all
 -- column sample_id bigint: the image
 -- column key varchar: its name in the dataset
 -- column first_name varchar: the most probable class
@@ -26,4 +26,4 @@ where
     and labels.iteration = $iteration
     and labels.split = 'unlabeled'
 order by margin asc, labels.sample_id asc
-limit $num_images
+limit nullif($num_images, 0)

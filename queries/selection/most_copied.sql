@@ -1,7 +1,7 @@
 -- Pseudo-labeled images with the most copies in a view: what a student sees again and again.
 --
 -- grain: one row per (view, version, sample_id)
--- param min_copies integer: list images of at least so many copies
+-- param min_copies integer = 2: list images of at least so many copies
 -- column view varchar: the view
 -- column version bigint: its version
 -- column sample_id bigint: the image

@@ -6,8 +6,8 @@
 -- an image for the mean, and one for each labeled image of the class for the nearest.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher whose labels are selected
--- param iteration integer: the iteration those labels belong to
+-- param teacher_id varchar = newest(unlabeled): the teacher whose labels are selected
+-- param iteration integer = newest(unlabeled): the iteration those labels belong to
 -- param min_confidence float = 0.3: keep labels whose confidence (0 to 1) is above this
 -- param share float = 0.5: of each class, keep the most similar, 0 to 1 of its candidates
 -- param near varchar = 'mean': mean, or image for the nearest labeled image of the class

@@ -10,8 +10,8 @@
 -- The labels themselves stay as they are, as there.
 --
 -- grain: one row per (sample_id)
--- param teacher_id varchar: the teacher whose labels are selected
--- param iteration integer: the iteration those labels belong to
+-- param teacher_id varchar = newest(unlabeled): the teacher whose labels are selected
+-- param iteration integer = newest(unlabeled): the iteration those labels belong to
 -- param align integer = 0: 1 for uniform alignment
 -- param min_weight float = 0.01: drop images that would weigh less, above 0 and up to 1
 -- column sample_id bigint: the image

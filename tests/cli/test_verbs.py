@@ -46,7 +46,7 @@ def test_a_working_day(store: Store, tmp_path: Path) -> None:
 
     assert first[0]["n"] == "v@1"
     assert [(tag["tag"], tag["message"]) for tag in tags] == [("iteration-1", "first")]
-    assert corrected == [{"named": 1, "newly corrected": 1}]
+    assert corrected == [{"named": 1, "newly corrected": 1, "without a label": 0}]
     assert fused == [{"split": "unlabeled", "fused": 60, "not labeled by all": 0}]
     assert sum(row["images"] for row in flipped) == 60
     assert (now, then) == ([{"n": 180}], [{"n": 60}])
@@ -113,9 +113,9 @@ def test_an_audit_exits_with_1_where_something_is_wrong(store: Store) -> None:
     sound = rows(store, "audit")
     rows(store, "select", "v", "--teacher", "t0")
     rows(store, "exclude", "--ids", "0", "--reason", "blurred")
-    found = {row["audit"]: row["found"] for row in rows(store, "audit", code=1)}
+    found = {row["audit"]: row["faults"] for row in rows(store, "audit", code=1)}
 
-    assert not any(row["found"] for row in sound)
+    assert not any(row["faults"] or row["notes"] for row in sound)
     assert {name for name, n in found.items() if n} == {"audit/excluded_in_views"}
 
 
@@ -140,7 +140,10 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
         (["sql", "select 1", "--as-of", "never"], "'never' is no snapshot"),
         (["exclude"], "exactly one of --ids, --file and --query"),
         (["exclude", "--ids", "a,b"], "--ids is 'a,b'; wanted numbers"),
-        (["exclude", "--query", "select 1 as one"], "wanted sample_id among them"),
+        (
+            ["exclude", "--query", "select 1 as one"],
+            "wanted one that names images",
+        ),
         (["exclude", "--query", "select 1.5::double as sample_id"], "sample_id is double"),
         (["delete", "--query", "select null::bigint as sample_id"], "with 1 nulls"),
         (["delete", "--ids", "999999"], "never were deleted from it"),
@@ -154,7 +157,7 @@ def test_predictions_come_in_by_one_command(store: Store, tmp_path: Path) -> Non
             "temperature is -1.0; wanted a number above 0",
         ),
         (["predict", "."], "has no teacher yet with a model"),
-        (["correct", "--ids", "3"], "no --label and no column of that name"),
+        (["correct", "--ids", "3"], "--ids without --label: what is their class?"),
         (["select", "v", "--teacher", "t0", "--parameter", "a=1"], "without --query"),
         (["select", "v", "--teacher", "t0", "--quotas", "no.csv"], "no.csv is no file"),
         (["sql", "select 1", "--memory", "much"], "memory limit 'much'"),

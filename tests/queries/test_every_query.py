@@ -1,3 +1,4 @@
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from plstore.errors import QueryError
 from plstore.query import SavedQuery, connect, list_queries, run_query, saved_query
 from plstore.query.functions import create_functions
 from plstore.query.library import parse_query
+from plstore.query.parameters import LabelsDefault
 from plstore.query.table_macros import create_table_macros
 from plstore.store import Store
 from tests.conftest import give_embeddings, give_labels
 from tests.queries.given import cases, connect_given, read_case
 
 QUERIES = list_queries()
-SECOND = {"teacher_b": "t1", "iteration_b": 2, "views": "%"}
+SECOND = {"teacher_b": "t1", "iteration_b": 2}
 VALUES: dict[str, Any] = {"float": 0.3, "integer": 1, "bigint": 5, "varchar": "t0"}
 
 
@@ -25,7 +27,7 @@ def names(query: SavedQuery) -> str:
 
 
 def parameters(query: SavedQuery) -> dict[str, Any]:
-    given = [p for p in query.parameters if p.default is None]
+    given = [p for p in query.parameters if isinstance(p.default, LabelsDefault | None)]
     values = {p.name: VALUES[p.type] for p in given}
     values |= {n: v for n, v in SECOND.items() if n in values}
     return query.check_parameters(values)
@@ -55,6 +57,17 @@ def test_it_is_one_select_whose_columns_are_as_its_header_says(
 @pytest.mark.parametrize("query", QUERIES, ids=names)
 def test_an_empty_store_answers_with_no_rows(query: SavedQuery, empty: Store) -> None:
     assert run_query(empty, query.name, **parameters(query)).num_rows == 0
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=names)
+def test_it_runs_with_nothing_given(query: SavedQuery, empty: Store, store: Store) -> None:
+    give_labels(store, "t0", 1)
+    give_labels(store, "t1", 2)
+    give_embeddings(store)
+    rows = run_query(store, query.name)
+
+    assert rows.column_names == [column.name for column in query.columns]
+    assert run_query(empty, query.name).num_rows == 0
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=names)
@@ -114,6 +127,14 @@ def test_an_audit_finds_nothing_in_a_sound_store(query: SavedQuery, store: Store
     assert run_query(store, query.name).num_rows == 0
 
 
+def test_the_number_of_questions_is_what_the_documentation_says() -> None:
+    folder = Path(__file__).parents[2]
+    said = [(folder / name).read_text() for name in ("README.md", "queries/README.md")]
+
+    assert f"# {len(QUERIES)} saved questions" in said[0]
+    assert f"\n{len(QUERIES)} questions people ask" in said[1]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -121,6 +142,10 @@ def test_an_audit_finds_nothing_in_a_sound_store(query: SavedQuery, store: Store
         (
             "-- S.\n--\n-- grain: one row\n-- column a integer: a\nselect $x as a",
             r"uses the parameters \['x'\] and declares \[\]",
+        ),
+        (
+            "-- S.\n--\n-- grain: a\n-- needs: soft_labels of x\n-- column a float: a\nselect",
+            "needs soft labels of 'x'; wanted one of labeled",
         ),
     ],
 )
@@ -133,4 +158,5 @@ def test_every_file_ends_in_a_total_order() -> None:
     folder = Path(__file__).parents[2] / "queries"
 
     assert len(list(folder.rglob("*.sql"))) == len(QUERIES) >= 24
-    assert all("order by" in query.sql.rsplit(")", 1)[-1] for query in QUERIES)
+    last = r"order by\s[\w\s.,]+(limit nullif\(\$num_images, 0\)\s+)?"
+    assert all(re.search(rf"{last}\Z", query.sql) for query in QUERIES)

@@ -218,7 +218,6 @@ def test_names_of_tables_are_not_case_sensitive(store: Store) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "--min-confidence is missing"),
         ({"min_confidence": "high"}, "min_confidence is 'high'; wanted float"),
         ({"min_confidence": 0.5, "colour": 1}, "'colour' is unknown"),
     ],
@@ -228,7 +227,7 @@ def test_wrong_parameters_say_what_the_query_takes(
 ) -> None:
     with pytest.raises(QueryError, match=words) as caught:
         run_query(store, "coverage/labels_per_class", **given)
-    assert "It takes min_confidence (float)" in str(caught.value)
+    assert "It takes min_confidence (float, 0.0 unless given)" in str(caught.value)
 
 
 def test_an_unknown_query_lists_those_there_are(store: Store) -> None:
