@@ -51,7 +51,13 @@ def keep_folds(
     label_set = LabelSet(iteration=ITERATION, teacher_id=name, split="labeled")
     identity = f"{place.identity}-folds"
     shards = write_labels(store, label_set, [batch], codec=Codec(), identity=identity)
-    lineage = {"step": "folds", "of": place.teacher_id, "strength": folded.strength}
+    lineage = {
+        "step": "folds",
+        "teacher_id": name,
+        "iteration": ITERATION,
+        "of": place.teacher_id,
+        "strength": folded.strength,
+    }
     commit_labels(store, shards, lineage=lineage, transaction=identity)
     record = TeacherRecord(
         teacher_id=name,
