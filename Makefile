@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quick test format lint types unit wheel bench clean
+.PHONY: help setup demo quick test nightly format lint types unit wheel bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 unit: $(READY)  ## the tests, with a smoke run of the whole loop
+	$(BIN)/pytest -n 2 -m "not nightly"
+
+nightly: $(READY)  ## all tests, with those that are slow and rarely telling
 	$(BIN)/pytest -n 2
 
 wheel: $(READY)  ## the wheel works alone: core, in an empty environment

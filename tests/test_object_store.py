@@ -188,7 +188,7 @@ def shell(*words: str | Path) -> list[dict[str, object]]:
     return rows
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_import_train_label_select_and_sql_on_a_bucket(url: str, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for index in range(24):

@@ -204,6 +204,7 @@ torch.save({"weights": weights, "ids": ids}, f"{sys.argv[2]}-{accelerator.proces
 """
 
 
+@pytest.mark.nightly
 def test_accelerate_trains_the_same_on_one_and_two_processes(
     view: View, tmp_path: Path, unused_port: Callable[[], int]
 ) -> None:

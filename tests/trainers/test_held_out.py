@@ -19,7 +19,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_leaves_out_what_is_held_out_and_says_how_many(tmp_path: Path) -> None:
     source = parquet_folder(sample_folder(), dataset="d")
     records = list(source.records())

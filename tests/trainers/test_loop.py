@@ -111,7 +111,7 @@ def test_a_finished_run_is_not_done_again(finished: Path) -> None:
     assert time.monotonic() - start < 60
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_killed_again_and_again_ends_with_the_same_result(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -184,7 +184,7 @@ def test_an_interrupted_run_says_so_and_exits_with_3(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_changed_recipe_runs_beside_the_old_one(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "copy")
     words = command(
@@ -198,7 +198,7 @@ def test_a_changed_recipe_runs_beside_the_old_one(finished: Path, tmp_path: Path
     assert sorted(r["version"] for r in rows if r["view"] == "fashion_mnist-1") == [1, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_stores_of_one_folder_keep_their_own_results(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -62,7 +62,7 @@ def run(home: Path, *extra: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ten_thousand_images_of_which_fifty_are_damaged_or_odd(tmp_path: Path) -> None:
     source = parquet_folder(sample_folder(), dataset="sample")
     odd = odd_files()

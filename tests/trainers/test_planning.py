@@ -13,6 +13,7 @@ from PIL import Image
 
 from plstore.errors import InputError
 from plstore.exchange import image_folders
+from tests.cli.shell import Done, shell
 from trainers.census import Census, Machine, look_at_images
 from trainers.estimate import Estimator
 from trainers.planned import plan_recipe
@@ -186,6 +187,11 @@ def run(folders: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folders, capture_output=True, text=True, check=False)
 
 
+def refused(folders: Path, *words: str) -> Done:
+    folders_of = ("--labeled", "labeled", "--unlabeled", "unlabeled")
+    return shell("run", "--store", "p/store", *folders_of, *words, home=folders)
+
+
 def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> None:
     words = ("--model", "test_resnet", "--set", "seed=3", "--dry-run")
     first = run(folders, *words)
@@ -219,7 +225,7 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
 def test_what_cannot_be_planned_is_said(
     folders: Path, words: tuple[str, ...], message: str
 ) -> None:
-    done = run(folders, "--dry-run", *words)
+    done = refused(folders, "--dry-run", *words)
 
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
@@ -230,12 +236,13 @@ def test_weights_that_do_not_say_their_model_are_asked_about(folders: Path) -> N
 
     save_file({"w": np.zeros(1, np.float32)}, folders / "mine.safetensors")
 
-    done = run(folders, "--weights", "mine.safetensors", "--dry-run")
+    done = refused(folders, "--weights", "mine.safetensors", "--dry-run")
 
     assert done.returncode == 2
     assert "Name it with --model" in " ".join(done.stderr.split())
 
 
+@pytest.mark.nightly
 def test_the_plan_of_another_command_is_kept_aside(folders: Path) -> None:
     first, second = (
         ("--model", "test_resnet", "--dry-run", "--budget", b) for b in ("1h", "2h")
@@ -253,6 +260,7 @@ def test_the_plan_of_another_command_is_kept_aside(folders: Path) -> None:
     assert f"{aside.name}, as it was made before" in again.stderr
 
 
+@pytest.mark.nightly
 def test_a_file_that_went_or_came_makes_no_other_plan(folders: Path) -> None:
     words = ("--model", "test_resnet", "--dry-run")
     run(folders, *words)

@@ -182,7 +182,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert parts(out) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_run_loses_no_row_and_doubles_none(
     checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -47,7 +47,7 @@ def test_other_embeddings_are_another_selection_where_they_are_read(store: Store
     after = {query: keys(store, query) for query in before}
     changed = [n for n, key in after["diverse"].items() if before["diverse"][n] != key]
 
-    assert changed == ["select-1", "train-1", "evaluate-1"]
+    assert changed == ["select-1", "train-1", "evaluate-1", "label-best"]
     assert before["soft_weight"] == after["soft_weight"]
 
 

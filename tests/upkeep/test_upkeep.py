@@ -203,7 +203,13 @@ def test_a_deleted_image_is_nowhere_and_its_bytes_go_with_gc(store: Store) -> No
     assert (erased.num_images, erased.views) == (1, ("v@1",))
     assert erased.rows_by_table["soft_labels"] == 1
     assert run_query(store, "audit/views_with_deletions").to_pylist() == [
-        {"view": "v", "version": 1, "num_images": view.record.num_images, "num_deleted": 1}
+        {
+            "view": "v",
+            "version": 1,
+            "num_images": view.record.num_images,
+            "num_deleted": 1,
+            "finding": "note",
+        }
     ]
     assert victim not in ids
     assert again.num_deleted == 1
