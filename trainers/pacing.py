@@ -6,8 +6,8 @@ from typing import Final
 
 from trainers.events import Event, Listener, Note, StepFinished, StepStarted, said_time
 
-_TELLING: Final = 5.0
-"""Seconds of estimated work that must be done before what it took says how fast it goes."""
+_TELLING: Final = 0.05
+"""Share of the estimated work that must be done before what it took says how fast it goes."""
 
 _OVER: Final = 1.1
 
@@ -47,7 +47,8 @@ class Paced:
 
     def pace(self) -> float:
         """Return how many seconds an estimated one takes, as far as that is known."""
-        return self._took / self._expected if self._expected > _TELLING else 1.0
+        enough = _TELLING * sum(self.seconds.values())
+        return self._took / self._expected if self._expected > enough else 1.0
 
     def left(self) -> float:
         """Return the seconds that all steps take that are not done."""
