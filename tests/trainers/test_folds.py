@@ -107,6 +107,7 @@ def test_a_run_of_probes_keeps_what_held_out_fits_say(store: Store, weights: Pat
     assert record.checkpoint is None
     assert set(found["split"].to_pylist()) <= {"labeled"}
     assert result["teacher"]["doubted"] == found.num_rows
+    assert run_query(store, QUERY, teacher_id=name) == found  # its only iteration
     assert not any(
         row["teacher_id"] == folds_teacher(result["control"]["teacher_id"])
         for row in run_sql(store, "select teacher_id from teachers").to_pylist()
