@@ -1,7 +1,7 @@
 """Which selection of pseudo-labels helps a student, over several seeds?
 
     python -m benchmarks.choosing --seeds 0..4 --json benchmarks/results/DATE-choosing.json
-    python -m benchmarks.choosing --folders LABELED UNLABELED TEST --set model.teacher=resnet18
+    python -m benchmarks.choosing --folders LABELED UNLABELED TEST --set train.steps=500
     python -m benchmarks.choosing --quick
 
 Of every seed one teacher is trained, and of its labels one student for each selection. Runs are
@@ -57,7 +57,7 @@ _DECIDING: Final = frozenset(
 _RESULTS: Final = "results.jsonl"
 _QUICK: Final = (
     "train.steps=2",
-    "train.warmup_steps=1",
+    "schedule.warmup_steps=1",
     "train.labeled_batch=4",
     "train.threads=1",
     "select.min_confidence=0.0",

@@ -23,7 +23,7 @@ from trainers.recipe import load_recipe
 
 QUICK = (
     "train.steps=16",
-    "train.warmup_steps=2",
+    "schedule.warmup_steps=2",
     "train.labeled_batch=16",
     "select.min_confidence=0.11",
     "data.limit_unlabeled=300",

@@ -134,7 +134,7 @@ def _small_images(folder: Path, *, quick: bool) -> Iterator[Measurement]:
     torch.set_num_threads(2)
     steps = 5 if quick else _SMALL_STEPS
     recipe = load_recipe("fashion_mnist", ["data.limit_unlabeled=500"] if quick else ())
-    network = build_model(recipe.model, recipe.model.teacher, 10).train()
+    network = build_model(recipe.model, recipe.model.architecture, 10).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     format_ = image_format(recipe.model, network)
     view = _small_view(folder / ("small-quick" if quick else "small"), recipe)

@@ -78,7 +78,7 @@ class Context:
         """
         recipe, given = self.recipe, self.teacher
         members = range(1, len(recipe.model.also) + 2)
-        hows = {recipe.member(n).how(0) for n in members} | {recipe.how(1)}
+        hows = {recipe.at(0).member(n).how(0) for n in members} | {recipe.how(1)}
         is_probe = given is not None and EMBEDDINGS in (given.metrics or {})
         there = self.store.root.exists() and "embeddings" in self.store.tables
         if "probe" in hows or is_probe or not there:

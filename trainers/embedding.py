@@ -237,7 +237,7 @@ class Embedding:
         config = timm.get_pretrained_cfg(model)
         own = 224 if config is None else int(config.input_size[-1])
         settings = Model(
-            teacher=model,
+            architecture=model,
             resolution=self.resolution or own,
             interpolation="bicubic",
             weights=self.weights,

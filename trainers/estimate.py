@@ -59,32 +59,29 @@ class Estimator:
 
         A student on the backbone and pixels of its teacher finds the embeddings there.
         """
-        recipe = self.recipe.member(member)
+        recipe = self.recipe.at(iteration).member(member)
         seconds = self.timed(iteration, member).clean_seconds * DECODING
         is_probe = recipe.how(iteration) == recipe.how(0) == "probe"
-        same = (recipe.model.student(iteration), recipe.model_of(iteration)) == (
-            recipe.model.student(0),
-            recipe.model_of(0),
-        )
+        first = self.recipe.at(0).member(member)
+        same = recipe.model_of(iteration) == first.model_of(0)
         return 0.0 if is_probe and same and iteration > 0 else seconds
 
     def timed(self, iteration: int, member: int = 1) -> Timed:
         """Return how long the model of an iteration takes, timed once."""
-        recipe = self.recipe.member(member)
-        model, architecture = recipe.model_of(iteration), recipe.model.student(iteration)
-        what = (architecture, model.resolution)
+        recipe = self.recipe.at(iteration).member(member)
+        model = recipe.model_of(iteration)
+        what = (model.architecture, model.resolution)
         if what not in self._timed_models:
-            self._timed_models[what] = self._measure(model, architecture)
+            self._timed_models[what] = self._measure(model, recipe)
         return self._timed_models[what]
 
-    def _measure(self, model: Model, architecture: str) -> Timed:
-        recipe = self.recipe
+    def _measure(self, model: Model, recipe: Recipe) -> Timed:
         if recipe.train.threads is not None:
             torch.set_num_threads(recipe.train.threads)
         classes, most = len(self.source.class_names), timed_batch(model.resolution)
         settings = model.model_copy(update={"pretrained": False, "weights": None})
         return time_model(
-            build_model(settings, architecture, classes),
+            build_model(settings, model.architecture, classes),
             classes=classes,
             channels=model.channels,
             size=model.resolution,

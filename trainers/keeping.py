@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
@@ -17,6 +19,9 @@ from trainers.pretrained import weights_hash
 from trainers.recipe import Recipe
 from trainers.train import Trained, Training, pick_device, teacher_record, train
 from trainers.watching import Watch
+
+DECIDING: Final = ("train", "optimizer", "schedule", "loss", "noise")
+"""Sections that a training follows from, beside its model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +57,9 @@ def train_and_keep(
         fetch_bundle(store, known.checkpoint, known.checkpoint_hash)  # or says that it is gone
         return known
     partial = store.cache_folder("partial", f"{place.identity}.pt")
-    settings = training.recipe.train
-    title = f"train {place.title}, fed by {pick_backend(settings.backend, training.device)}"
-    with teller.task(title, settings.steps) as advance:
+    backend = pick_backend(training.recipe.train.backend, training.device)
+    title, steps = f"train {place.title}, fed by {backend}", training.course.steps
+    with teller.task(title, steps) as advance:
         shown = 0
 
         def on_step(done: int, loss: float) -> None:
@@ -63,7 +68,7 @@ def train_and_keep(
             shown = done
 
         def on_look(step: int, accuracy: float) -> None:
-            teller.say(f"  step {step} of {settings.steps}: validation {accuracy:.2f} %")
+            teller.say(f"  step {step} of {steps}: validation {accuracy:.2f} %")
 
         trained = train(training, partial, on_step, on_look)
     if trained.num_replaced:
@@ -79,29 +84,56 @@ def train_and_keep(
 def training_on(
     view: View,
     recipe: Recipe,
+    run: Recipe,
     iteration: int,
     *,
-    is_student: bool,
+    role: Role,
     seed: int,
     device: str,
+    start: Path | None = None,
 ) -> Training:
     """Return the training of a model on a view, as many images a step whatever it sees.
 
-    A student has labeled and pseudo-labeled images in the recipe's ratio; a teacher and a
-    control have labeled ones alone.
+    A student has labeled and pseudo-labeled images in the recipe's ratio, or the latter alone;
+    a teacher and a control have labeled ones alone.
+
+    Args:
+        view: What to train on.
+        recipe: As the iteration sees it.
+        run: The whole recipe, for the record.
+        iteration: Of the model.
+        role: Students learn from pseudo-labels too.
+        seed: Of this training.
+        device: "cpu" or a CUDA device.
+        start: Folder of a model whose weights it begins with.
+
+    Raises:
+        InputError: If a student has a ratio of 0.
     """
     settings = recipe.train
+    labeled, pseudo = settings.labeled_batch, settings.pseudo_batch
+    is_student, is_control = role == "student", role == "control"
+    if is_student and not pseudo:
+        raise InputError(
+            f"train.ratio is 0 for student {iteration}, which would learn from labels alone; "
+            "wanted 1 or more (0 is for the teacher: iteration.0.train.ratio)"
+        )
+    if not is_student:
+        labeled, pseudo = labeled + pseudo, 0
+    elif settings.images == "pseudo":
+        labeled = 0
     return Training(
         recipe=recipe,
-        model=recipe.model_of(iteration),
-        architecture=recipe.model.student(iteration),
+        run=run,
+        model=recipe.model_of(iteration, is_control=is_control),
         view=view,
         num_classes=len(view.store.class_names),
-        labeled_batch=settings.labeled_batch + (0 if is_student else settings.pseudo_batch),
-        pseudo_batch=settings.pseudo_batch if is_student else 0,
+        labeled_batch=labeled,
+        pseudo_batch=pseudo,
         seed=seed,
         device=device,
         lora_rank=recipe.lora_rank(iteration),
+        start=start,
         watch=_watch(view, recipe),
     )
 
@@ -153,8 +185,7 @@ def train_on_view(
 
     Args:
         view: What to train on.
-        recipe: Of which `model`, `train`, `noise` and `seed` count; the architecture is that of
-            the student of the labels' iteration.
+        recipe: As the iteration of the labels sees it; its `finetune` is not done.
         teacher_id: Its name; made of iteration and settings unless given.
         device: "auto", "cpu" or a CUDA device.
         on_event: Told of progress.
@@ -169,16 +200,18 @@ def train_on_view(
     store = view.store
     is_student = bool(view.record.counts.get("kept"))
     iteration = _iteration_of(view) if is_student else 0
-    identity = _identity(view, recipe, iteration)
+    seen = recipe.at(iteration)
+    identity = _identity(view, seen, iteration)
     name = teacher_id or f"t{iteration}-{identity[:8]}"
     _check_free(store, check_teacher_id(name), view, recipe)
     check_models(recipe, len(store.class_names))
-    import_backend(pick_backend(recipe.train.backend, device))
+    import_backend(pick_backend(seen.train.backend, device))
     training = training_on(
         view,
+        seen,
         recipe,
         iteration,
-        is_student=is_student,
+        role="student" if is_student else "teacher",
         seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
         device=device,
     )
@@ -194,16 +227,15 @@ def train_on_view(
 
 
 def _identity(view: View, recipe: Recipe, iteration: int) -> str:
-    model, architecture = recipe.model_of(iteration), recipe.model.student(iteration)
+    model = recipe.model_of(iteration)
+    dump: dict[str, Any] = json.loads(recipe.model_dump_json())
     return value_hash(
         {
             "view": view.record.identity,
-            "architecture": architecture,
-            "model": json.loads(model.model_dump_json()),
-            "train": json.loads(recipe.train.model_dump_json()),
-            "noise": json.loads(recipe.noise.model_dump_json()),
+            "model": model.model_dump(mode="json"),
+            **{name: dump[name] for name in DECIDING},
             "seed": recipe.seed,
-            "start": weights_hash(model, architecture),
+            "start": weights_hash(model, model.architecture),
             "lora_rank": recipe.lora_rank(iteration),
             "code": __version__,
         }

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from timm.models import save_for_hf
-from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -23,12 +23,15 @@ from plstore.storage import get_folder, is_remote, put_folder
 from plstore.store import Store
 from trainers.checkpoint import WEIGHTS, load_network, match_names, read_config
 from trainers.linear import Linear
+from trainers.optimisation import check_optimizer
 from trainers.pretrained import check_start, starting_weights
 from trainers.recipe import Recipe
 from trainers.sections import Model
 
 EMBEDDINGS: Final = "probe/embeddings"
 """Of a teacher's metrics: which embeddings its classifier was fitted on."""
+
+_SHOWN: Final = 4
 
 
 class Ema(ModelEmaV3):  # type: ignore[misc]  # timm's class is untyped here
@@ -81,7 +84,39 @@ def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
             f"{_start_of(model)}: {error}"
         ) from error
     check_start(model, network, architecture)
+    if model.batch_norm_momentum is not None:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001  all batch norms are one
+                module.momentum = 1 - model.batch_norm_momentum  # as torch says it
     return cast("nn.Module", network.to(memory_format=torch.channels_last))
+
+
+def take_weights(network: nn.Module, folder: Path, class_names: Sequence[str]) -> None:
+    """Load all weights of a kept model into one of the same architecture and classes.
+
+    Args:
+        network: Made by `build_model`.
+        folder: As `save_bundle` writes it.
+        class_names: Of the network's outputs, in their order.
+
+    Raises:
+        InputError: If they are those of another architecture, or of other classes.
+    """
+    _, theirs = read_config(folder)
+    if tuple(theirs) != tuple(class_names):
+        raise InputError(
+            f"the model of {folder} has classes {', '.join(theirs[:_SHOWN])} in that order, "
+            f"the store {', '.join(class_names[:_SHOWN])}; a model that starts from its "
+            "weights needs the same. Set method.students to scratch"
+        )
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"the weights of {folder} are of another model than the one that starts from them "
+            f"({type(network).__name__}): {str(error).splitlines()[1].strip()}. A warm student "
+            "has its teacher's architecture and resolution"
+        ) from error
 
 
 def _start_of(model: Model) -> str:
@@ -97,14 +132,14 @@ def check_models(recipe: Recipe, num_classes: int) -> None:
         InputError: If one cannot be made, cannot take the images, or the optimizer is unknown.
     """
     seen = set()
-    members = [(recipe.member(n + 2), 0) for n in range(len(recipe.model.also))]
+    members = [(recipe.at(0).member(n + 2), 0) for n in range(len(recipe.model.also))]
     for asked, iteration in [*((recipe, n) for n in range(recipe.iterations + 1)), *members]:
-        model, architecture = asked.model_of(iteration), asked.model.student(iteration)
-        what = (architecture, model.resolution, model.has_weights)
-        if what not in seen:
-            _check_model(model, architecture, num_classes)
+        model = asked.model_of(iteration)
+        if (what := model.model_dump_json()) not in seen:
+            _check_model(model, model.architecture, num_classes)
         seen.add(what)
-    _check_optimizer(recipe.train.optimizer)
+    for iteration in range(recipe.iterations + 1):
+        check_optimizer(recipe.at(iteration).optimizer)
 
 
 def _check_model(model: Model, architecture: str, num_classes: int) -> None:
@@ -119,17 +154,6 @@ def _check_model(model: Model, architecture: str, num_classes: int) -> None:
         raise InputError(
             f"model {architecture!r} cannot take images of {model.resolution} pixels with "
             f"{model.channels} channels: {error}. Change --resolution or --model"
-        ) from error
-
-
-def _check_optimizer(name: str) -> None:
-    weights = [torch.nn.Parameter(torch.zeros(1))]
-    try:
-        create_optimizer_v2(weights, opt=name, lr=1.0)
-    except Exception as error:
-        raise InputError(
-            f"train.optimizer is {name!r}: {error}; wanted a name that timm knows, such as "
-            "adamw, sgd or rmsproptf"
         ) from error
 
 

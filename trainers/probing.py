@@ -54,6 +54,7 @@ class Probing:
     """
 
     recipe: Recipe
+    run: Recipe
     iteration: int
     view: View
     corrections: int
@@ -69,8 +70,8 @@ def probe_and_keep(
     if known is not None and known.checkpoint and known.checkpoint_hash:
         fetch_bundle(store, known.checkpoint, known.checkpoint_hash)  # or says that it is gone
         return known
-    architecture = probing.recipe.model.student(probing.iteration)
     model = probing.recipe.model_of(probing.iteration)
+    architecture = model.architecture
     backbone = open_backbone(model, architecture, device=probing.device)
     rows = _rows(probing.view, soft=probing.recipe.method.targets == "soft")
     splits = (*_SPLITS, "unlabeled") if rows.is_pseudo.any() else _SPLITS
@@ -94,9 +95,9 @@ def probe_and_keep(
         metrics={EMBEDDINGS: backbone.name, **fitted.metrics},
         view=probing.view.record.view,
         view_version=probing.view.record.version,
-        recipe=probing.recipe.model_dump(mode="json"),
-        recipe_hash=probing.recipe.hash,
-        seed=probing.recipe.seed,
+        recipe=probing.run.model_dump(mode="json"),
+        recipe_hash=probing.run.hash,
+        seed=probing.run.seed,
     )
     add_teacher(store, record, identity=place.identity, step=place.step)
     return record

@@ -3,8 +3,9 @@
 import reprlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -12,15 +13,49 @@ from plstore.errors import RecipeError
 from plstore.fingerprint import value_hash
 from trainers.sections import (
     Data,
+    Finetune,
     Fusion,
     How,
     Label,
+    Loss,
     Method,
     Model,
     NoiseSection,
+    Optimizer,
+    Schedule,
     Section,
     Select,
     Train,
+)
+
+_EXCLUSIVE: Final[Mapping[str, Sequence[frozenset[str]]]] = {
+    "train": (frozenset({"steps", "epochs"}),),
+    "schedule": (frozenset({"warmup_steps", "warmup_epochs"}),),
+    "finetune": (frozenset({"steps", "epochs"}),),
+}
+"""Keys that say the same in two ways: where an iteration has one, the other is let go of."""
+
+_MOVED: Final = {
+    "model.teacher": "model.architecture",
+    "model.students": "iteration.1.model.architecture",
+    "model.student_resolution": "iteration.1.model.resolution",
+    "train.optimizer": "optimizer.name",
+    "train.learning_rate": "optimizer.learning_rate",
+    "train.weight_decay": "optimizer.weight_decay",
+    "train.warmup_steps": "schedule.warmup_steps",
+    "train.label_smoothing": "loss.label_smoothing",
+}
+"""Where keys of earlier versions are now."""
+
+
+_FINETUNE_RATE: Final = 0.1
+
+Changes = dict[str, dict[str, Any]]
+"""Values by section and key, as in TOML."""
+
+SECTIONS_BY_ITERATION: Final = (
+    *("model", "train", "optimizer", "schedule", "loss", "finetune"),
+    *("noise", "label", "select"),
 )
 
 
@@ -38,20 +73,76 @@ class Recipe(Section):
     model: Model = Model()
     method: Method = Method()
     train: Train = Train()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    loss: Loss = Loss()
+    finetune: Finetune = Finetune()
     noise: NoiseSection = NoiseSection()
     label: Label = Label()
     fuse: Fusion = Fusion()
     select: Select = Select()
+    iteration: dict[Annotated[int, Field(ge=0, le=99)], Changes] = Field(default_factory=dict)
+    """What is otherwise from an iteration on: ``[iteration.3.train] ratio = 28`` holds for
+    student 3 and those after it, ``[iteration.0.model]`` for the first teacher alone. Sections
+    model, train, optimizer, schedule, loss, finetune, noise; label and select, of the labels
+    and the view that the student of that iteration learns from."""
 
     @model_validator(mode="after")
     def _has_weights_to_start_from(self) -> "Recipe":
-        asked = {self.method.teacher, self.method.students} - {None, "scratch"}
+        asked = {self.method.teacher, self.method.students} & {"finetune", "probe"}
         if asked and not self.model.has_weights:
             raise ValueError(
                 f"method {' and '.join(sorted(map(str, asked)))} starts from weights, and the "
                 "recipe names none; wanted model.weights (--weights) or model.pretrained"
             )
+        if self.method.teacher == "warm":
+            raise ValueError("method.teacher is 'warm': there is no model before the first")
         return self
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> "Recipe":
+        warmup = self.schedule.warmup_steps or 0
+        if self.train.epochs is None and warmup >= self.train.num_steps(0):
+            raise ValueError(
+                f"schedule.warmup_steps {warmup} is not below train.steps "
+                f"{self.train.num_steps(0)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_iterations(self) -> "Recipe":
+        for number, changes in sorted(self.iteration.items()):
+            if unknown := sorted(set(changes) - set(SECTIONS_BY_ITERATION)):
+                raise ValueError(
+                    f"iteration.{number}.{unknown[0]}: not by iteration; wanted sections "
+                    f"{', '.join(SECTIONS_BY_ITERATION)}"
+                )
+            try:
+                self.at(number)
+            except ValidationError as error:
+                lines = [f"iteration.{number}.{line}" for line in problems(error, "recipe")]
+                raise ValueError("; ".join(lines)) from error
+        return self
+
+    def at(self, iteration: int) -> "Recipe":
+        """Return the recipe as an iteration sees it: its changes, and those before, made.
+
+        Args:
+            iteration: 0 is the first teacher, whose changes are its own; a student's hold for
+                those after it too.
+        """
+        if not self.iteration:
+            return self
+        first = min(iteration, 1)
+        named = [number for number in sorted(self.iteration) if first <= number <= iteration]
+        values = self.model_dump(exclude_unset=True, exclude={"iteration"})
+        for section, changes in chain.from_iterable(self.iteration[n].items() for n in named):
+            before = values.setdefault(section, {})
+            for clash in _EXCLUSIVE.get(section, ()):
+                if clash & set(changes):
+                    before = {k: v for k, v in before.items() if k not in clash}
+            values[section] = {**before, **changes}
+        return Recipe.model_validate(values)
 
     def member(self, number: int) -> "Recipe":
         """Return the recipe as the first teacher of a number sees it: 1 is that of `model`."""
@@ -66,19 +157,49 @@ class Recipe(Section):
         """Return the rank of the updates of an iteration's model; None to train all weights."""
         return self.method.lora_rank if self.how(iteration) == "finetune" else None
 
-    def how(self, iteration: int) -> How:
-        """Return how the model of an iteration comes about; iteration 0 is the teacher."""
+    def how(self, iteration: int, *, is_control: bool = False) -> How:
+        """Return how the model of an iteration comes about; iteration 0 is the teacher.
+
+        There is no teacher that a control could start from: where students do, it comes about
+        as the first teacher did.
+        """
         said = self.method.students if iteration else self.method.teacher
+        if said == "warm" and is_control:
+            return self.how(0)
         return said or ("finetune" if self.model.has_weights else "scratch")
 
-    def model_of(self, iteration: int) -> Model:
+    def model_of(self, iteration: int, *, is_control: bool = False) -> Model:
         """Return the section `model` as the model of an iteration sees it."""
-        model, changes = self.model, dict[str, object]()
-        if iteration and model.student_resolution is not None:
-            changes["resolution"] = model.student_resolution
-        if self.how(iteration) == "scratch":
-            changes |= {"pretrained": False, "weights": None}
-        return model.model_copy(update=changes)
+        model = self.at(iteration).model
+        if self.how(iteration, is_control=is_control) in {"finetune", "probe"}:
+            return model
+        return model.model_copy(update={"pretrained": False, "weights": None})
+
+    def finetuning(self) -> "Recipe":
+        """Return the recipe of its `finetune`, of labeled images alone; of `at`'s recipe."""
+        last, train, changes = self.finetune, self.train, dict[str, Any]()
+        labeled = last.labeled_batch or train.labeled_batch
+        length: dict[str, float | None] = {"steps": last.steps, "epochs": last.epochs}
+        model: dict[str, float] = {}
+        if last.resolution is not None:
+            model["resolution"] = last.resolution
+        if not last.noise:
+            model |= {"dropout": 0.0, "stochastic_depth": 0.0}
+            changes["noise"] = self.noise.model_copy(update={"labeled": []})
+        rate = last.learning_rate or self.optimizer.learning_rate * _FINETUNE_RATE
+        return self.model_copy(
+            update={
+                **changes,
+                "model": self.model.model_copy(update=model),
+                "train": train.model_copy(
+                    update={**length, "labeled_batch": labeled, "ratio": 0, "images": "both"}
+                ),
+                "optimizer": self.optimizer.model_copy(update={"learning_rate": rate}),
+                "schedule": self.schedule.model_copy(
+                    update={"warmup_steps": 0, "warmup_epochs": None}
+                ),
+            }
+        )
 
     @property
     def hash(self) -> str:
@@ -143,7 +264,9 @@ def problems(error: ValidationError, whole: str) -> Iterator[str]:
     """
     for detail in error.errors():
         path = ".".join(str(part) for part in detail["loc"]) or whole
-        if detail["type"] == "extra_forbidden":
+        if detail["type"] == "extra_forbidden" and path in _MOVED:
+            yield f"{path}: unknown key; it is {_MOVED[path]} now"
+        elif detail["type"] == "extra_forbidden":
             yield f"{path}: unknown key; known are {', '.join(_known_keys(detail['loc']))}"
         elif detail["type"] == "missing":
             yield f"{path}: missing, and there is no default"

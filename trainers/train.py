@@ -8,33 +8,30 @@ same machine and number of threads.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from plstore.errors import PlstoreError
 from plstore.labels import Role, TeacherRecord
-from plstore.loaders import ImageFormat, load
+from plstore.loaders import ImageFormat, Loader, load
 from plstore.loaders.settings import check_device
-from plstore.scratch import put_in_place
 from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
+from trainers.forward import Forward
+from trainers.freezing import freeze_blocks
 from trainers.lora import with_lora, without_lora
-from trainers.losses import combined_cross_entropy
-from trainers.model import Ema, build_model, image_format
+from trainers.model import build_model, image_format, take_weights
+from trainers.optimisation import Course, course_of
 from trainers.recipe import Recipe
 from trainers.sections import Model
+from trainers.state import LOSS, REPLACED, State
 from trainers.watching import VALIDATION, Watch
 
 _CHECKPOINT_SECONDS = 20.0
-_METRIC_STEPS = 50
-LOSS = "train/loss"
-REPLACED = "input/replaced_images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,22 +39,24 @@ class Training:
     """What to train.
 
     Attributes:
-        recipe: Optimizer, noise, and all else that its record keeps.
+        recipe: As the model's iteration sees it: optimizer, noise, and so on.
+        run: The whole recipe, for the record.
         model: The model's settings, as a model of this iteration has them.
-        architecture: timm name.
         view: What to train on.
         num_classes: Of the label space.
-        labeled_batch: Labeled images a step.
+        labeled_batch: Labeled images a step; 0 for pseudo-labels alone.
         pseudo_batch: Pseudo-labeled images a step, 0 for teacher and control.
         seed: Of this training, not of the run.
         device: "cpu" or a CUDA device.
         lora_rank: Of low-rank updates, that alone are trained; None for all weights.
+        start: Folder of a model whose weights it begins with; None as `model` says.
+        frozen_blocks: First blocks that stay as they are.
         watch: How validation is looked at meanwhile; it changes no weight.
     """
 
     recipe: Recipe
+    run: Recipe
     model: Model
-    architecture: str
     view: View
     num_classes: int
     labeled_batch: int
@@ -65,7 +64,34 @@ class Training:
     seed: int
     device: str
     lora_rank: int | None = None
+    start: Path | None = None
+    frozen_blocks: int = 0
     watch: Watch | None = None
+
+    @cached_property
+    def course(self) -> Course:
+        """How long it is."""
+        return course_of(self.recipe, self.view.record.num_labeled)
+
+    def loader(self, format_: ImageFormat, first_step: int) -> Loader:
+        """Return the loader of its batches."""
+        settings, noise = self.recipe.train, self.recipe.noise
+        return load(
+            self.view,
+            labeled_batch=self.labeled_batch,
+            pseudo_batch=self.pseudo_batch,
+            image_format=format_,
+            noise=noise.as_noise(),
+            labeled_noise=noise.input_parts("labeled"),
+            pseudo_noise=noise.input_parts("pseudo"),
+            seed=self.seed,
+            first_step=first_step,
+            shuffle=settings.shuffle,
+            window=settings.window,
+            device=self.device,
+            backend=settings.backend,
+            num_threads=settings.threads,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +134,7 @@ def train(
     on_step: Callable[[int, float], None],
     on_look: Callable[[int, float], None] = lambda *_: None,
 ) -> Trained:
-    """Train a model from scratch, or go on from the checkpoint at `partial`.
+    """Train a model, or go on from the checkpoint at `partial`.
 
     Args:
         training: What to train.
@@ -119,57 +145,32 @@ def train(
     Raises:
         PlstoreError: If the loss is no longer finite.
     """
-    recipe, device = training.recipe.train, training.device
-    torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
-    network = build_model(training.model, training.architecture, training.num_classes)
+    network = _network(training)
     format_ = image_format(training.model, network)
     if training.lora_rank is not None:
         network = with_lora(network, training.lora_rank)
-    network = network.to(device).train()
-    state = _State(training, network)
+    network = network.to(training.device).train()
+    freeze_blocks(network, training.frozen_blocks)
+    state = State(training.recipe, training.course, network, training.device)
     state.restore(partial)
     on_step(state.step, float("nan"))
-    loader = load(
-        training.view,
-        labeled_batch=training.labeled_batch,
-        pseudo_batch=training.pseudo_batch,
-        image_format=format_,
-        noise=training.recipe.noise.as_noise(),
-        seed=training.seed,
-        first_step=state.step,
-        shuffle=recipe.shuffle,
-        window=recipe.window,
-        device=device,
-        backend=recipe.backend,
-        num_threads=recipe.threads,
-    )
+    loader = training.loader(format_, state.step)
     if state.input is not None and state.input != loader.state_dict():
         raise PlstoreError(
             f"the images of {training.view.key} changed since {partial} was written: were some "
             "deleted? Delete that file to train this model from its start"
         )
-    batches = iter(loader)
-    saved = monotonic()
-    while state.step < recipe.steps:
+    forward = Forward(training.recipe, training.seed, network, format_, training.device)
+    steps, batches, saved = training.course.steps, iter(loader), monotonic()
+    while state.step < steps:
         batch = next(batches)
         if batch.replaced:
             state.metrics.append((state.step, REPLACED, float(len(batch.replaced))))
-        torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_NOISE, state.step))
-        images = format_.normalise(batch.images)
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
-            logits = network(images)
-        loss = combined_cross_entropy(
-            logits.float(),
-            batch.targets,
-            num_labeled=batch.num_labeled,
-            label_smoothing=recipe.label_smoothing,
-            weights=batch.weights,
-        )
-        state.update(loss)
+        forward.step(state, batch)
         on_step(state.step, state.last_loss)
         if _has_ended(training, state, format_, on_look):
             break
-        if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < recipe.steps:
+        if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < steps:
             state.save(partial, loader.state_dict())
             saved = monotonic()
     averaged = state.ema.module.eval()
@@ -180,18 +181,28 @@ def train(
     )
 
 
+def _network(training: Training) -> nn.Module:
+    """Make the model, with weights to start from."""
+    torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
+    model = training.model
+    network = build_model(model, model.architecture, training.num_classes)
+    if training.start is not None:
+        take_weights(network, training.start, training.view.store.class_names)
+    return network
+
+
 def _has_ended(
     training: Training,
-    state: "_State",
+    state: State,
     format_: ImageFormat,
     on_look: Callable[[int, float], None],
 ) -> bool:
     """Look at validation, if it is time to; return whether the training stopped gaining."""
-    watch, settings = training.watch, training.recipe.train
-    if watch is None or not watch.is_due(state.step, settings.steps):
+    watch = training.watch
+    if watch is None or not watch.is_due(state.step, training.course.steps):
         return False
     network = state.ema.module.eval()
-    device, backend = training.device, settings.backend
+    device, backend = training.device, training.recipe.train.backend
     accuracy = watch.look(network, format_, device=device, backend=backend)
     state.metrics.append((state.step, VALIDATION, accuracy))
     on_look(state.step, accuracy)
@@ -213,90 +224,14 @@ def teacher_record(
         teacher_id=teacher_id,
         iteration=iteration,
         role=role,
-        architecture=training.architecture,
+        architecture=training.model.architecture,
         checkpoint=checkpoint,
         checkpoint_hash=checkpoint_hash,
         preprocessing=vars(trained.format),
         metrics=trained.summary,
         view=training.view.record.view,
         view_version=training.view.record.version,
-        recipe=training.recipe.model_dump(mode="json"),
-        recipe_hash=training.recipe.hash,
-        seed=training.recipe.seed,
+        recipe=training.run.model_dump(mode="json"),
+        recipe_hash=training.run.hash,
+        seed=training.run.seed,
     )
-
-
-class _State:
-    """All that changes in training, and its checkpoint."""
-
-    def __init__(self, training: Training, network: nn.Module) -> None:
-        recipe = training.recipe.train
-        self.network = network
-        self.ema = Ema(network, decay=recipe.ema_decay)
-        self.optimizer = create_optimizer_v2(
-            network,
-            opt=recipe.optimizer,
-            lr=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-        )
-        self.schedule = CosineLRScheduler(
-            self.optimizer,
-            t_initial=recipe.steps,
-            warmup_t=recipe.warmup_steps,
-            warmup_lr_init=recipe.learning_rate / max(recipe.warmup_steps, 1),
-            t_in_epochs=False,
-        )
-        self.step = 0
-        self.last_loss = float("nan")
-        self.metrics: list[tuple[int, str, float]] = []
-        self.input: dict[str, Any] | None = None
-
-    def update(self, loss: torch.Tensor) -> None:
-        self.last_loss = float(loss.detach())
-        if not torch.isfinite(loss):
-            raise PlstoreError(
-                f"the loss is {self.last_loss} at step {self.step}; lower "
-                "train.learning_rate (--set train.learning_rate=...) and run again"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's is
-        self.optimizer.step()
-        self.ema.update(self.network, step=self.step)
-        self.step += 1
-        self.schedule.step_update(self.step)
-        if self.step % _METRIC_STEPS == 0:
-            rate = float(self.optimizer.param_groups[0]["lr"])
-            self.metrics += [
-                (self.step, LOSS, self.last_loss),
-                (self.step, "train/learning_rate", rate),
-            ]
-
-    def save(self, path: Path, loader_state: dict[str, Any]) -> None:
-        state: dict[str, Any] = {
-            "network": self.network.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "metrics": self.metrics,
-            "input": loader_state,
-        }
-        with put_in_place(path) as temporary:
-            torch.save(state, temporary)
-
-    def restore(self, path: Path) -> None:
-        if not path.is_file():
-            return
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:
-            raise PlstoreError(
-                f"{path}, of a training that was stopped, cannot be read: {error}. Delete it "
-                "to train this model from its start"
-            ) from error
-        self.network.load_state_dict(state["network"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
-        self.metrics = state["metrics"]
-        self.input = state["input"]
-        self.schedule.step_update(self.step)

@@ -211,9 +211,9 @@ def _also(names: Sequence[str]) -> dict[str, object]:
     found: list[dict[str, object]] = []
     for name in names:
         if not Path(name).exists():
-            found.append({"teacher": name, "pretrained": True})
+            found.append({"architecture": name, "pretrained": True})
         elif (model := architecture_of(name)) is not None:
-            found.append({"teacher": model, "weights": name})
+            found.append({"architecture": model, "weights": name})
         else:
             raise InputError(
                 f"--also {name} does not say of which model it is: no config.json of timm, no "
@@ -244,7 +244,7 @@ def _wishes(
 
     seconds = DEFAULT_BUDGET if pick_device(device) == "cpu" else None
     return Wishes(
-        model=chosen.get("teacher"),  # type: ignore[arg-type]  # as options name them
+        model=chosen.get("architecture"),  # type: ignore[arg-type]  # as options name them
         resolution=chosen.get("resolution"),  # type: ignore[arg-type]
         weights=chosen.get("weights"),  # type: ignore[arg-type]
         pretrained=bool(chosen.get("pretrained")),
@@ -259,7 +259,7 @@ def _model(
 ) -> dict[str, object]:
     """Return the values of a recipe's section that options name."""
     wishes = {
-        "teacher": model,
+        "architecture": model,
         "resolution": resolution,
         "pretrained": pretrained or weights == _HUB or None,
         "weights": None if weights == _HUB else weights,

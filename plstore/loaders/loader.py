@@ -1,6 +1,6 @@
 """The loader: batches of a view for training, and clean batches of images for labeling."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from plstore.errors import InputError, StoreError
 from plstore.loaders.backends import pick_backend, run_backend, work_of
 from plstore.loaders.imageset import ImageSet, view_hash
-from plstore.loaders.noise import Noise, center_windows
+from plstore.loaders.noise import INPUT_PARTS, InputPart, Noise, center_windows
 from plstore.loaders.plan import Plan, Share
 from plstore.loaders.settings import check_device, check_kind, check_whole
 from plstore.loaders.sources import Samples, Shuffle, TwinSource, open_source
@@ -230,6 +230,8 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
     pseudo_batch: int,
     image_format: ImageFormat,
     noise: Noise | None = None,
+    labeled_noise: Sequence[InputPart] = INPUT_PARTS,
+    pseudo_noise: Sequence[InputPart] = INPUT_PARTS,
     seed: int,
     first_step: int = 0,
     shuffle: Shuffle = "global",
@@ -245,12 +247,16 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
 
     Args:
         view: What to train on.
-        labeled_batch: Labeled images a step, of all ranks together.
+        labeled_batch: Labeled images a step, of all ranks together; 0 to pretrain on
+            pseudo-labels alone (Noisy Student, table 13).
         pseudo_batch: Pseudo-labeled images a step, of all ranks: labeled_batch times the ratio
             (Noisy Student, table 14: 1 to 28); may be 0.
         image_format: Pixels that the model wants.
         noise: Input noise; the paper's unless given: random-resized crop, flip, and the
             official code's RandAugment with N = 2, M = 27.
+        labeled_noise: Which of crop, flip and augment labeled images get; without crop they
+            have the clean one. What they get does not depend on what they do not.
+        pseudo_noise: Which of them pseudo-labeled images get (Noisy Student, table 6).
         seed: Of the run.
         first_step: Step of the first batch.
         shuffle: "global" permutes all draws of a pass and needs the view's Arrow twin, a copy
@@ -288,6 +294,9 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         size=image_format.size,
         seed=seed,
         share=_share(rank, world_size),
+        labeled_noise=labeled_noise,
+        pseudo_noise=pseudo_noise,
+        crop_pct=image_format.crop_pct,
     )
     return Loader(
         view,

@@ -7,7 +7,7 @@ Every number follows from (seed, draw) alone, where draws of a stream of images 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ from plstore.loaders.randaugment import (
 from plstore.loaders.settings import check_choice, check_kind, check_number, check_whole
 
 Doubles = npt.NDArray[np.float64]
+
+InputPart = Literal["crop", "flip", "augment"]
+INPUT_PARTS: Final[tuple[InputPart, ...]] = get_args(InputPart)
+"""Of the input noise: what some images of a batch may be without."""
 
 OPS: Final[dict[str, str]] = {
     "identity": "nothing; its magnitude is ignored",
@@ -197,6 +201,23 @@ class NoiseDraw:
     augment: OpDraw | ComposedDraw
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gets:
+    """Which parts of the noise each image gets.
+
+    Attributes:
+        crop: bool [images]; the others have the clean crop.
+        flip: bool [images].
+        augment: bool [images].
+        crop_pct: Of the clean crop.
+    """
+
+    crop: npt.NDArray[np.bool_]
+    flip: npt.NDArray[np.bool_]
+    augment: npt.NDArray[np.bool_]
+    crop_pct: float
+
+
 def draw_noise(
     noise: Noise,
     *,
@@ -204,6 +225,7 @@ def draw_noise(
     heights: npt.NDArray[np.int32],
     size: int,
     uniforms: Doubles,
+    gets: Gets | None = None,
 ) -> NoiseDraw:
     """Turn uniform numbers into the noise of images of these sizes.
 
@@ -213,16 +235,24 @@ def draw_noise(
         heights: int32 [images], pixels.
         size: Pixels a side after resizing.
         uniforms: float64 [images, at least noise.num_uniforms], 0 to 1.
+        gets: Which images get which parts; all of them unless given. What an image gets is the
+            same, whatever it does not.
     """
     windows = _crop_windows(noise.crop, widths, heights, uniforms[:, :_CROP_DRAWS])
     flips = uniforms[:, _CROP_DRAWS] < noise.flip
     rest = uniforms[:, _CROP_DRAWS + 1 : noise.num_uniforms]
     layers = rest.reshape(len(widths), noise.augment.n, noise.uniforms_per_layer)
+    bare = np.zeros(len(widths), np.bool_) if gets is None else ~gets.augment
+    if gets is not None:
+        clean = center_windows(widths, heights, gets.crop_pct)
+        windows = np.where(gets.crop[:, None], windows, clean)
+        flips &= gets.flip
     if isinstance(noise.augment, RandAugment):
-        return NoiseDraw(
-            windows=windows, flips=flips, augment=draw_ops(noise.augment, size, layers)
-        )
+        drawn = draw_ops(noise.augment, size, layers).without(bare)
+        return NoiseDraw(windows=windows, flips=flips, augment=drawn)
     maps, factors = _composed(noise.augment, layers)
+    maps[bare] = np.eye(3)[:2]
+    factors[:, bare] = 1
     maps[flips, :, 0] *= -1
     composed = ComposedDraw(
         matrices=_to_pixels(maps, size).astype(np.float32),

@@ -5,6 +5,7 @@ draws of both; a rank takes its slice of each. What a draw looks like follows fr
 its stream: so a batch is the same for any number of ranks and threads and after any resume.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -13,8 +14,8 @@ import numpy.typing as npt
 
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
-from plstore.loaders.noise import Noise, NoiseDraw, draw_noise
-from plstore.loaders.settings import check_whole
+from plstore.loaders.noise import INPUT_PARTS, Gets, InputPart, Noise, NoiseDraw, draw_noise
+from plstore.loaders.settings import check_choice, check_whole
 from plstore.loaders.sources import Samples, Source
 from plstore.loaders.work import ImageFormat
 from plstore.seeds import Purpose, uniforms
@@ -53,7 +54,7 @@ class Share:
 class Plan:
     """The batches of one training run."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  one keyword per part
         self,
         source: Source,
         *,
@@ -63,29 +64,41 @@ class Plan:
         size: int,
         seed: int,
         share: Share | None = None,
+        labeled_noise: Sequence[InputPart] = INPUT_PARTS,
+        pseudo_noise: Sequence[InputPart] = INPUT_PARTS,
+        crop_pct: float = 1.0,
     ) -> None:
         """Deal out a view.
 
         Args:
             source: The view's rows.
-            labeled_batch: Labeled images a step, of all ranks together, at least 1.
+            labeled_batch: Labeled images a step, of all ranks together; 0 for pseudo-labels
+                alone.
             pseudo_batch: Pseudo-labeled images a step, of all ranks; 0 for labels alone.
             noise: Input noise.
             size: Pixels a side of the model's input.
             seed: Of the run.
             share: This rank's part.
+            labeled_noise: Parts of the noise that labeled images get.
+            pseudo_noise: Parts that pseudo-labeled images get.
+            crop_pct: Of the clean crop that images without "crop" have.
 
         Raises:
             InputError: If a stream has no image to draw, or the ranks cannot share a batch.
         """
-        check_whole("labeled_batch", labeled_batch, low=1)
         check_whole("pseudo_batch", pseudo_batch, low=0)
+        check_whole("labeled_batch", labeled_batch, low=0 if pseudo_batch else 1)
+        for name, parts in (("labeled", labeled_noise), ("pseudo", pseudo_noise)):
+            for part in parts:
+                check_choice(f"{name}_noise", part, INPUT_PARTS)
         check_whole("seed", seed, low=0)
         self.labeled_batch = labeled_batch
         self.pseudo_batch = pseudo_batch
         self.share = share or Share()
         self.seed = seed
         self.source, self.noise_spec, self._size = source, noise, size
+        self._parts = (tuple(labeled_noise), tuple(pseudo_noise))
+        self._crop_pct = crop_pct
         for name, there, wanted in (
             ("labeled", source.num_labeled, labeled_batch),
             ("pseudo-labeled", source.num_pseudo, pseudo_batch),
@@ -109,7 +122,12 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every labeled image is drawn once, rounded up (Noisy Student, 3.1)."""
+        """Steps in which every labeled image is drawn once, rounded up (Noisy Student, 3.1).
+
+        Of a batch without any, those of one pass over the pseudo-labeled draws.
+        """
+        if not self.labeled_batch:
+            return self.steps_per_pass
         return -(-self.source.num_labeled // self.labeled_batch)
 
     @property
@@ -129,17 +147,21 @@ class Plan:
 
     def hash(self, shuffle: str, window: int, image_format: ImageFormat) -> str:
         """Return the identity of the rule by which steps become batches, but for the seed."""
-        return value_hash(
-            {
-                "version": _VERSION,
-                "labeled_batch": self.labeled_batch,
-                "pseudo_batch": self.pseudo_batch,
-                "noise": self.noise_spec.as_dict(),
-                "format": asdict(image_format),
-                "shuffle": shuffle,
-                "window": window if shuffle == "windowed" else 0,
-            }
-        )
+        what = {
+            "version": _VERSION,
+            "labeled_batch": self.labeled_batch,
+            "pseudo_batch": self.pseudo_batch,
+            "noise": self.noise_spec.as_dict(),
+            "format": asdict(image_format),
+            "shuffle": shuffle,
+            "window": window if shuffle == "windowed" else 0,
+        }
+        parts = [sorted(parts) for parts in self._parts]
+        return value_hash(what if self._gets_all else {**what, "parts": parts})
+
+    @property
+    def _gets_all(self) -> bool:
+        return all(set(parts) == set(INPUT_PARTS) for parts in self._parts)
 
     def rows(self, step: int, ahead: int = 0) -> Rows:
         """Return this rank's rows of a step: labeled ones, then pseudo-labeled ones.
@@ -181,4 +203,22 @@ class Plan:
             heights=samples.heights,
             size=self._size,
             uniforms=np.concatenate(numbers),
+            gets=self._gets(),
+        )
+
+    def _gets(self) -> Gets | None:
+        """Return which slots get which parts, None where all get all."""
+        if self._gets_all:
+            return None
+        labeled, pseudo = self._parts
+        counts = [self.num_labeled, self.batch_size - self.num_labeled]
+
+        def gets(part: InputPart) -> npt.NDArray[np.bool_]:
+            return np.repeat([part in labeled, part in pseudo], counts)
+
+        return Gets(
+            crop=gets("crop"),
+            flip=gets("flip"),
+            augment=gets("augment"),
+            crop_pct=self._crop_pct,
         )

@@ -162,6 +162,19 @@ class OpDraw:
     matrices: npt.NDArray[np.float32]
     centres: npt.NDArray[np.int32]
 
+    def without(self, bare: npt.NDArray[np.bool_]) -> "OpDraw":
+        """Return the same with no operation for some images, bool [images]."""
+        if not bare.any():
+            return self
+        rows = bare[:, None]
+        none = np.eye(2, 3, dtype=np.float32)
+        return OpDraw(
+            ops=np.where(rows, np.uint8(Op.IDENTITY), self.ops),
+            values=np.where(rows, np.float32(0), self.values),
+            matrices=np.where(rows[:, :, None, None], none, self.matrices),
+            centres=self.centres,
+        )
+
 
 def draw_ops(spec: RandAugment, size: int, uniforms: Doubles) -> OpDraw:
     """Turn uniform numbers into operations.

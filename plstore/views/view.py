@@ -62,6 +62,11 @@ class ViewRecord:
     code_version: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    @property
+    def num_labeled(self) -> int:
+        """Rows of labeled images: all that are not pseudo-labeled."""
+        return self.num_images - int(self.counts.get("kept", 0))
+
     def as_row(self) -> dict[str, Any]:
         """Return the row as the table stores it: mappings as JSON text."""
         row = dict(vars(self))

@@ -16,7 +16,7 @@ THEIRS = ("owl", "cat", "dog")
 def make_model(folder: Path, class_names: tuple[str, ...] = THEIRS) -> Path:
     """A model of 16 pixels that nobody trained: it is as sure of every class."""
     torch.manual_seed(0)
-    settings = Model(teacher="test_resnet", resolution=16, stochastic_depth=0)
+    settings = Model(architecture="test_resnet", resolution=16, stochastic_depth=0)
     network = build_model(settings, "test_resnet", len(class_names))
     save_bundle(folder, network, ImageFormat(size=16), class_names)
     return folder

@@ -38,8 +38,8 @@ def recipe(home: Path, *, of_store: bool = False, **changes: Any) -> Recipe:  # 
         "iterations": 1,
         "control": False,
         "data": {"source": "store"} if of_store else data,
-        "model": {"teacher": "test_resnet", "resolution": 16},
-        "train": {"steps": 3, "warmup_steps": 1, "labeled_batch": 2, "threads": 1},
+        "model": {"architecture": "test_resnet", "resolution": 16},
+        "train": {"steps": 3, "labeled_batch": 2, "threads": 1},
         "select": {"min_confidence": 0.0, "policy": "none"},
     }
     return check_recipe({**values, **changes}, "test")

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("saved") / "model"
-    settings = Model(teacher="test_resnet", resolution=SIZE, stochastic_depth=0)
+    settings = Model(architecture="test_resnet", resolution=SIZE, stochastic_depth=0)
     network = build_model(settings, "test_resnet", len(NAMES))
     save_bundle(folder, network, ImageFormat(size=SIZE), NAMES)
     return folder

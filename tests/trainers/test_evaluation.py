@@ -26,7 +26,7 @@ from trainers.steps.labeling import Label
 @pytest.fixture
 def trained(store: Store) -> Outputs:
     torch.manual_seed(0)
-    settings = Model(teacher="test_resnet", resolution=16, stochastic_depth=0)
+    settings = Model(architecture="test_resnet", resolution=16, stochastic_depth=0)
     network = build_model(settings, "test_resnet", len(CLASS_NAMES))
     name, digest = keep_bundle(store, "t0", network, ImageFormat(size=16), CLASS_NAMES)
     record = TeacherRecord(

@@ -13,7 +13,7 @@ from plstore.query import run_sql
 from trainers.data import sample_folder
 
 SETTINGS = [
-    *("train.steps=2", "train.warmup_steps=1", "train.labeled_batch=4", "iterations=1"),
+    *("train.steps=2", "schedule.warmup_steps=1", "train.labeled_batch=4", "iterations=1"),
     *("control=false", "select.min_confidence=0", "select.images_per_class=1"),
     *("data.limit_unlabeled=60", "data.source=parquet"),
 ]

@@ -35,7 +35,7 @@ MINE = Labeling(
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    settings = Model(architecture="test_resnet", resolution=32, stochastic_depth=0)
     network = build_model(settings, "test_resnet", 3)
     save_bundle(tmp_path / "model", network, image_format(settings, network), CLASS_NAMES)
     return tmp_path / "model"
@@ -108,7 +108,7 @@ def test_other_settings_are_not_mixed_into_a_label_set(brought: Store) -> None:
 def test_a_model_is_brought_once_and_named_once(brought: Store, checkpoint: Path) -> None:
     bring_teacher(brought, "mine", str(checkpoint), device="cpu")
     torch.manual_seed(1)
-    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    settings = Model(architecture="test_resnet", resolution=32, stochastic_depth=0)
     network = build_model(settings, "test_resnet", 3)
     save_bundle(checkpoint, network, image_format(settings, network), CLASS_NAMES)
 
@@ -133,7 +133,7 @@ def test_workers_share_the_ranges_of_ids(
 
 
 def test_a_model_of_other_classes_is_refused(store: Store, tmp_path: Path) -> None:
-    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    settings = Model(architecture="test_resnet", resolution=32, stochastic_depth=0)
     network = build_model(settings, "test_resnet", 3)
     save_bundle(tmp_path / "m", network, image_format(settings, network), ("cat", "dog", "cow"))
     with pytest.raises(InputError, match="only the model has cow, only the store has owl"):
@@ -143,7 +143,7 @@ def test_a_model_of_other_classes_is_refused(store: Store, tmp_path: Path) -> No
 
 def test_classes_in_another_order_are_matched_by_name(store: Store, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    settings = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+    settings = Model(architecture="test_resnet", resolution=32, stochastic_depth=0)
     network = build_model(settings, "test_resnet", 3)
     theirs = ("owl", "cat", "dog")
     with torch.no_grad():

@@ -17,7 +17,7 @@ from plstore.query import run_query, run_sql
 
 TINY = [
     "train.steps=24",
-    "train.warmup_steps=2",
+    "schedule.warmup_steps=2",
     "train.labeled_batch=16",
     "data.limit_unlabeled=200",
     "select.min_confidence=0.15",
@@ -205,7 +205,7 @@ def test_two_stores_of_one_folder_keep_their_own_results(
     home = tmp_path / "copy"
     shutil.copytree(finished, home)
     before = {name: (home / name).read_bytes() for name in ("result.json", "report.html")}
-    small = ["train.steps=4", "train.warmup_steps=1", "iterations=1", "control=false"]
+    small = ["train.steps=4", "schedule.warmup_steps=1", "iterations=1", "control=false"]
     small += ["select.min_confidence=0"]
     words = [word for setting in small for word in ("--set", setting)]
     subprocess.run(

@@ -17,7 +17,7 @@ from trainers.model import (
 from trainers.recipe import load_recipe
 from trainers.sections import Model
 
-TINY = Model(teacher="test_resnet", resolution=24, channels=1, mean=[0.3], std=[0.2])
+TINY = Model(architecture="test_resnet", resolution=24, channels=1, mean=[0.3], std=[0.2])
 
 
 def test_a_saved_model_is_loaded_by_timm_alone(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_an_unknown_model_names_its_neighbours() -> None:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("train.optimizer=adamm", "wanted a name that timm knows"),
-        ("model.students=['test_resnet', 'resnet1888']", "timm has no model 'resnet1888'"),
-        ("model.teacher=test_maxvit", "cannot take images of 28 pixels"),
+        ("optimizer.name=adamm", "wanted a name that timm knows"),
+        ("iteration.2.model.architecture=resnet1888", "timm has no model 'resnet1888'"),
+        ("model.architecture=test_maxvit", "cannot take images of 28 pixels"),
     ],
 )
 def test_models_and_optimizer_are_tried_before_hours_are_spent(

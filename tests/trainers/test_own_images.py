@@ -55,7 +55,7 @@ def run(home: Path, *extra: str) -> dict[str, Any]:
     words = [sys.executable, "-m", "plstore.cli.main", "run", "--store", str(home / "store")]
     words += ["--labeled", str(home / "labeled"), "--unlabeled", str(home / "unlabeled")]
     words += ["--model", "test_resnet", "--resolution", "28", "--device", "cpu"]
-    for setting in ("train.steps=6", "train.warmup_steps=1", "select.min_confidence=0.05"):
+    for setting in ("train.steps=6", "schedule.warmup_steps=1", "select.min_confidence=0.05"):
         words += ["--set", setting]
     subprocess.run([*words, *extra], check=True, capture_output=True)
     found: dict[str, Any] = json.loads((home / "result.json").read_text())

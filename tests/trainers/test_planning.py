@@ -96,8 +96,8 @@ def test_what_does_not_fit_at_the_fewest_pixels_is_left_out_and_said() -> None:
 def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
     slow, fast = (planned(CIFAR, Wishes(seconds=1800.0), rate) for rate in (2000, 200_000))
 
-    assert slow.values["model"]["teacher"] == "test_resnet"
-    assert fast.values["model"]["teacher"] == "resnet18"
+    assert slow.values["model"]["architecture"] == "test_resnet"
+    assert fast.values["model"]["architecture"] == "resnet18"
     assert fast.values["method"] == {"teacher": "scratch", "students": "scratch"}
     assert max(slow.seconds, fast.seconds) < 1800
     assert "weights" in slow.reasons["better"]
@@ -114,7 +114,7 @@ def test_what_the_user_said_stays() -> None:
     wishes = Wishes(model="resnet10t", resolution=40, seconds=1800.0)
     made = planned(CIFAR, wishes)
 
-    assert made.values["model"]["teacher"] == "resnet10t"
+    assert made.values["model"]["architecture"] == "resnet10t"
     assert made.values["model"]["resolution"] == 40
 
 
@@ -200,7 +200,7 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
 
     assert first.returncode == 0, first.stderr
     assert "noisy student from scratch" in first.stderr
-    assert written["model"]["teacher"] == "test_resnet"
+    assert written["model"]["architecture"] == "test_resnet"
     assert written["seed"] == 3
     path.write_text(path.read_text().replace("seed = 3", "seed = 4"))
     again = run(folders, *words)
@@ -330,10 +330,12 @@ def test_a_plan_that_takes_longer_than_the_budget_says_so() -> None:
 def test_a_student_that_finds_the_embeddings_of_its_teacher_looks_at_nothing(
     folders: Path,
 ) -> None:
-    model = {"teacher": "test_resnet", "resolution": 24, "pretrained": True}
+    model = {"architecture": "test_resnet", "resolution": 24, "pretrained": True}
     values = {"name": "x", "method": {"teacher": "probe", "students": "probe"}}
     recipe = check_recipe({**values, "model": model}, "test")
-    other = check_recipe({**values, "model": {**model, "student_resolution": 32}}, "test")
+    other = check_recipe(
+        {**values, "model": model, "iteration": {1: {"model": {"resolution": 32}}}}, "test"
+    )
     source = source_of(folders)
 
     assert Estimator(recipe, source, "cpu").look_seconds(0) > 0  # type: ignore[arg-type]

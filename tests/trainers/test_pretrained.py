@@ -19,7 +19,7 @@ from trainers.pretrained import architecture_of, starting_weights, weights_file
 from trainers.recipe import load_recipe
 from trainers.sections import Model
 
-SMALL = Model(teacher="test_resnet", resolution=32, stochastic_depth=0)
+SMALL = Model(architecture="test_resnet", resolution=32, stochastic_depth=0)
 
 
 @pytest.fixture

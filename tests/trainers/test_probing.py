@@ -34,9 +34,9 @@ def weights(tmp_path: Path) -> Path:
 def recipe(weights: Path, **changes: dict[str, object]) -> Recipe:
     values: dict[str, dict[str, object]] = {
         "data": {"source": "store"},
-        "model": {"teacher": "test_resnet", "resolution": 32, "weights": str(weights)},
+        "model": {"architecture": "test_resnet", "resolution": 32, "weights": str(weights)},
         "method": {"teacher": "probe", "students": "probe"},
-        "train": {"steps": 4, "warmup_steps": 1, "labeled_batch": 4, "threads": 1},
+        "train": {"steps": 4, "labeled_batch": 4, "threads": 1},
         "select": {"policy": "none", "min_confidence": 0.2},
     }
     for section, change in changes.items():
@@ -106,7 +106,7 @@ def test_a_frozen_teacher_teaches_a_small_student_from_scratch(
     mixed = recipe(
         weights,
         method={"students": "scratch"},
-        model={"students": ["test_efficientnet"], "student_resolution": 24},
+        iteration={"1": {"model": {"architecture": "test_efficientnet", "resolution": 24}}},
     )
 
     result = trainers.run(mixed, store, device="cpu")
@@ -134,7 +134,7 @@ def test_several_first_teachers_are_fused(store: Store, weights: Path) -> None:
     second = weights.with_name("test_efficientnet.safetensors")
     torch.manual_seed(1)
     save_file(timm.create_model("test_efficientnet").state_dict(), second)
-    also = [{"teacher": "test_efficientnet", "weights": str(second), "resolution": 24}]
+    also = [{"architecture": "test_efficientnet", "weights": str(second), "resolution": 24}]
     asked = recipe(weights, model={"also": also}, fuse={"weights": "fitted"})
 
     result = trainers.run(asked, store, device="cpu")

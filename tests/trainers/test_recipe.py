@@ -19,7 +19,7 @@ def test_all_errors_come_at_once_each_with_field_value_and_remedy() -> None:
     message = str(caught.value)
 
     assert "4 wrong" in message
-    assert "train.stepz: unknown key; known are backend, ema_decay" in message
+    assert "train.stepz: unknown key; known are accumulate, backend, " in message
     assert "model.channels: found 7; input should be 1 or 3" in message
     assert "seed: found 'abc'; input should be a valid integer" in message
     assert "select.min_confidence: found 2; input should be less than 1" in message
@@ -29,13 +29,16 @@ def test_all_errors_come_at_once_each_with_field_value_and_remedy() -> None:
     ("override", "words"),
     [
         ("noise.ops.spin=1", "ops spin unknown; wanted some of identity, rotate"),
-        ("train.warmup_steps=9999", "warmup_steps 9999 is not below steps 900"),
+        (
+            "schedule.warmup_steps=9999",
+            "schedule.warmup_steps 9999 is not below train.steps 900",
+        ),
         ("noise.m=9", "m is the magnitude of another dialect"),
         ("noise.dialect=google", "input should be 'composed', 'noisystudent'"),
         ("data.source=idx", "source 'idx' needs path"),
         ("data.source=folders", "source 'folders' needs labeled and unlabeled"),
         ("model.mean=[0.5, 0.5]", "mean has 2 values for 1 channels"),
-        ("train.learning_rate=nan", "learning_rate"),
+        ("optimizer.learning_rate=nan", "learning_rate"),
         ("select.quality=90", "quality is of images that are shrunk: set max_side"),
         ("select.max_side=0", "select.max_side: found 0"),
         ("model.scaled_decoding=half", "model.scaled_decoding: found 'half'"),
@@ -61,11 +64,11 @@ def test_a_dialect_takes_the_place_of_the_recipes_own_list() -> None:
 
 
 def test_overrides_are_read_as_toml_and_quotes_may_be_left_off() -> None:
-    overrides = ["train.steps=7", "train.warmup_steps=0", "model.teacher=resnet10t"]
+    overrides = ["train.steps=7", "schedule.warmup_steps=0", "model.architecture=resnet10t"]
     recipe = load_recipe("fashion_mnist", [*overrides, "data.path='7'"])
 
-    assert (recipe.train.steps, recipe.train.warmup_steps) == (7, 0)
-    assert (recipe.model.teacher, recipe.data.path) == ("resnet10t", "7")
+    assert (recipe.train.steps, recipe.schedule.warmup_steps) == (7, 0)
+    assert (recipe.model.architecture, recipe.data.path) == ("resnet10t", "7")
 
 
 def test_an_unknown_recipe_lists_those_that_ship(tmp_path: Path) -> None:
@@ -77,9 +80,11 @@ def test_an_unknown_recipe_lists_those_that_ship(tmp_path: Path) -> None:
 
 
 def test_students_grow_as_the_recipe_says_and_the_last_repeats() -> None:
-    recipe = load_recipe("fashion_mnist", ["model.students=['a', 'b']"])
+    changes = ["iteration.1.model.architecture=a", "iteration.2.model.architecture=b"]
+    recipe = load_recipe("fashion_mnist", changes)
 
-    assert [recipe.model.student(i) for i in range(4)] == ["test_resnet", "a", "b", "b"]
+    grown = [recipe.model_of(i).architecture for i in range(4)]
+    assert grown == ["test_resnet", "a", "b", "b"]
 
 
 def test_the_hash_follows_every_value() -> None:

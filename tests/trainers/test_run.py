@@ -22,8 +22,13 @@ from trainers.model import build_model, image_format, load_teacher, save_bundle
 from trainers.recipe import Recipe, check_recipe
 from trainers.sections import Model
 
-MODEL = {"teacher": "test_resnet", "resolution": 16, "stochastic_depth": 0.0, "dropout": 0.0}
-TRAIN = {"steps": 3, "warmup_steps": 1, "labeled_batch": 2, "threads": 1}
+MODEL = {
+    "architecture": "test_resnet",
+    "resolution": 16,
+    "stochastic_depth": 0.0,
+    "dropout": 0.0,
+}
+TRAIN = {"steps": 3, "labeled_batch": 2, "threads": 1}
 
 
 def recipe(**changes: Any) -> Recipe:  # noqa: ANN401  values of a recipe

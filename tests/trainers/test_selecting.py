@@ -15,8 +15,8 @@ from trainers.recipe import Recipe, load_recipe
 
 TINY: dict[str, dict[str, object]] = {
     "data": {"source": "store"},
-    "model": {"teacher": "test_resnet", "resolution": 16, "stochastic_depth": 0},
-    "train": {"steps": 3, "warmup_steps": 1, "labeled_batch": 4, "threads": 1},
+    "model": {"architecture": "test_resnet", "resolution": 16, "stochastic_depth": 0},
+    "train": {"steps": 3, "labeled_batch": 4, "threads": 1},
 }
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,30 +23,31 @@ from trainers.watching import VALIDATION, Watch
 STEPS = 8
 
 
-def recipe(**train_values: object) -> Recipe:
+def recipe(learning_rate: float = 1e-3, **train_values: object) -> Recipe:
     values = {
         "name": "tiny",
-        "model": {"teacher": "test_resnet", "resolution": 16, "dropout": 0.2},
+        "model": {"architecture": "test_resnet", "resolution": 16, "dropout": 0.2},
         "train": {
             "steps": STEPS,
-            "warmup_steps": 2,
             "labeled_batch": 4,
             "threads": 1,
             **train_values,
         },
+        "optimizer": {"learning_rate": learning_rate},
+        "schedule": {"warmup_steps": 2},
     }
     return check_recipe(values, "test")
 
 
-def training(store: Store, seed: int = 0, **train_values: object) -> Training:
+def training(store: Store, seed: int = 0, **train_values: Any) -> Training:
     give_labels(store)
     balance = Balance(min_confidence=0.3, images_per_class=10, seed=0)
     selection = Selection(view="v", teachers=["t0@1"], balance=balance)
     asked = recipe(**train_values)
     return Training(
         recipe=asked,
+        run=asked,
         model=asked.model,
-        architecture="test_resnet",
         view=select(store, selection, identity="v"),
         num_classes=3,
         labeled_batch=4,
@@ -103,7 +105,7 @@ def test_the_average_follows_the_steps_of_its_training(
     monkeypatch.setattr(train_module, "_CHECKPOINT_SECONDS", 0.0)
     begun = training(store, steps=4, ema_decay=0.9)
     torch.manual_seed(torch_seed(begun.seed, Purpose.MODEL_INIT))
-    fresh = build_model(begun.recipe.model, begun.architecture, begun.num_classes)
+    fresh = build_model(begun.recipe.model, begun.model.architecture, begun.num_classes)
     expected = {name: value.clone() for name, value in fresh.state_dict().items()}
     partial, checked = tmp_path / "part", []
 
@@ -174,7 +176,7 @@ def test_damaged_images_are_counted_among_the_metrics(store: Store, tmp_path: Pa
 def test_a_loss_that_is_not_finite_stops_before_the_weights_are_harmed(
     store: Store, tmp_path: Path
 ) -> None:
-    with pytest.raises(PlstoreError, match=r"lower train\.learning_rate"):
+    with pytest.raises(PlstoreError, match=r"lower optimizer\.learning_rate"):
         train(training(store, learning_rate=1e30), tmp_path / "x", lambda *_: None)
 
 
@@ -280,7 +282,7 @@ def test_validation_is_looked_at_and_changes_no_weight(store: Store, tmp_path: P
         lambda step, _: looks.append(step),
     )
 
-    steps = asked.recipe.train.steps
+    steps = asked.course.steps
     assert looks == [n for n in range(1, steps + 1) if n % max(steps // 3, 1) == 0]
     assert all(value.equal(weights(blind)[name]) for name, value in weights(watched).items())
     assert len([1 for _, name, _ in watched.metrics if name == VALIDATION]) == len(looks)

@@ -54,7 +54,7 @@ def _values(
         "recipe": {"iterations": 1},
         "data": {} if limit is None else {"limit_unlabeled": limit},
         "model": {
-            "teacher": architecture,
+            "architecture": architecture,
             "resolution": size,
             "interpolation": "bicubic",
             "weights": wishes.weights,

@@ -158,7 +158,7 @@ def _values(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, dict[s
     return {
         "recipe": {"iterations": choice.iterations},
         "model": {
-            "teacher": choice.architecture,
+            "architecture": choice.architecture,
             "resolution": choice.size,
             "channels": census.channels,
             "weights": wishes.weights,
@@ -170,11 +170,11 @@ def _values(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, dict[s
         "method": {"teacher": wishes.teacher or kind, "students": wishes.students or kind},
         "train": {
             "steps": choice.steps,
-            "warmup_steps": min(100, choice.steps // 5),
             "labeled_batch": _BATCH,
             "ratio": _RATIO,
-            "learning_rate": 1e-3 if wishes.has_weights else 3e-3,
         },
+        "optimizer": {"learning_rate": 1e-3 if wishes.has_weights else 3e-3},
+        "schedule": {"warmup_steps": min(100, choice.steps // 5)},
         "noise": dict(_MILD) if census.side <= _FEW_PIXELS else {},
     }
 

@@ -5,12 +5,14 @@ A changed recipe gives new keys from the first step it touches on, beside the ol
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from plstore.fingerprint import value_hash
 from plstore.version import __version__
 from trainers.context import Context
 from trainers.steps.best import LabelBest
 from trainers.steps.evaluating import Evaluate
+from trainers.steps.finetuning import Finetune
 from trainers.steps.fusing import Fuse
 from trainers.steps.given import Given, GivenLabels
 from trainers.steps.importing import Import, Present
@@ -52,15 +54,15 @@ def _iterations(context: Context) -> list[Step]:
     recipe = context.recipe
     steps: list[Step] = []
     for n in range(1, recipe.iterations + 1):
-        needs = (_IMPORT, f"train-{n - 1}")
+        needs = (_IMPORT, _model_step(context, str(n - 1), n - 1))
         has_model = n > 1 or context.teacher is None or bool(context.teacher.checkpoint)
         kind = Label if has_model else GivenLabels
         steps.append(kind(name=f"label-{n}", needs=needs, iteration=n))
         labels = f"label-{n}"
         if n == 1 and _num_members(context) > 1:
-            steps += _fused(_num_members(context))
+            steps += _fused(_num_members(context), context)
             labels = "fuse-1"
-        relabeled = recipe.select.relabel and n > 1
+        relabeled = recipe.at(n).select.relabel and n > 1
         chosen_from = (labels, "select-1") if relabeled else (labels,)
         steps.append(Select(name=f"select-{n}", needs=chosen_from, iteration=n))
         steps += _trained(str(n), f"select-{n}", n, context)
@@ -76,12 +78,15 @@ def _member(name: str, number: int) -> str:
     return name if number == 1 else f"{name}.{number}"
 
 
-def _fused(count: int) -> list[Step]:
+def _fused(count: int, context: Context) -> list[Step]:
     """Return the labelings of the other first teachers, and the fusion of all."""
     names = [_member("label-1", number) for number in range(1, count + 1)]
     others = [
         Label(
-            name=name, needs=(_IMPORT, _member("train-0", number)), iteration=1, member=number
+            name=name,
+            needs=(_IMPORT, _model_step(context, _member("0", number), 0, number)),
+            iteration=1,
+            member=number,
         )
         for number, name in enumerate(names[1:], start=2)
     ]
@@ -108,14 +113,29 @@ def _trained(
     model: str, view: str, iteration: int, context: Context, member: int = 1
 ) -> list[Step]:
     """Return the training of a model, and its evaluation."""
-    name = f"train-{model}"
-    how = context.recipe.member(member).how(iteration)
-    kind = Probe if how == "probe" else Train
+    recipe = context.recipe.at(iteration).member(member)
+    how = recipe.how(iteration, is_control=model == CONTROL)
+    place: dict[str, Any] = {"iteration": iteration, "member": member}
+    needs: tuple[str, ...] = (view,)
+    if how == "warm":
+        needs = (view, _model_step(context, str(iteration - 1), iteration - 1))
+    kind, name = (Probe if how == "probe" else Train), f"train-{model}"
+    steps: list[Step] = [kind(name=name, needs=needs, **place)]
+    last = _model_step(context, model, iteration, member)
+    if last != name:
+        steps.append(Finetune(name=last, needs=(view, name), **place))
     measured = f"evaluate-{model}"
-    return [
-        kind(name=name, needs=(view,), iteration=iteration, member=member),
-        Evaluate(name=measured, needs=(_IMPORT, name), iteration=iteration, member=member),
-    ]
+    return [*steps, Evaluate(name=measured, needs=(_IMPORT, last), **place)]
+
+
+def _model_step(context: Context, model: str, iteration: int, member: int = 1) -> str:
+    """Return the step that leaves a model of the run: its training, or its finetuning."""
+    is_given = iteration == 0 and context.teacher is not None
+    recipe = context.recipe.at(iteration).member(member)
+    how = recipe.how(iteration, is_control=model == CONTROL)
+    if is_given or how == "probe" or not recipe.finetune.is_wanted:
+        return f"train-{model}"
+    return f"finetune-{model}"
 
 
 def _with_keys(steps: Sequence[Step], context: Context) -> list[Step]:

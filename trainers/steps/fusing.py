@@ -27,6 +27,7 @@ class Fuse(Step):
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Fuse them; pin what the selection reads."""
         settings, store = context.recipe.fuse, context.store
+        kept = self.recipe(context).label
         members = [
             Member(teacher_id=labeled["teacher_id"], iteration=labeled["iteration"])
             for labeled in needs
@@ -40,7 +41,7 @@ class Fuse(Step):
                 iteration=self.iteration,
                 method=settings.method,
                 weights=settings.weights,
-                codec=Codec(name=context.recipe.label.codec, k=context.recipe.label.topk),
+                codec=Codec(name=kept.codec, k=kept.topk),
                 on_images=advance,
             )
         _say(context, made.members)

@@ -25,7 +25,7 @@ class Label(Step):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return how labels are made and kept."""
-        settings = context.recipe.label.model_dump_json(exclude={"best"})
+        settings = self.recipe(context).label.model_dump_json(exclude={"best"})
         what: dict[str, object] = json.loads(settings)
         return what
 
@@ -54,7 +54,7 @@ class Label(Step):
     def _labeling(
         self, context: Context, teacher: Outputs, split: str, version: int
     ) -> Labeling:
-        settings = context.recipe.label
+        settings = self.recipe(context).label
         return Labeling(
             teacher_id=teacher["teacher_id"],
             iteration=self.iteration,

@@ -22,14 +22,10 @@ class Probe(Train):
     def what(self, context: Context) -> Mapping[str, object]:
         """Return the backbone, the weights of pseudo-labels, and what people decided."""
         recipe = self.recipe(context)
-        model, architecture = (
-            recipe.model_of(self.iteration),
-            recipe.model.student(self.iteration),
-        )
+        model = recipe.model_of(self.iteration, is_control=self.is_control)
         return {
-            "architecture": architecture,
-            "model": {**model.model_dump(mode="json"), "teacher": None, "students": None},
-            "start": start_identity(model, architecture),
+            "model": model.model_dump(mode="json"),
+            "start": start_identity(model, model.architecture),
             "ratio": recipe.method.ratio,
             "targets": recipe.method.targets,
             "name": self.model,
@@ -40,6 +36,7 @@ class Probe(Train):
         """Embed what is not embedded, fit, and keep the model in the store."""
         probing = Probing(
             recipe=self.recipe(context),
+            run=context.recipe.member(self.member),
             iteration=self.iteration,
             view=context.view(needs[0]["view"]),
             corrections=context.decisions["corrections"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from plstore.query import saved_query
-from plstore.selection import Balance, Selection, select
+from plstore.selection import Balance, Rule, Selection, select
 from plstore.store import unpin
 from trainers.context import Context, Outputs
 from trainers.estimate import LABEL_BYTES, Estimate, Estimator
@@ -22,14 +22,14 @@ class Select(Step):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return the settings, a query's text, its embeddings, and what people decided."""
-        recipe = context.recipe
+        recipe = self.recipe(context)
         what = {
             **json.loads(recipe.select.model_dump_json()),
             "seed": recipe.seed,
-            "sql": _sql(context),
+            "sql": self._sql(context),
             "decisions": context.decided,
         }
-        if not _reads_embeddings(context) or context.embeddings is None:
+        if not self._reads_embeddings(context) or context.embeddings is None:
             return what
         shards = context.store.table("embeddings").shards(context.embeddings)
         return {**what, "embeddings": sorted(shard.path for shard in shards)}
@@ -39,7 +39,7 @@ class Select(Step):
         labeled, *previous = needs
         selection = self._selection(context, labeled, previous)
         pins = {**labeled["pins"], **context.decisions}
-        if _reads_embeddings(context) and context.embeddings is not None:
+        if self._reads_embeddings(context) and context.embeddings is not None:
             pins["embeddings"] = context.embeddings
         view = select(context.store, selection, identity=self.key, as_of=pins)
         unpin(context.store, labeled["pin"])  # the view pins the same
@@ -49,13 +49,14 @@ class Select(Step):
             "view": self.key,
             "teacher_id": labeled["teacher_id"],
             "counts": counts,
-            "min_confidence": context.recipe.select.min_confidence,
+            "min_confidence": self.recipe(context).select.min_confidence,
         }
 
     def _selection(
         self, context: Context, labeled: Outputs, previous: Sequence[Outputs]
     ) -> Selection:
-        recipe, settings = context.recipe, context.recipe.select
+        recipe, settings = context.recipe, self.recipe(context).select
+        alias = "" if settings.where is None else "teacher="
         balance = Balance(
             policy=settings.policy,
             min_confidence=settings.min_confidence,
@@ -64,8 +65,9 @@ class Select(Step):
         )
         return Selection(
             view=f"{recipe.name}-{self.iteration}",
-            teachers=[f"{labeled['teacher_id']}@{labeled['iteration']}"],
+            teachers=[f"{alias}{labeled['teacher_id']}@{labeled['iteration']}"],
             balance=Balance(seed=recipe.seed) if previous else balance,
+            rule=Rule() if previous else Rule(where=settings.where),
             relabel=context.view(previous[0]["view"]).key if previous else None,
             query=settings.query,
             parameters=settings.parameters,
@@ -74,6 +76,14 @@ class Select(Step):
             quality=settings.quality,
             recipe_hash=recipe.hash,
         )
+
+    def _sql(self, context: Context) -> str | None:
+        """Return the text of the recipe's query, if it has one."""
+        query = self.recipe(context).select.query
+        return None if query is None else saved_query(query).sql
+
+    def _reads_embeddings(self, context: Context) -> bool:
+        return "embeddings" in (self._sql(context) or "").lower()
 
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the labels, and what the loader's cache copies."""
@@ -94,16 +104,6 @@ class Select(Step):
         right = findings.pseudo_label_accuracy(outputs["view"])
         if right is not None:
             student["pseudo_label_accuracy"] = right
-
-
-def _sql(context: Context) -> str | None:
-    """Return the text of the recipe's query, if it has one."""
-    query = context.recipe.select.query
-    return None if query is None else saved_query(query).sql
-
-
-def _reads_embeddings(context: Context) -> bool:
-    return "embeddings" in (_sql(context) or "").lower()
 
 
 def _say(context: Context, counts: Mapping[str, Any]) -> None:

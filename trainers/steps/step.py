@@ -53,8 +53,8 @@ class Step(ABC):
         return "the teacher" if self.iteration == 0 else f"student {self.iteration}"
 
     def recipe(self, context: Context) -> Recipe:
-        """Return the recipe as its model sees it."""
-        return context.recipe.member(self.member)
+        """Return the recipe as its model and iteration see it."""
+        return context.recipe.at(self.iteration).member(self.member)
 
     def freshness(self, _: Context) -> str:
         """Return what changes its own key, and not those of the steps that need it."""

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from plstore.errors import InputError
 from plstore.labels import Role, TeacherRecord
 from plstore.seeds import Purpose, torch_seed
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
-from trainers.keeping import Place, train_and_keep, training_on
+from trainers.keeping import DECIDING, Place, train_and_keep, training_on
+from trainers.model import fetch_bundle
 from trainers.pretrained import weights_hash
 from trainers.result import Findings
 from trainers.sections import How
@@ -31,19 +34,19 @@ class Train(Step):
     @property
     def is_student(self) -> bool:
         """Whether its view has pseudo-labels."""
-        return self.iteration > 0 and self.model != CONTROL
+        return self.iteration > 0 and not self.is_control
 
     @property
     def role(self) -> Role:
         """Of the model in the run."""
-        if self.model == CONTROL:
+        if self.is_control:
             return "control"
         return "student" if self.is_student else "teacher"
 
     @property
     def teacher_id(self) -> str:
         """Of the model, once it is trained."""
-        prefix = CONTROL if self.model == CONTROL else f"t{self.iteration}"
+        prefix = CONTROL if self.is_control else f"t{self.iteration}"
         return f"{prefix}-{self.key[:8]}"
 
     @property
@@ -58,47 +61,63 @@ class Train(Step):
             title=self.title,
         )
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it is the control, which learns from labels alone."""
+        return self.model == CONTROL
+
+    def how(self, context: Context) -> How:
+        """Return how its model comes about."""
+        return self.recipe(context).how(self.iteration, is_control=self.is_control)
+
     def what(self, context: Context) -> Mapping[str, object]:
         """Return all that training follows from, beside the view."""
         recipe = self.recipe(context)
         dump: dict[str, Any] = json.loads(recipe.model_dump_json())
-        model = recipe.model_of(self.iteration)
+        model = recipe.model_of(self.iteration, is_control=self.is_control)
         what = {
-            "architecture": recipe.model.student(self.iteration),
-            "model": {**model.model_dump(mode="json"), "teacher": None, "students": None},
-            "train": dump["train"],
-            "noise": dump["noise"],
+            "model": model.model_dump(mode="json"),
+            **{name: dump[name] for name in DECIDING},
             "seed": recipe.seed,
             "name": self.model,
             "lora_rank": recipe.lora_rank(self.iteration),
         }
-        start = weights_hash(model, recipe.model.student(self.iteration))
+        start = weights_hash(model, model.architecture)
         return what if start is None else {**what, "start": start}
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Train it, or go on from its last checkpoint; keep it in the store."""
-        training = self._training(context, needs[0])
+        training = self._training(context, *needs)
         record = train_and_keep(context.store, training, self.place, context.teller)
-        return outputs_of(record, self.recipe(context).how(self.iteration))
+        return outputs_of(record, self.how(context))
 
-    def _training(self, context: Context, view: Outputs) -> Training:
-        recipe = self.recipe(context)
-        stream = _CONTROL_STREAM if self.model == CONTROL else self.iteration
-        stream += _MEMBER_STREAM * (self.member - 1)
+    def _training(
+        self, context: Context, view: Outputs, teacher: Outputs | None = None
+    ) -> Training:
+        """Return the training; a teacher is one whose weights it begins with."""
         return training_on(
             context.view(view["view"]),
-            recipe,
+            self.recipe(context),
+            context.recipe.member(self.member),
             self.iteration,
-            is_student=self.is_student,
-            seed=torch_seed(recipe.seed, Purpose.TRAINING, stream),
+            role=self.role,
+            seed=torch_seed(context.recipe.seed, Purpose.TRAINING, self._stream),
             device=context.device,
+            start=None if teacher is None else kept_model(context, teacher),
         )
+
+    @property
+    def _stream(self) -> int:
+        """Number of its random numbers, of no other training of the run."""
+        stream = _CONTROL_STREAM if self.is_control else self.iteration
+        return stream + _MEMBER_STREAM * (self.member - 1)
 
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the images of all its steps."""
-        train = estimator.recipe.train
+        train = estimator.recipe.at(self.iteration).train
         timed = estimator.timed(self.iteration, self.member)
-        images = train.steps * (train.labeled_batch + train.pseudo_batch)
+        steps = train.num_steps(estimator.source.splits["labeled"])
+        images = steps * (train.labeled_batch + train.pseudo_batch)
         seconds = timed.train_seconds * images * _NOISE_SHARE
         return Estimate.of(images, seconds, timed.num_bytes)
 
@@ -108,6 +127,20 @@ class Train(Step):
         model = findings.model(self.model)
         model.update({name: outputs[name] for name in names})
         model["how"] = outputs["how"]
+
+
+def kept_model(context: Context, outputs: Outputs) -> Path:
+    """Return the folder of a model that a step left.
+
+    Raises:
+        InputError: If it left labels and no model.
+    """
+    if not outputs["checkpoint"]:
+        raise InputError(
+            f"teacher {outputs['teacher_id']!r} has labels and no model, so no student can "
+            "start from its weights; set method.students to scratch"
+        )
+    return fetch_bundle(context.store, outputs["checkpoint"], outputs["checkpoint_hash"])
 
 
 def outputs_of(record: TeacherRecord, how: How) -> dict[str, Any]:

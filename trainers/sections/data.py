@@ -1,0 +1,53 @@
+"""Where images come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from trainers.sections.section import Section
+
+
+class Data(Section):
+    """Where images come from."""
+
+    source: Literal["sample", "parquet", "idx", "folders", "store"] = "sample"
+    """The bundled sample, a folder of Parquet files, of IDX files, folders of images, or those
+    that the store has already."""
+    dataset: str = "fashion_mnist"
+    """Name of the collection in the store."""
+    path: str | None = None
+    """Folder of the Parquet or IDX files."""
+    num_labeled: Annotated[int, Field(ge=1)] = 300
+    """IDX: labeled images, as many of every class."""
+    num_validation: Annotated[int, Field(ge=0)] = 1000
+    """IDX: validation images."""
+    num_unlabeled: Annotated[int, Field(ge=1)] | None = None
+    """IDX: unlabeled images; all the rest unless given."""
+    num_test: Annotated[int, Field(ge=1)] | None = None
+    """IDX: test images; all unless given."""
+    class_names: Annotated[list[str], Field(min_length=2)] | None = None
+    """IDX: by label; those of Fashion-MNIST unless given."""
+    labeled: str | None = None
+    """Folders: a folder for each class below this one."""
+    unlabeled: str | None = None
+    """Folders: images anywhere below this one."""
+    validation: str | None = None
+    """Folders: as labeled; split off from it by a seeded hash unless given."""
+    test: str | None = None
+    """Folders: as labeled; never trained on."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Folders: share of the labeled images that is split off."""
+    max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
+    """Images of more pixels are refused."""
+    limit_unlabeled: Annotated[int, Field(ge=1)] | None = None
+    """Import only this many unlabeled images."""
+
+    @model_validator(mode="after")
+    def _has_its_paths(self) -> "Data":
+        if self.source in {"parquet", "idx"} and self.path is None:
+            raise ValueError(f"source {self.source!r} needs path, the folder of its files")
+        if self.source == "folders" and (self.labeled is None or self.unlabeled is None):
+            raise ValueError("source 'folders' needs labeled and unlabeled, two folders")
+        if self.source == "store" and self.limit_unlabeled is not None:
+            raise ValueError("limit_unlabeled is of an import, and source 'store' has none")
+        return self
