@@ -85,10 +85,16 @@ PUBLISHED: Final = (
     _efficientnet("B5", 1.6, 2.2, 456, 0.4, 30.0, 9.9, magnitude=18.0),
     _efficientnet("B6", 1.8, 2.6, 528, 0.5, 43.0, 19.0, magnitude=24.0),
     _efficientnet("B7", 2.0, 3.1, 600, 0.5, 66.0, 37.0, magnitude=27.0),
-    replace(
-        _efficientnet("L2", 4.3, 5.3, 475, 0.5, 480.0, 0.0, magnitude=27.0),
+    Published(
+        name="EfficientNet-L2",
+        timm_names=("efficientnet_l2", "tf_efficientnet_l2"),
+        width=4.3,
+        depth=5.3,
+        resolution=475,
         test_resolution=800,
-        multiply_adds=None,
+        dropout=0.5,
+        parameters=480.0,
+        randaugment_magnitude=27.0,
     ),
     Published(
         name="ResNet-50",
@@ -147,7 +153,7 @@ class Variant:
         if self.small_images:
             small_images(network)
         if self.batch_norm_eps is not None:
-            batch_norm_settings(network, eps=self.batch_norm_eps)
+            batch_norm_settings(network, momentum=None, eps=self.batch_norm_eps)
 
 
 def variant_of(network: nn.Module) -> Variant:
@@ -182,9 +188,9 @@ def small_images(network: nn.Module) -> tuple[str, ...]:
     if variant_of(network).small_images:
         return replaced
     if isinstance(network, EfficientNet):
-        _slow_efficientnet(network)
+        _small_efficientnet(network)
     elif isinstance(network, ResNet):
-        replaced = _slow_resnet(network)
+        replaced = _small_resnet(network)
     else:
         raise InputError(
             f"there is no variant for small images of {_name_of(network)}, which is of timm's "
@@ -194,7 +200,7 @@ def small_images(network: nn.Module) -> tuple[str, ...]:
     return replaced
 
 
-def _slow_efficientnet(network: nn.Module) -> None:
+def _small_efficientnet(network: nn.Module) -> None:
     """Set strides alone: paddings of odd kernels are right, and "same" ones see the stride."""
     stages = list(cast("nn.Sequential", network.blocks))[1:3]
     strided = [[layer for layer in stage.modules() if _is_strided(layer)] for stage in stages]
@@ -212,7 +218,7 @@ def _is_strided(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Conv2d) and max(layer.stride) > 1
 
 
-def _slow_resnet(network: nn.Module) -> tuple[str, ...]:
+def _small_resnet(network: nn.Module) -> tuple[str, ...]:
     stem, pool = network.conv1, cast("nn.Module", network.maxpool)
     first = stem[0] if isinstance(stem, nn.Sequential) else stem
     if not isinstance(first, nn.Conv2d) or next(pool.parameters(), None) is not None:
@@ -258,7 +264,7 @@ def _name_of(network: nn.Module) -> str:
 def batch_norm_settings(
     network: nn.Module,
     *,
-    momentum: float = BATCH_NORM_MOMENTUM,
+    momentum: float | None = BATCH_NORM_MOMENTUM,
     eps: float = BATCH_NORM_EPS,
 ) -> int:
     """Set momentum and epsilon of every batch normalisation of a network, in place.
@@ -269,7 +275,7 @@ def batch_norm_settings(
     Args:
         network: Of any family; other normalisations stay as they are.
         momentum: Share of the new batch, above 0 and at most 1: torch's meaning of the word.
-            TensorFlow's is 1 minus this.
+            TensorFlow's is 1 minus this. None leaves it as it is.
         eps: Added to the variance, above 0. It counts in evaluation too: see `Variant`.
 
     Returns:
@@ -278,7 +284,7 @@ def batch_norm_settings(
     Raises:
         InputError: If a value is out of its range.
     """
-    if not 0 < momentum <= 1:
+    if momentum is not None and not 0 < momentum <= 1:
         raise InputError(
             f"batch normalisation's momentum is {momentum}; wanted above 0 and at most 1, the "
             f"share of the new batch, such as {BATCH_NORM_MOMENTUM}"
@@ -290,7 +296,9 @@ def batch_norm_settings(
         )
     layers = [layer for layer in network.modules() if isinstance(layer, _BATCH_NORMS)]
     for layer in layers:
-        layer.momentum, layer.eps = momentum, eps
+        layer.eps = eps
+        if momentum is not None:
+            layer.momentum = momentum
     if layers:
         setattr(network, _VARIANT, replace(variant_of(network), batch_norm_eps=eps))
     return len(layers)

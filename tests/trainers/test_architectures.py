@@ -236,6 +236,14 @@ def test_batch_norm_settings_reach_every_layer_of_a_timm_model() -> None:
     assert variant_of(network).recorded() == {"batch_norm_eps": 1e-3}
 
 
+def test_a_variant_that_is_applied_leaves_timms_momentum() -> None:
+    network = on_meta("test_resnet", num_classes=3)
+    Variant(batch_norm_eps=0.5).apply(network)
+    layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    assert {(layer.momentum, layer.eps) for layer in layers} == {(0.1, 0.5)}
+
+
 def test_a_network_without_batch_norm_is_left_alone() -> None:
     network = on_meta("test_vit", num_classes=3)
 
