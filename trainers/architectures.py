@@ -364,25 +364,3 @@ def num_parameters(
     """
     network = on_meta(architecture, num_classes=num_classes, channels=channels, small=small)
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def check_equal_or_larger(
-    teacher: str, student: str, *, num_classes: int, channels: int = 3, small: bool = False
-) -> tuple[int, int]:
-    """Return how many parameters teacher and student have, by their timm names.
-
-    Raises:
-        InputError: If the student has fewer. Step 3 of Algorithm 1 of Noisy Student trains "an
-            equal-or-larger student model".
-    """
-    counts = [
-        num_parameters(architecture, num_classes=num_classes, channels=channels, small=small)
-        for architecture in (teacher, student)
-    ]
-    if counts[1] < counts[0]:
-        raise InputError(
-            f"the student {student!r} has {counts[1]:,} parameters and its teacher {teacher!r} "
-            f"{counts[0]:,}; wanted a student as large as its teacher or larger (Noisy "
-            "Student, Algorithm 1, step 3). Choose a larger student or a smaller teacher"
-        )
-    return counts[0], counts[1]

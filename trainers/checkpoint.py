@@ -24,6 +24,7 @@ from torch import nn
 from plstore.errors import InputError
 from plstore.loaders import ImageFormat
 from plstore.loaders.work import LARGEST_SIDE
+from trainers.architectures import Variant
 from trainers.recipe import problems
 from trainers.sections import Fraction
 
@@ -101,6 +102,15 @@ class Config(_Section):
     pretrained_cfg: Preprocessing
     scaled_decoding: bool = True
     """Not timm's: see `plstore.loaders.ImageFormat`."""
+    small_images: bool = False
+    """Not timm's: see `trainers.architectures.small_images`."""
+    batch_norm_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Not timm's: see `trainers.architectures.batch_norm_settings`."""
+
+    @property
+    def variant(self) -> Variant:
+        """How the network differs from what timm makes of its name and arguments."""
+        return Variant(small_images=self.small_images, batch_norm_eps=self.batch_norm_eps)
 
     @property
     def format(self) -> ImageFormat:
@@ -163,6 +173,7 @@ def load_network(folder: Path, config: Config, names: Names) -> nn.Module:
             f"{folder / CONFIG}: timm cannot make {config.architecture!r} with model_args "
             f"{config.model_args}: {error}"
         ) from error
+    config.variant.apply(network)
     _check_fit(path, network)
     try:
         network.load_state_dict(load_file(path), strict=True)

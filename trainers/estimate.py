@@ -40,7 +40,17 @@ def fit_seconds(num_images: int) -> float:
 
 
 class Estimator:
-    """What steps estimate from: the images' count and size, and a few timed steps."""
+    """What steps estimate from: the images' count and size, and a few timed steps.
+
+    Attributes:
+        recipe: The whole one.
+        source: Its images.
+        decoding: What an image's decoding adds to a model's look, on the same cores.
+        noising: What decoding and noise add to a step of training.
+    """
+
+    decoding: float = DECODING
+    noising: float = 1.25  # measured: beside training on the same cores
 
     def __init__(self, recipe: Recipe, source: Source, device: str) -> None:
         """Time nothing yet."""
@@ -60,16 +70,25 @@ class Estimator:
         A student on the backbone and pixels of its teacher finds the embeddings there.
         """
         recipe = self.recipe.at(iteration).member(member)
-        seconds = self.timed(iteration, member).clean_seconds * DECODING
+        seconds = self.timed(iteration, member, as_kept=True).clean_seconds * self.decoding
         is_probe = recipe.how(iteration) == recipe.how(0) == "probe"
         first = self.recipe.at(0).member(member)
         same = recipe.model_of(iteration) == first.model_of(0)
         return 0.0 if is_probe and same and iteration > 0 else seconds
 
-    def timed(self, iteration: int, member: int = 1) -> Timed:
-        """Return how long the model of an iteration takes, timed once."""
+    def timed(self, iteration: int, member: int = 1, *, as_kept: bool = False) -> Timed:
+        """Return how long the model of an iteration takes, timed once.
+
+        Args:
+            iteration: Of the model.
+            member: Which of several first teachers.
+            as_kept: At the pixels that it has in the end, if it is finetuned at others.
+        """
         recipe = self.recipe.at(iteration).member(member)
         model = recipe.model_of(iteration)
+        if as_kept and recipe.finetune.is_wanted and recipe.how(iteration) != "probe":
+            size = recipe.finetuning().model.resolution
+            model = model.model_copy(update={"resolution": size})
         what = (model.architecture, model.resolution)
         if what not in self._timed_models:
             self._timed_models[what] = self._measure(model, recipe)

@@ -13,8 +13,9 @@ from plstore.seeds import Purpose, torch_seed
 from plstore.store import Store
 from plstore.version import __version__
 from plstore.views import View
+from trainers.checking import check_models
 from trainers.events import Listener, Teller, unheard
-from trainers.model import check_models, fetch_bundle, keep_bundle
+from trainers.model import fetch_bundle, keep_bundle
 from trainers.pretrained import weights_hash
 from trainers.recipe import Recipe
 from trainers.train import Trained, Training, pick_device, teacher_record, train

@@ -17,10 +17,10 @@ from plstore.report.runs import keep_run
 from plstore.storage import location
 from plstore.store import Store, create
 from trainers.absence import leave_out_gone
+from trainers.checking import check_models, size_notes
 from trainers.context import Context, Outputs
 from trainers.events import Listener, StepFinished, StepStarted, Teller, unheard
 from trainers.ledger import Ledger
-from trainers.model import check_models
 from trainers.recipe import Recipe
 from trainers.result import Findings, build_result, result_rows
 from trainers.sources import open_source
@@ -53,7 +53,10 @@ class Run:
         context, recipe = self.context, self.context.recipe
         if recipe.train.threads is not None:
             torch.set_num_threads(recipe.train.threads)
-        check_models(recipe, len(context.source.class_names))
+        num_classes = len(context.source.class_names)
+        check_models(recipe, num_classes)
+        for note in size_notes(recipe, num_classes):
+            context.teller.say(note)
         import_backend(context.backend)
         leave_out_gone(context.store, context.teller.say)
         ledger = Ledger(context.store)

@@ -21,11 +21,15 @@ from plstore.labels import TeacherRecord
 from plstore.loaders import ImageFormat
 from plstore.storage import get_folder, is_remote, put_folder
 from plstore.store import Store
+from trainers.architectures import (
+    batch_norm_settings,
+    check_known,
+    small_images,
+    variant_of,
+)
 from trainers.checkpoint import WEIGHTS, load_network, match_names, read_config
 from trainers.linear import Linear
-from trainers.optimisation import check_optimizer
 from trainers.pretrained import check_start, starting_weights
-from trainers.recipe import Recipe
 from trainers.sections import Model
 
 EMBEDDINGS: Final = "probe/embeddings"
@@ -56,12 +60,7 @@ def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
         wanted["drop_rate"] = model.dropout
     if model.stochastic_depth:
         wanted["drop_path_rate"] = model.stochastic_depth
-    if not timm.is_model(architecture):
-        near = ", ".join(timm.list_models(f"*{architecture[:6]}*")[:8])
-        raise InputError(
-            f"timm has no model {architecture!r}; wanted one of timm.list_models()"
-            + (f", such as {near}" if near else "")
-        )
+    check_known(architecture)
     config = timm.get_pretrained_cfg(architecture)
     if config is not None and config.fixed_input_size:
         wanted["img_size"] = model.resolution
@@ -84,11 +83,22 @@ def build_model(model: Model, architecture: str, num_classes: int) -> nn.Module:
             f"{_start_of(model)}: {error}"
         ) from error
     check_start(model, network, architecture)
-    if model.batch_norm_momentum is not None:
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001  all batch norms are one
-                module.momentum = 1 - model.batch_norm_momentum  # as torch says it
+    _make_variant(network, model, architecture)
     return cast("nn.Module", network.to(memory_format=torch.channels_last))
+
+
+def _make_variant(network: nn.Module, model: Model, architecture: str) -> None:
+    if model.small_images:
+        random = small_images(network)
+        if random and model.has_weights:
+            raise InputError(
+                f"{architecture!r} for small images has another {', '.join(random)} than the "
+                f"weights of {model.weights or 'timm'}; set model.small_images to false, or "
+                "take an EfficientNet, whose weights fit"
+            )
+    if model.batch_norm is not None:
+        momentum, eps = model.batch_norm
+        batch_norm_settings(network, momentum=1 - momentum, eps=eps)
 
 
 def take_weights(network: nn.Module, folder: Path, class_names: Sequence[str]) -> None:
@@ -123,38 +133,6 @@ def _start_of(model: Model) -> str:
     if model.weights is not None:
         return f"the weights of {model.weights}"
     return "timm's weights" if model.pretrained else "weights at random"
-
-
-def check_models(recipe: Recipe, num_classes: int) -> None:
-    """Make every model of a recipe once and let it look at an image, before hours are spent.
-
-    Raises:
-        InputError: If one cannot be made, cannot take the images, or the optimizer is unknown.
-    """
-    seen = set()
-    members = [(recipe.at(0).member(n + 2), 0) for n in range(len(recipe.model.also))]
-    for asked, iteration in [*((recipe, n) for n in range(recipe.iterations + 1)), *members]:
-        model = asked.model_of(iteration)
-        if (what := model.model_dump_json()) not in seen:
-            _check_model(model, model.architecture, num_classes)
-        seen.add(what)
-    for iteration in range(recipe.iterations + 1):
-        check_optimizer(recipe.at(iteration).optimizer)
-
-
-def _check_model(model: Model, architecture: str, num_classes: int) -> None:
-    fresh = model.model_copy(update={"pretrained": False})
-    network = build_model(fresh, architecture, num_classes)
-    starting_weights(model, architecture)  # or says why there are none
-    image = torch.zeros(2, model.channels, model.resolution, model.resolution)
-    try:
-        with torch.inference_mode():
-            network.eval()(image)
-    except Exception as error:
-        raise InputError(
-            f"model {architecture!r} cannot take images of {model.resolution} pixels with "
-            f"{model.channels} channels: {error}. Change --resolution or --model"
-        ) from error
 
 
 def image_format(model: Model, network: nn.Module) -> ImageFormat:
@@ -291,6 +269,7 @@ def save_bundle(
         model_config={
             "label_names": list(class_names),
             "scaled_decoding": format_.scaled_decoding,
+            **variant_of(network).recorded(),
         },
         data_config=_data_config(format_),
         safe_serialization=True,

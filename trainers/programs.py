@@ -13,16 +13,23 @@ from plstore.report.progress import Display
 from plstore.storage import write_atomically
 from plstore.store import Store
 from plstore.store import open as open_store
+from trainers.context import Context
+from trainers.costs import CARDS, PAPER_UTILISATION
+from trainers.counted import CountedEstimator, counted_row
 from trainers.estimate import Estimate, Estimator
-from trainers.events import Shown
+from trainers.events import Shown, Teller, unheard
 from trainers.ledger import Ledger
 from trainers.loop import Run, open_run, run
 from trainers.pacing import Paced
 from trainers.recipe import Recipe
+from trainers.resolved import iteration_lines
 from trainers.result import result_rows, write_result
+from trainers.sections import Data
+from trainers.sources import counted_source
 
 Row = dict[str, Any]
 
+_DEFAULT_CARD = "H100 SXM"
 _STORE = "store"  # the name that needs no mark
 
 
@@ -117,8 +124,32 @@ def dry_run(
     device: str,
     display: Display,
     source: Source | None = None,
+    card: str | None = None,
+    cards: int = 1,
 ) -> list[Row]:
-    """Return the steps of a run with images, time and disk; do none of them."""
+    """Return the steps of a run with images, time and disk; do none of them.
+
+    Args:
+        recipe: What to do.
+        store: Where.
+        device: "auto", "cpu" or a CUDA device.
+        display: Where it is said what the figures are of.
+        source: The images that the recipe names, where they are listed already.
+        card: Count operations and memory on cards of that name, instead of timing steps here.
+        cards: How many share a step.
+
+    Raises:
+        InputError: If the images are not there and the recipe does not say how many they are.
+    """
+    for line in iteration_lines(recipe):
+        display.say(line)
+    counted = counted_source(recipe.data)
+    if source is None and counted is not None and not _is_there(recipe.data):
+        display.say("images: not here; those that the recipe counts (data.counts)")
+        return _counted(recipe, counted, store, card or _DEFAULT_CARD, cards, display)
+    if card is not None:
+        opened = open_run(recipe, Store(store), device=device, source=source)
+        return _counted(recipe, opened.context.source, store, card, cards, display)
     opened = open_run(recipe, Store(store), device=device, source=source)
     rows: list[Row] = [
         {
@@ -135,6 +166,39 @@ def dry_run(
     splits, device = opened.context.source.splits, opened.context.device
     display.say(f"images: {splits}; time from {device}, timed just now")
     return [*rows, total | sums]
+
+
+def _is_there(data: Data) -> bool:
+    places = (data.labeled, data.unlabeled) if data.source == "folders" else (data.path,)
+    return any(place is not None and Path(place).exists() for place in places)
+
+
+def _counted(
+    recipe: Recipe, source: Source, store: Path, card: str, cards: int, display: Display
+) -> list[Row]:
+    """Return the steps of a run on cards that are not here."""
+    estimator = CountedEstimator(recipe, source, card, cards)
+    opened = Run(
+        context=Context(
+            recipe=recipe,
+            source=source,
+            store=Store(store),
+            device="cpu",
+            teller=Teller(unheard),
+        )
+    )
+    rows = [counted_row(step, estimator) for step in opened.steps]
+    total: Row = {"step": "total"}
+    for key in rows[0]:
+        values = [row[key] for row in rows if isinstance(row[key], float)]
+        is_sum = key.startswith(("PFLOP", "hours", "store"))
+        total.setdefault(key, float(f"{sum(values):.4g}") if is_sum else None)
+    display.say(
+        f"counted, not timed: {cards} x {card} of {CARDS[card].peak_flops / 1e12:g} TFLOP/s in "
+        f"bfloat16, of which {PAPER_UTILISATION:.1%} is used, as the paper's own figures come "
+        f"to; {CARDS[card].memory_bytes / 1e9:.0f} GB each"
+    )
+    return [*rows, total]
 
 
 def _costs(opened: Run) -> dict[str, tuple[Estimate, bool]]:

@@ -180,9 +180,8 @@ class Recipe(Section):
         last, train, changes = self.finetune, self.train, dict[str, Any]()
         labeled = last.labeled_batch or train.labeled_batch
         length: dict[str, float | None] = {"steps": last.steps, "epochs": last.epochs}
-        model: dict[str, float] = {}
-        if last.resolution is not None:
-            model["resolution"] = last.resolution
+        wanted = {"resolution": last.resolution, "crop_pct": last.crop_pct}
+        model = {name: value for name, value in wanted.items() if value is not None}
         if not last.noise:
             model |= {"dropout": 0.0, "stochastic_depth": 0.0}
             changes["noise"] = self.noise.model_copy(update={"labeled": []})

@@ -38,6 +38,25 @@ def open_source(
     return _limited(source, data.limit_unlabeled)
 
 
+def counted_source(data: Data) -> Source | None:
+    """Return images that are only counted, for a dry run; None where the recipe counts none."""
+    counts = data.counts
+    if counts is None:
+        return None
+    splits = {split: int(getattr(counts, split)) for split in SPLITS}
+    return Source(
+        dataset=data.dataset,
+        identity="counted",
+        freshness="",
+        class_names=[str(number) for number in range(counts.classes)],
+        num_images=sum(splits.values()),
+        num_bytes=sum(splits.values()) * counts.image_bytes,
+        splits={split: count for split, count in splits.items() if count},
+        keys=list,
+        records=lambda: iter(()),
+    )
+
+
 def _open(data: Data, seed: int) -> Source:
     if data.source == "folders":
         return image_folders(

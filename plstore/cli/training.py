@@ -23,7 +23,8 @@ _METHODS = {"probe": "probe", "finetune": "finetune", "noisy-student": "scratch"
 RecipeArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A TOML file, or one that ships: fashion_mnist, images, probe, finetune."
+        help="A TOML file, or one that ships: images, probe, finetune, fashion_mnist, cifar10, "
+        "svhn_b0, imagenet_b0_b0, imagenet_resnet50, imagenet_b7_l2."
     ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model of images.")]
@@ -110,6 +111,16 @@ def run(
             "--dry-run", help="Print plan, steps, images, time and disk; run nothing."
         ),
     ] = False,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            help="With --dry-run: count operations, memory and hours on a card that need not "
+            "be here, such as 'H100 SXM' or 'A100 80GB'."
+        ),
+    ] = None,
+    cards: Annotated[
+        int, typer.Option(min=1, help="With --dry-run: how many cards share a step.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
     format_: FormatOption = "table",
 ) -> None:
@@ -126,6 +137,7 @@ def run(
       plstore run --labeled pets/labeled --unlabeled pets/all --weights hub --budget 2h
       plstore run --labeled pets/labeled --unlabeled pets/all --weights hub --also resnet50
       plstore run --store pets/store --teacher clip
+      plstore run imagenet_b7_l2 --dry-run --card "A100 80GB" --cards 512
       plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
     """
     programs = _programs()
@@ -169,10 +181,20 @@ def run(
             home = location(f"plstore-{loaded.name}/store")
     if teacher is not None:
         loaded = loaded.model_copy(update={"teacher": teacher})
+    if card is not None and not dry_run:
+        raise typer.BadParameter("--card is for --dry-run: a run uses what is here")
     if dry_run and seeds is not None:
         raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
     if dry_run:
-        rows = programs.dry_run(loaded, home, device=device, display=display, source=source)
+        rows = programs.dry_run(
+            loaded,
+            home,
+            device=device,
+            display=display,
+            source=source,
+            card=card,
+            cards=cards,
+        )
     elif seeds is not None:
         rows = programs.run_seeds(
             loaded, home, programs.parse_seeds(seeds), device=device, display=display

@@ -15,7 +15,6 @@ from trainers.architectures import (
     Published,
     Variant,
     batch_norm_settings,
-    check_equal_or_larger,
     num_parameters,
     on_meta,
     published,
@@ -274,18 +273,6 @@ def test_parameters_are_counted_as_of_a_real_model(classes: int, channels: int) 
     counted = num_parameters("test_resnet", num_classes=classes, channels=channels)
 
     assert counted == sum(parameter.numel() for parameter in real.parameters())
-
-
-def test_a_student_is_equal_or_larger() -> None:
-    b0 = num_parameters("efficientnet_b0", num_classes=10)
-    b1 = num_parameters("efficientnet_b1", num_classes=10)
-
-    equal = check_equal_or_larger("efficientnet_b0", "tf_efficientnet_b0", num_classes=10)
-    assert equal == (b0, b0)
-    larger = check_equal_or_larger("efficientnet_b0", "efficientnet_b1", num_classes=10)
-    assert larger == (b0, b1)
-    with pytest.raises(InputError, match="'efficientnet_b0' has 4,020,358 parameters"):
-        check_equal_or_larger("efficientnet_b1", "efficientnet_b0", num_classes=10)
 
 
 def test_what_cannot_be_made_is_refused() -> None:

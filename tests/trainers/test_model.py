@@ -5,10 +5,10 @@ import timm
 import torch
 
 from plstore.errors import InputError, StoreError
+from trainers.checking import check_models
 from trainers.model import (
     Ema,
     build_model,
-    check_models,
     check_weights,
     image_format,
     load_bundle,

@@ -127,13 +127,13 @@ def test_the_average_covers_batch_statistics_by_the_official_rule() -> None:
 
 
 def test_batch_norms_are_as_tensorflow_says_them() -> None:
-    model = Model(architecture="test_resnet", resolution=16, batch_norm_momentum=0.99)
+    model = Model(architecture="test_resnet", resolution=16, batch_norm=(0.99, 1e-3))
 
     network = build_model(model, "test_resnet", 3)
 
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms
-    assert {round(m.momentum or 0, 9) for m in norms} == {0.01}
+    assert {(round(m.momentum or 0, 9), m.eps) for m in norms} == {(0.01, 1e-3)}
 
 
 def test_the_learning_rate_grows_with_labeled_images_alone() -> None:

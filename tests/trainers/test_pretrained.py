@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from plstore.errors import InputError
 from plstore.store import Store
 from trainers import pretrained
+from trainers.checking import check_models
 from trainers.loop import open_run
-from trainers.model import build_model, check_models
+from trainers.model import build_model
 from trainers.pretrained import architecture_of, starting_weights, weights_file
 from trainers.recipe import load_recipe
 from trainers.sections import Model

@@ -1,6 +1,5 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -39,11 +38,11 @@ def recipe(learning_rate: float = 1e-3, **train_values: object) -> Recipe:
     return check_recipe(values, "test")
 
 
-def training(store: Store, seed: int = 0, **train_values: Any) -> Training:
+def training(store: Store, seed: int = 0, **train_values: object) -> Training:
     give_labels(store)
     balance = Balance(min_confidence=0.3, images_per_class=10, seed=0)
     selection = Selection(view="v", teachers=["t0@1"], balance=balance)
-    asked = recipe(**train_values)
+    asked = recipe(**train_values)  # type: ignore[arg-type]  # what a test sets
     return Training(
         recipe=asked,
         run=asked,

@@ -1,6 +1,6 @@
 """The sections of a recipe: every key with its type, its range and what it means."""
 
-from trainers.sections.data import Data
+from trainers.sections.data import Counts, Data
 from trainers.sections.labels import Fusion, Label, Select
 from trainers.sections.model import Also, How, Method, Model
 from trainers.sections.noise import NOISE_PARTS, NoisePart, NoiseSection
@@ -10,6 +10,7 @@ from trainers.sections.training import Finetune, Loss, Optimizer, Schedule, Trai
 __all__ = [
     "NOISE_PARTS",
     "Also",
+    "Counts",
     "Data",
     "Finetune",
     "Fraction",

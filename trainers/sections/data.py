@@ -7,6 +7,18 @@ from pydantic import Field, model_validator
 from trainers.sections.section import Section
 
 
+class Counts(Section):
+    """How many images there are: for the dry run of a recipe whose images are elsewhere."""
+
+    classes: Annotated[int, Field(ge=2)]
+    labeled: Annotated[int, Field(ge=1)]
+    unlabeled: Annotated[int, Field(ge=1)]
+    validation: Annotated[int, Field(ge=0)] = 0
+    test: Annotated[int, Field(ge=0)] = 0
+    image_bytes: Annotated[int, Field(ge=1)] = 100_000
+    """Of a file, on average."""
+
+
 class Data(Section):
     """Where images come from."""
 
@@ -39,6 +51,8 @@ class Data(Section):
     """Folders: share of the labeled images that is split off."""
     max_pixels: Annotated[int, Field(ge=1)] = 64_000_000
     """Images of more pixels are refused."""
+    counts: Counts | None = None
+    """How many there are, for a dry run where they are not."""
     limit_unlabeled: Annotated[int, Field(ge=1)] | None = None
     """Import only this many unlabeled images."""
 

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from trainers.sections.section import Fraction, Section
 
+_Momentum = Annotated[float, Field(ge=0, lt=1)]
+_Epsilon = Annotated[float, Field(gt=0, lt=1)]
+
 
 class Also(Section):
     """One more first teacher, beside the one of `model`; their labels are fused."""
@@ -53,9 +56,9 @@ class Model(Section):
     """Before the classifier."""
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Drop rate of the last block, linear in depth: 0.2 in the paper (Noisy Student, 4.1)."""
-    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Of what batch norms keep of images seen, as TensorFlow says it: 0.99 in the official
-    code, 0.9 by torch's default. The model's own unless given."""
+    batch_norm: tuple[_Momentum, _Epsilon] | None = None
+    """Momentum and epsilon of batch norms, as TensorFlow says them: the official code has
+    [0.99, 0.001], torch by default [0.9, 0.00001]. The model's own unless given."""
 
     @model_validator(mode="after")
     def _has_a_value_per_channel(self) -> "Model":

@@ -1,6 +1,6 @@
 """What noise a model is trained with."""
 
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -40,6 +40,10 @@ class NoiseSection(Section):
     """What a magnitude means: `composed` takes `ops`, the others `m`."""
     m: Annotated[float, Field(ge=0)] = 9.0
     """Magnitude on the dialect's scale; the paper has 27 of `noisystudent` for its largest."""
+    translate_const: Annotated[float, Field(ge=0)] | None = None
+    """Of `noisystudent`: pixels of a translation at magnitude 10; 100 unless given."""
+    cutout_const: Annotated[float, Field(ge=0)] | None = None
+    """Of `noisystudent`: half a side of the square at magnitude 10; 40 pixels unless given."""
     magnitude: Literal["uniform", "fixed"] = "uniform"
     """Up to the largest magnitude, or always the largest; for `composed` alone."""
     ops: dict[str, Annotated[float, Field(ge=0)]] = Field(
@@ -63,6 +67,12 @@ class NoiseSection(Section):
         if unknown:
             raise ValueError(
                 f"ops {', '.join(unknown)} unknown; wanted some of {', '.join(OPS)}"
+            )
+        pixels = (self.translate_const, self.cutout_const)
+        if self.dialect != "noisystudent" and pixels != (None, None):
+            raise ValueError(
+                "translate_const and cutout_const are of the dialect 'noisystudent'; this one "
+                f"is {self.dialect!r}"
             )
         if self.dialect == "composed" and "m" in self.model_fields_set:
             raise ValueError(
@@ -88,4 +98,6 @@ class NoiseSection(Section):
     def _augment(self) -> RandAugment | ComposedAugment:
         if self.dialect == "composed":
             return ComposedAugment(n=self.num_ops, ops=self.ops, magnitude=self.magnitude)
-        return RandAugment(n=self.num_ops, m=self.m, dialect=self.dialect)
+        pixels = {"translate_const": self.translate_const, "cutout_const": self.cutout_const}
+        given: dict[str, Any] = {k: value for k, value in pixels.items() if value is not None}
+        return RandAugment(n=self.num_ops, m=self.m, dialect=self.dialect, **given)

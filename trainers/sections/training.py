@@ -154,6 +154,8 @@ class Finetune(Section):
     """In place of steps: passes over the labeled images; 1.5 in the paper."""
     resolution: Annotated[int, Field(ge=8, le=1024)] | None = None
     """Pixels a side; those of the training unless given."""
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Fraction of the shorter side that an image keeps; the model's unless given."""
     noise: bool = False
     """Whether inputs and model are noised as before; else images are cropped as when a teacher
     labels, and nothing is dropped."""

@@ -60,14 +60,12 @@ class Finetune(Train):
         return {**super().do(context, needs), "before": needs[1]["teacher_id"]}
 
     def cost(self, estimator: Estimator) -> Estimate:
-        """Return the images of all its steps, larger by their pixels."""
-        whole = estimator.recipe.at(self.iteration).member(self.member)
-        recipe = whole.finetuning()
-        larger = (recipe.model.resolution / whole.model.resolution) ** 2
-        timed = estimator.timed(self.iteration, self.member)
+        """Return the images of all its steps, at their pixels."""
+        recipe = estimator.recipe.at(self.iteration).member(self.member).finetuning()
+        timed = estimator.timed(self.iteration, self.member, as_kept=True)
         steps = recipe.train.num_steps(estimator.source.splits["labeled"])
         images = steps * recipe.train.labeled_batch
-        return Estimate.of(images, timed.train_seconds * images * larger, timed.num_bytes)
+        return Estimate.of(images, timed.train_seconds * images, timed.num_bytes)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:
         """Say which model it is now, and which one it was."""

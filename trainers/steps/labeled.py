@@ -47,4 +47,5 @@ class Labeled(Step):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the labeled images, which the loader's cache copies."""
         count = estimator.source.splits["labeled"]
-        return Estimate.of(count, 0.2, count * estimator.image_bytes)
+        is_copied = estimator.recipe.train.shuffle == "global"
+        return Estimate.of(count, 0.2, count * estimator.image_bytes * is_copied)

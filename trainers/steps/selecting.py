@@ -87,10 +87,14 @@ class Select(Step):
 
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the labels, and what the loader's cache copies."""
-        splits = estimator.source.splits
-        count = splits["labeled"] + splits["unlabeled"]
+        splits, recipe = estimator.source.splits, estimator.recipe.at(self.iteration)
+        kept, quota = splits["unlabeled"], recipe.select.images_per_class
+        if quota is not None and recipe.select.policy != "none":
+            kept = min(kept, quota * len(estimator.source.class_names))
+        count = splits["labeled"] + kept
         # images in the loader's cache; labels there and in the view, which names the images
-        num_bytes = count * (estimator.image_bytes + 2 * LABEL_BYTES)
+        copied = estimator.image_bytes if recipe.train.shuffle == "global" else 0
+        num_bytes = count * (copied + 2 * LABEL_BYTES)
         return Estimate.of(splits["unlabeled"], 1.0, num_bytes)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:

@@ -19,7 +19,6 @@ from trainers.sections import How
 from trainers.steps.step import CONTROL, Step
 from trainers.train import Training
 
-_NOISE_SHARE = 1.25  # measured: decoding and noise beside training on the same cores
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
 _MEMBER_STREAM = 10_000
 OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash")
@@ -118,7 +117,7 @@ class Train(Step):
         timed = estimator.timed(self.iteration, self.member)
         steps = train.num_steps(estimator.source.splits["labeled"])
         images = steps * (train.labeled_batch + train.pseudo_batch)
-        seconds = timed.train_seconds * images * _NOISE_SHARE
+        seconds = timed.train_seconds * images * estimator.noising
         return Estimate.of(images, seconds, timed.num_bytes)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:
