@@ -111,7 +111,5 @@ def _parts(batch: Batch, count: int) -> Iterator[tuple[slice | Tensor, int]]:
         return
     size, labeled = len(batch.images), batch.num_labeled
     for number in range(count):
-        rows = torch.cat(
-            [torch.arange(number, labeled, count), torch.arange(labeled + number, size, count)]
-        )
-        yield rows.to(batch.images.device), labeled // count
+        rows = [*range(number, labeled, count), *range(labeled + number, size, count)]
+        yield torch.tensor(rows, device=batch.images.device), labeled // count

@@ -75,9 +75,14 @@ class State:
         self._scaler.scale(share).backward()  # type: ignore[no-untyped-call]  # torch's is
 
     def end(self) -> None:
-        """Change the weights by the gradient, then their average and the learning rate."""
+        """Change the weights by the gradient, then their average and the learning rate.
+
+        Raises:
+            PlstoreError: If the gradient is not finite: before weights are changed by it.
+        """
+        self._scaler.unscale_(self.optimizer)
+        self._check_gradients()
         if self._clip is not None:
-            self._scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), self._clip)
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -87,6 +92,24 @@ class State:
         if self.step % _METRIC_STEPS == 0:
             rate = float(self.optimizer.param_groups[0]["lr"])
             self.metrics += [(self.step, LOSS, self.last_loss), (self.step, _RATE, rate)]
+
+    def _check_gradients(self) -> None:
+        """Raise PlstoreError, naming where, unless all gradients are finite.
+
+        Of float16 the scaler skips a step whose gradients are not: its scale was too large.
+        """
+        named = [(n, p.grad) for n, p in self.network.named_parameters() if p.grad is not None]
+        if self._scaler.is_enabled() or torch.isfinite(
+            nn.utils.get_total_norm([gradient for _, gradient in named])
+        ):
+            return
+        wrong = [n for n, gradient in named if not bool(torch.isfinite(gradient).all())]
+        raise PlstoreError(
+            f"the gradient of {wrong[0] if wrong else 'all weights together'} is not finite at "
+            f"step {self.step}, with a loss of {self.last_loss:.4g}; lower "
+            "optimizer.learning_rate (--set optimizer.learning_rate=...), or set "
+            "train.precision to float32, and run again"
+        )
 
     def save(self, path: Path, loader_state: dict[str, Any]) -> None:
         """Write a checkpoint; one of before is replaced as it is complete."""

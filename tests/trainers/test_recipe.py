@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_overrides_are_read_as_toml_and_quotes_may_be_left_off() -> None:
 
 
 def test_an_unknown_recipe_lists_those_that_ship(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="ships fashion_mnist, finetune, images, probe"):
+    with pytest.raises(RecipeError, match="ships cifar10, fashion_mnist, finetune, imag"):
         load_recipe("imagenet21k")
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(RecipeError, match="is no TOML"):
@@ -85,6 +86,67 @@ def test_students_grow_as_the_recipe_says_and_the_last_repeats() -> None:
 
     grown = [recipe.model_of(i).architecture for i in range(4)]
     assert grown == ["test_resnet", "a", "b", "b"]
+
+
+def test_changes_hold_from_their_iteration_on_and_those_of_the_teacher_for_it_alone() -> None:
+    recipe = load_recipe("imagenet_b7_l2")
+    seen = [recipe.at(number) for number in range(5)]
+
+    assert [r.train.ratio for r in seen] == [0, 14, 14, 28, 28]
+    assert [r.model.resolution for r in seen] == [600, 475, 475, 475, 475]
+    assert [r.select.relabel for r in seen] == [False, False, True, True, True]
+    assert [r.finetune.resolution for r in seen] == [None, 800, 800, 800, 800]
+    assert not any(r.iteration for r in seen[1:])
+    assert seen[3].train.epochs == 350
+
+
+def test_steps_of_an_iteration_take_the_place_of_epochs() -> None:
+    changes = ["train.steps=", "train.epochs=3", "iteration.2.train.steps=7"]
+    recipe = load_recipe("fashion_mnist", [*changes, "schedule.warmup_steps=2"])
+
+    lengths = [recipe.at(n).train.num_steps(640) for n in range(4)]
+    assert lengths == [30, 30, 7, 7]
+    with pytest.raises(RecipeError, match=r"train: steps 900 and epochs 3 both say how long"):
+        load_recipe("fashion_mnist", ["train.epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("iteration.3.train.ratio=-1", "iteration.3.train.ratio: found -1; input should be"),
+        ("iteration.2.train.stepz=1", "iteration.2.train.stepz: unknown key; known are accum"),
+        (
+            "iteration.1.data.path=x",
+            "iteration.1.data: not by iteration; wanted sections",
+        ),
+        ("iteration.1.schedule.warmup_steps=901", "iteration.1.recipe: schedule.warmup_steps"),
+        ("iteration.one.train.steps=1", "iteration.one"),
+        ("model.teacher=resnet18", "model.teacher: unknown key; it is model.architecture now"),
+        ("train.learning_rate=1", "it is optimizer.learning_rate now"),
+        ("method.teacher=warm", "there is no model before the first"),
+        ("train.accumulate=7", "64 labeled images a step are not 7 equal parts"),
+        ("noise.cutout_const=3", "of the dialect 'noisystudent'"),
+        ("noise.pseudo=['cropp']", "noise.pseudo.0: found 'cropp'"),
+    ],
+)
+def test_what_is_wrong_in_an_iteration_is_said_with_its_place(
+    override: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe("fashion_mnist", [override])
+
+
+def test_a_finetuning_is_of_labeled_images_alone_and_clean() -> None:
+    recipe = load_recipe("imagenet_b7_l2").at(3).finetuning()
+
+    assert (recipe.train.epochs, recipe.train.ratio, recipe.train.labeled_batch) == (
+        *(1.5, 0),
+        2048,
+    )
+    assert (recipe.model.resolution, recipe.model.dropout) == (800, 0.0)
+    assert recipe.noise.labeled == []
+    assert recipe.optimizer.learning_rate == pytest.approx(0.0016)
+    assert recipe.schedule.warmup_steps == 0
 
 
 def test_the_hash_follows_every_value() -> None:

@@ -1,0 +1,203 @@
+"""Modes of training in a whole run: pretrain and finetune, warm starts, parts of the pool."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from plstore.errors import InputError, PlstoreError
+from plstore.labels import find_teacher
+from plstore.store import Store
+from plstore.views import open_view
+from tests.trainers.test_run import MODEL, TRAIN, recipe
+from trainers.events import Event, Note
+from trainers.loop import open_run, run
+from trainers.losses import combined_cross_entropy, pseudo_targets
+from trainers.model import fetch_bundle, load_teacher
+from trainers.optimisation import Course
+from trainers.state import State
+
+WARM = {"method": {"students": "warm"}, "optimizer": {"learning_rate": 1e-9}}
+
+
+def weights(store: Store, teacher_id: str) -> dict[str, torch.Tensor]:
+    teacher = find_teacher(store, teacher_id)
+    assert teacher is not None
+    folder = fetch_bundle(store, str(teacher.checkpoint), str(teacher.checkpoint_hash))
+    return load_file(folder / "model.safetensors")
+
+
+def test_pretraining_and_finetuning_are_two_models_of_which_the_last_counts(
+    store: Store,
+) -> None:
+    asked = recipe(
+        iterations=2,
+        control=True,
+        train={**TRAIN, "images": "pseudo"},
+        finetune={"steps": 2, "resolution": 24, "frozen_blocks": 1},
+    )
+    result = run(asked, store, device="cpu")
+    student = result["students"][0]
+    last = find_teacher(store, student["teacher_id"])
+    names = [step.name for step in open_run(asked, store, device="cpu").steps]
+
+    assert last is not None
+    assert student["teacher_id"].endswith("-finetuned")
+    assert load_teacher(store, last, device="cpu").format.size == 24
+    assert result["students"][1]["taught_by"] == student["teacher_id"]
+    assert result["control"]["teacher_id"].endswith("-finetuned")
+    assert names[2:8] == [
+        *("train-0", "finetune-0", "evaluate-0", "label-1", "select-1", "train-1"),
+    ]
+    before, after = (
+        weights(store, student[key]) for key in ("before_finetuning", "teacher_id")
+    )
+    same = {name for name, value in before.items() if value.equal(after[name])}
+    assert {"conv1.0.weight", "bn1.running_mean", "layer1.0.conv1.weight"} <= same
+    assert "fc.weight" not in same
+
+
+def test_a_warm_student_begins_with_the_weights_of_its_teacher(store: Store) -> None:
+    result = run(recipe(control=True, **WARM), store, device="cpu")
+    names = [result[k]["teacher_id"] for k in ("teacher", "control")]
+    names.append(result["students"][0]["teacher_id"])
+    teacher, control, student = (weights(store, name)["fc.weight"] for name in names)
+
+    assert torch.allclose(teacher, student, atol=1e-6)
+    assert not torch.allclose(teacher, control, atol=1e-3)
+    assert result["students"][0]["how"] == "warm"
+    assert result["control"]["how"] == "scratch"
+
+
+def test_a_warm_student_of_another_architecture_is_refused(store: Store) -> None:
+    changed = {"1": {"model": {"architecture": "test_resnet", "channels": 1}}}
+
+    with pytest.raises(InputError, match="has its teacher's architecture and resolution"):
+        run(recipe(iteration=changed, **WARM), store, device="cpu")
+
+
+def test_a_part_of_the_pool_is_named_by_sql(store: Store) -> None:
+    where = "teacher.sample_id % 2 = 0"
+    result = run(
+        recipe(select={"min_confidence": 0.0, "policy": "none", "where": where}),
+        store,
+        device="cpu",
+    )
+    kept = open_view(store, "tiny-1")
+    ids = [row["sample_id"] for b in kept.batches() for row in b.to_pylist()]
+    pseudo = [n for n in ids if n % 2 == 0]
+
+    assert result["students"][0]["images"] == 30
+    assert len(pseudo) >= 30
+
+
+def test_a_student_of_labels_alone_is_refused(store: Store) -> None:
+    with pytest.raises(InputError, match=r"train\.ratio is 0 for student 1"):
+        run(recipe(train={**TRAIN, "ratio": 0}), store, device="cpu")
+
+
+def test_the_teacher_may_have_smaller_batches(store: Store) -> None:
+    asked = recipe(iteration={"0": {"train": {"ratio": 0}}})
+    opened = open_run(asked, store, device="cpu")
+    first = next(step for step in opened.steps if step.name == "train-0")
+
+    assert first.recipe(opened.context).train.ratio == 0
+    assert run(asked, store, device="cpu")["students"][0]["images"] == 60
+
+
+def test_a_smaller_student_is_told(store: Store) -> None:
+    notes: list[Event] = []
+    smaller = {"1": {"model": {"architecture": "test_vit", "resolution": 16}}}
+    asked = recipe(model={**MODEL, "architecture": "resnet10t"}, iteration=smaller)
+    run(asked, store, device="cpu", on_event=notes.append)
+
+    said = " ".join(event.text for event in notes if isinstance(event, Note))
+    assert "student 1 (test_vit, " in said
+    assert "it is distilled" in said
+
+
+def test_parts_of_a_step_add_up_to_the_whole(store: Store) -> None:
+    """Without batch statistics a step in parts is the step."""
+    whole = {"architecture": "test_vit", "resolution": 16}
+    losses = []
+    for parts in (1, 2):
+        asked = recipe(
+            model={**MODEL, **whole},
+            train={**TRAIN, "labeled_batch": 4, "accumulate": parts},
+            noise={"num_ops": 0},
+        )
+        found = run(asked, store, device="cpu")["teacher"]["teacher_id"]
+        losses.append(weights(store, found)["head.weight"])
+
+    assert torch.allclose(losses[0], losses[1], atol=1e-5)
+
+
+def test_a_run_of_other_precision_is_another_one(store: Store) -> None:
+    model = {**MODEL, "resolution": 32}
+    found = []
+    for precision in ("float32", "bfloat16"):
+        asked = recipe(model=model, train={**TRAIN, "precision": precision})
+        found.append(run(asked, store, device="cpu")["teacher"]["teacher_id"])
+    whole, half = (weights(store, name)["conv1.0.weight"] for name in found)
+
+    assert not torch.equal(whole, half)
+    assert torch.allclose(whole, half, atol=2e-2)
+
+
+def test_a_gradient_that_is_not_finite_harms_no_weight() -> None:
+    network = torch.nn.Linear(2, 2)
+    course = Course(steps=9, steps_per_epoch=1, warmup_steps=0)
+    state = State(recipe(), course, network, "cpu")
+    before = network.weight.detach().clone()
+    state.begin()
+    broken = network.weight.register_hook(lambda grad: grad * float("nan"))  # type: ignore[no-untyped-call]  # torch's is
+    state.add(network(torch.ones(1, 2)).sum(), 1)
+    broken.remove()
+
+    with pytest.raises(PlstoreError, match="the gradient of weight is not finite at step 0"):
+        state.end()
+    assert torch.equal(network.weight, before)
+
+
+def test_float16_is_for_gpus(store: Store) -> None:
+    with pytest.raises(InputError, match="float16, which is for GPUs"):
+        run(recipe(train={**TRAIN, "precision": "float16"}), store, device="cpu")
+
+
+def test_how_the_two_parts_weigh() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(8, 5, generator=generator)
+    targets = torch.softmax(torch.randn(8, 5, generator=generator), dim=1)
+
+    def mean(rows: slice) -> float:
+        logs = torch.log_softmax(logits[rows], dim=1)
+        return float(-(targets[rows] * logs).sum(dim=1).mean())
+
+    labeled, pseudo = mean(slice(2)), mean(slice(2, 8))
+    expected = {
+        "mean": (2 * labeled + 6 * pseudo) / 8,
+        "paper_code": labeled + 3 * pseudo,
+        "equal": labeled + pseudo,
+    }
+    for weighting, value in expected.items():
+        found = combined_cross_entropy(
+            logits,
+            targets,
+            num_labeled=2,
+            label_smoothing=0.0,
+            weighting=weighting,  # type: ignore[arg-type]  # as a recipe has it
+        )
+        assert float(found) == pytest.approx(value, rel=1e-5)
+
+
+def test_labels_are_sharpened_as_the_softmax_of_logits_would_be() -> None:
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    targets = torch.softmax(logits, dim=1)
+
+    sharper = pseudo_targets(targets, num_labeled=1, temperature=0.5)
+    hard = pseudo_targets(targets, num_labeled=1, hard=True)
+
+    assert torch.allclose(sharper[1:], torch.softmax(logits[1:] / 0.5, dim=1), atol=1e-6)
+    assert torch.equal(sharper[0], targets[0])
+    assert torch.equal(hard[1:].argmax(1), logits[1:].argmax(1))
+    assert torch.equal(hard[1:].sum(1), torch.ones(3))
+    assert pseudo_targets(targets, num_labeled=1) is targets
