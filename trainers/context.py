@@ -17,6 +17,7 @@ from plstore.store import Store
 from plstore.views import View, find_view
 from trainers.events import Teller
 from trainers.model import EMBEDDINGS
+from trainers.processes import ALONE, Processes
 from trainers.recipe import Recipe
 
 Outputs = Mapping[str, Any]
@@ -34,6 +35,7 @@ class Context:
         device: "cpu" or a CUDA device.
         teller: Where work says what it does.
         teacher: Of the store, that labels first; None for one that the run trains.
+        processes: That work together.
     """
 
     recipe: Recipe
@@ -42,6 +44,7 @@ class Context:
     device: str
     teller: Teller
     teacher: TeacherRecord | None = None
+    processes: Processes = ALONE
 
     @cached_property
     def decisions(self) -> dict[str, int]:

@@ -79,7 +79,17 @@ class Note:
     text: str
 
 
-Event = StepStarted | StepFinished | TaskStarted | TaskAdvanced | TaskFinished | Note
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A number of a model that trains, such as its loss after so many steps."""
+
+    model: str
+    step: int
+    name: str
+    value: float
+
+
+Event = Measured | StepStarted | StepFinished | TaskStarted | TaskAdvanced | TaskFinished | Note
 Listener = Callable[[Event], None]
 
 

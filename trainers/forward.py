@@ -10,6 +10,7 @@ from plstore.errors import InputError
 from plstore.loaders import Batch, ImageFormat
 from plstore.seeds import Purpose, torch_seed
 from trainers.losses import combined_cross_entropy, pseudo_targets
+from trainers.processes import ALONE, Joined, Processes
 from trainers.recipe import Recipe
 from trainers.roles import split_model_noise
 from trainers.state import State
@@ -25,7 +26,13 @@ class Forward:
     """
 
     def __init__(
-        self, recipe: Recipe, seed: int, network: nn.Module, format_: ImageFormat, device: str
+        self,
+        recipe: Recipe,
+        seed: int,
+        network: nn.Module,
+        format_: ImageFormat,
+        device: str,
+        processes: Processes = ALONE,
     ) -> None:
         """Get ready.
 
@@ -35,49 +42,65 @@ class Forward:
             network: In training, on the device.
             format_: How images reach it.
             device: "cpu" or a CUDA device.
+            processes: That train it together.
         """
         self._recipe, self._seed, self._format = recipe, seed, format_
         self._network, self._device = network, device
-        self._forward: Callable[[Tensor], Tensor] | None = None
+        self._processes = processes
+        self._joined: Joined | None = None
 
     def step(self, state: State, batch: Batch) -> None:
         """Do one optimizer step."""
-        settings, loss = self._recipe.train, self._recipe.loss
-        torch.manual_seed(torch_seed(self._seed, Purpose.MODEL_NOISE, state.step))
+        count = self._recipe.train.accumulate
         state.begin()
-        hard = loss.pseudo_labels == "hard"
-        for rows, num_labeled in _parts(batch, settings.accumulate):
-            logits = self._logits(batch.images[rows], num_labeled)
-            targets = pseudo_targets(
-                batch.targets[rows],
-                num_labeled=num_labeled,
-                hard=hard,
-                temperature=loss.temperature,
-            )
-            found = combined_cross_entropy(
-                logits,
-                targets,
-                num_labeled=num_labeled,
-                label_smoothing=loss.label_smoothing,
-                weights=batch.weights[rows],
-                weighting=loss.weighting,
-                hard=hard,
-            )
-            state.add(found, settings.accumulate)
+        if self._joined is None:
+            labeled, pseudo = batch.num_labeled, len(batch.images) - batch.num_labeled
+            self._joined = self._ready(labeled // count, pseudo // count)
+        for number, (rows, num_labeled) in enumerate(_parts(batch, count)):
+            self._draw_noise(state.step, number)
+            with self._joined.part(is_last=number == count - 1):
+                logits = self._logits(self._joined, batch.images[rows])
+                loss = self._loss(logits, batch, rows, num_labeled)
+                state.add(loss, self._processes.mean(loss), count)
         state.end()
 
-    def _logits(self, images: Tensor, num_labeled: int) -> Tensor:
+    def _draw_noise(self, step: int, part: int) -> None:
+        """Seed dropout and stochastic depth: by the part of the images of all processes."""
+        number = self._processes.rank * self._recipe.train.accumulate + part
+        numbers = (step, number) if number else (step,)
+        torch.manual_seed(torch_seed(self._seed, Purpose.MODEL_NOISE, *numbers))
+
+    def _loss(
+        self, logits: Tensor, batch: Batch, rows: slice | Tensor, num_labeled: int
+    ) -> Tensor:
+        loss = self._recipe.loss
+        hard = loss.pseudo_labels == "hard"
+        targets = pseudo_targets(
+            batch.targets[rows],
+            num_labeled=num_labeled,
+            hard=hard,
+            temperature=loss.temperature,
+        )
+        return combined_cross_entropy(
+            logits,
+            targets,
+            num_labeled=num_labeled,
+            label_smoothing=loss.label_smoothing,
+            weights=batch.weights[rows],
+            weighting=loss.weighting,
+            hard=hard,
+        )
+
+    def _logits(self, joined: Joined, images: Tensor) -> Tensor:
         """Return float32 [images, classes]."""
-        if self._forward is None:
-            self._forward = self._ready(num_labeled, len(images) - num_labeled)
         dtype = self._dtype()
         with torch.autocast(
             self._device.partition(":")[0], dtype or torch.bfloat16, enabled=dtype is not None
         ):
-            logits = self._forward(self._format.normalise(images))
+            logits = joined(self._format.normalise(images))
         return logits.float()
 
-    def _ready(self, num_labeled: int, num_pseudo: int) -> Callable[[Tensor], Tensor]:
+    def _ready(self, num_labeled: int, num_pseudo: int) -> Joined:
         """Return the network with the noise that each kind of image gets, compiled if asked."""
         noise = self._recipe.noise
         split_model_noise(
@@ -87,9 +110,10 @@ class Forward:
             num_labeled=num_labeled,
             num_pseudo=num_pseudo,
         )
-        if not self._recipe.train.compile:
-            return self._network
-        return torch.compile(self._network)
+        forward: Callable[[Tensor], Tensor] = self._network
+        if self._recipe.train.compile:
+            self._network.compile()
+        return Joined(self._network, forward, self._processes)
 
     def _dtype(self) -> torch.dtype | None:
         """Return what activations are, None for float32."""
@@ -109,7 +133,17 @@ def _parts(batch: Batch, count: int) -> Iterator[tuple[slice | Tensor, int]]:
     if count == 1:
         yield slice(None), batch.num_labeled
         return
-    size, labeled = len(batch.images), batch.num_labeled
+    labeled, pseudo = batch.num_labeled, len(batch.images) - batch.num_labeled
+    if labeled % count or pseudo % count:
+        raise InputError(
+            f"{labeled} labeled and {pseudo} pseudo-labeled images of a step are not {count} "
+            "equal parts; wanted batches that train.accumulate times the processes divide"
+        )
     for number in range(count):
-        rows = [*range(number, labeled, count), *range(labeled + number, size, count)]
+        rows = [*_share(number, labeled // count, 0), *_share(number, pseudo // count, labeled)]
         yield torch.tensor(rows, device=batch.images.device), labeled // count
+
+
+def _share(number: int, size: int, start: int) -> range:
+    """Return a part of a stream's slots, as a process's share is cut."""
+    return range(start + number * size, start + (number + 1) * size)

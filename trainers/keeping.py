@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from plstore.errors import InputError
+from plstore.errors import InputError, StoreError
 from plstore.fingerprint import value_hash
 from plstore.labels import Role, TeacherRecord, add_teacher, check_teacher_id, find_teacher
 from plstore.loaders import import_backend, open_split, pick_backend
@@ -14,10 +14,12 @@ from plstore.store import Store
 from plstore.version import __version__
 from plstore.views import View
 from trainers.checking import check_models
-from trainers.events import Listener, Teller, unheard
+from trainers.events import Listener, Measured, Teller, unheard
 from trainers.model import fetch_bundle, keep_bundle
 from trainers.pretrained import weights_hash
+from trainers.processes import ALONE, Processes
 from trainers.recipe import Recipe
+from trainers.recording import Metric
 from trainers.train import Trained, Training, pick_device, teacher_record, train
 from trainers.watching import Watch
 
@@ -51,7 +53,8 @@ def train_and_keep(
 ) -> TeacherRecord:
     """Train a model and keep it; one that is kept is not trained again.
 
-    One that was stopped goes on from its last checkpoint.
+    One that was stopped goes on from its last checkpoint. Of several processes the first keeps
+    it, and all of them return it.
     """
     known = find_teacher(store, place.teacher_id)
     if known is not None and known.checkpoint and known.checkpoint_hash:
@@ -71,18 +74,27 @@ def train_and_keep(
         def on_look(step: int, accuracy: float) -> None:
             teller.say(f"  step {step} of {steps}: validation {accuracy:.2f} %")
 
-        trained = train(training, partial, on_step, on_look)
+        def on_metric(metric: Metric) -> None:
+            step, name, value = metric
+            teller.tell(Measured(model=place.teacher_id, step=step, name=name, value=value))
+
+        trained = train(training, partial, on_step, on_look, on_metric)
     if trained.num_replaced:
         teller.say(
             f"  {trained.num_replaced} draws of damaged images were replaced by others; "
             "'plstore verify' names the images"
         )
-    record = _keep(store, training, trained, place)
-    partial.unlink(missing_ok=True)
+    if training.processes.is_first:
+        _keep(store, training, trained, place)
+        partial.unlink(missing_ok=True)
+    training.processes.wait()
+    record = find_teacher(store, place.teacher_id)
+    if record is None:
+        raise StoreError(f"{store.root} has lost teacher {place.teacher_id!r}")
     return record
 
 
-def training_on(
+def training_on(  # noqa: PLR0913  one keyword per choice of the step
     view: View,
     recipe: Recipe,
     run: Recipe,
@@ -92,6 +104,7 @@ def training_on(
     seed: int,
     device: str,
     start: Path | None = None,
+    processes: Processes = ALONE,
 ) -> Training:
     """Return the training of a model on a view, as many images a step whatever it sees.
 
@@ -107,6 +120,7 @@ def training_on(
         seed: Of this training.
         device: "cpu" or a CUDA device.
         start: Folder of a model whose weights it begins with.
+        processes: That train it together.
 
     Raises:
         InputError: If a student has a ratio of 0.
@@ -136,6 +150,7 @@ def training_on(
         lora_rank=recipe.lora_rank(iteration),
         start=start,
         watch=_watch(view, recipe),
+        processes=processes,
     )
 
 
@@ -178,6 +193,7 @@ def train_on_view(
     teacher_id: str | None = None,
     device: str = "auto",
     on_event: Listener = unheard,
+    processes: Processes = ALONE,
 ) -> TeacherRecord:
     """Train one model on a view; it becomes a teacher of the view's store.
 
@@ -190,6 +206,7 @@ def train_on_view(
         teacher_id: Its name; made of iteration and settings unless given.
         device: "auto", "cpu" or a CUDA device.
         on_event: Told of progress.
+        processes: That train it together, each calling this; see `trainers.processes.join`.
 
     Returns:
         The teacher; one that was trained in the very same way before is returned as it is.
@@ -197,7 +214,7 @@ def train_on_view(
     Raises:
         InputError: If the name is taken, or settings are not as they must be.
     """
-    device = pick_device(device)
+    device = processes.device(pick_device(device))
     store = view.store
     is_student = bool(view.record.counts.get("kept"))
     iteration = _iteration_of(view) if is_student else 0
@@ -215,6 +232,7 @@ def train_on_view(
         role="student" if is_student else "teacher",
         seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
         device=device,
+        processes=processes,
     )
     place = Place(
         teacher_id=name,

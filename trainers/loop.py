@@ -21,10 +21,12 @@ from trainers.checking import check_models, size_notes
 from trainers.context import Context, Outputs
 from trainers.events import Listener, StepFinished, StepStarted, Teller, unheard
 from trainers.ledger import Ledger
+from trainers.processes import ALONE, Processes
 from trainers.recipe import Recipe
 from trainers.result import Findings, build_result, result_rows
-from trainers.sources import open_source
+from trainers.sources import NO_IMAGES, open_source
 from trainers.steps import Step, steps_of
+from trainers.stopping import is_left_out, last_iteration
 from trainers.train import pick_device
 
 
@@ -62,8 +64,19 @@ class Run:
         ledger = Ledger(context.store)
         done: dict[str, Outputs] = {}
         for number, step in enumerate(self.steps, start=1):
+            if is_left_out(step, last := last_iteration(recipe, done)):
+                self._say_left_out(step, last)
+                continue
             done[step.name] = self._execute(step, number, ledger, done)
         return done
+
+    def _say_left_out(self, step: Step, last: int | None) -> None:
+        if step.kind == "label" and step.iteration == (last or 0) + 1:
+            self.context.teller.say(
+                f"no student of the last {self.context.recipe.patience} was better on "
+                f"validation images than the best before: those after student {last} are left "
+                "out (patience)"
+            )
 
     def _execute(
         self, step: Step, number: int, ledger: Ledger, done: dict[str, Outputs]
@@ -74,7 +87,10 @@ class Run:
         if outputs is None:
             tell(StepStarted(name=step.name, kind=step.kind, number=number, total=total))
             start = monotonic()
-            outputs = step.do(self.context, [done[need] for need in step.needs])
+            needs = [done[need] for need in step.needs if need in done]
+            if step.is_shared:
+                self.context.processes.share((step, needs))
+            outputs = step.do(self.context, needs)
             ledger.finish(step, outputs, monotonic() - start)
         seconds = ledger.seconds(step)
         tell(
@@ -91,11 +107,27 @@ class Run:
         """
         findings, ledger = Findings(self.context.store), Ledger(self.context.store)
         for step in self.steps:
-            step.report(findings, done[step.name])
+            if step.name in done:
+                step.report(findings, done[step.name])
         seconds = sum(ledger.seconds(step) for step in self.steps)
         result = {"run": self.run_id, **build_result(self.context.recipe, findings, seconds)}
         keep_run(self.context.store, self.run_id, result, result_rows(result))
         return result
+
+
+def take_part(context: Context) -> None:
+    """Do, with the first process, the steps that it shares, until its run ends.
+
+    Args:
+        context: Of this process: recipe, store and device are those of the first one.
+    """
+    while (work := _shared_work(context.processes)) is not None:
+        step, needs = work
+        step.do(context, needs)
+
+
+def _shared_work(processes: Processes) -> tuple[Step, list[Outputs]] | None:
+    return processes.share(None)
 
 
 def open_run(
@@ -105,6 +137,7 @@ def open_run(
     device: str = "auto",
     on_event: Listener = unheard,
     source: Source | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Return the run of a recipe on a store, with nothing done.
 
@@ -114,6 +147,7 @@ def open_run(
         device: "auto", "cpu" or a CUDA device.
         on_event: Told of every step.
         source: The images that the recipe names, where they are listed already.
+        processes: That work together, of which this is the first.
 
     Raises:
         InputError: If its images or its teacher are not there, or the device is not.
@@ -123,7 +157,8 @@ def open_run(
         recipe=recipe,
         source=source,
         store=store,
-        device=pick_device(device),
+        device=processes.device(pick_device(device)),
+        processes=processes,
         teller=Teller(on_event),
         teacher=None if recipe.teacher is None else _teacher(store, recipe.teacher),
     )
@@ -137,6 +172,7 @@ def run(
     device: str = "auto",
     on_event: Listener = unheard,
     source: Source | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Run a recipe: train, label, select, train again; goes on where it was stopped.
 
@@ -147,6 +183,8 @@ def run(
         on_event: Told of every step, of progress within it, and of what people should know;
             see `trainers.events`.
         source: The images that the recipe names, where they are listed already.
+        processes: That work together, see `trainers.processes.join`. Only the first has a
+            result; the others return an empty one when it is done.
 
     Returns:
         The result, JSON-like: `teacher`, `students` by iteration, `control`, with accuracies
@@ -156,10 +194,29 @@ def run(
         InputError: If images, models or settings are not as they must be.
     """
     there = store if isinstance(store, Store) else Store(location(store))
-    opened = open_run(recipe, there, device=device, on_event=on_event, source=source)
+    if not processes.is_first:
+        take_part(_part_of(recipe, there, device, processes))
+        return {}
+    opened = open_run(
+        recipe, there, device=device, on_event=on_event, source=source, processes=processes
+    )
     if not isinstance(store, Store):  # not before, lest one is made for nothing
         opened = Run(context=replace(opened.context, store=create(store)))
-    return opened.result(opened.execute())
+    done = opened.execute()
+    processes.share(None)  # the others are done
+    return opened.result(done)
+
+
+def _part_of(recipe: Recipe, store: Store, device: str, processes: Processes) -> Context:
+    """Return what a process works with that is not the first: no images of its own."""
+    return Context(
+        recipe=recipe,
+        source=NO_IMAGES,
+        store=store,
+        device=processes.device(pick_device(device)),
+        processes=processes,
+        teller=Teller(unheard),
+    )
 
 
 def _teacher(store: Store, teacher_id: str) -> TeacherRecord:

@@ -19,8 +19,10 @@ from trainers.counted import CountedEstimator, counted_row
 from trainers.estimate import Estimate, Estimator
 from trainers.events import Shown, Teller, unheard
 from trainers.ledger import Ledger
+from trainers.logs import logged
 from trainers.loop import Run, open_run, run
 from trainers.pacing import Paced
+from trainers.processes import ALONE, Processes, leave
 from trainers.recipe import Recipe
 from trainers.resolved import iteration_lines
 from trainers.result import result_rows, write_result
@@ -41,6 +43,8 @@ def run_recipe(
     display: Display,
     source: Source | None = None,
     budget: float | None = None,
+    processes: Processes = ALONE,
+    tensorboard: bool = False,
 ) -> list[Row]:
     """Run a recipe; leave result and report beside the store; return its table.
 
@@ -51,12 +55,19 @@ def run_recipe(
         display: Where it is said what is done, and how long it still takes.
         source: The images that the recipe names, where they are listed already.
         budget: Seconds for all of it: where it takes longer, that is said.
+        processes: That work together, of which this is the first.
+        tensorboard: Write metrics for TensorBoard too; JSON lines are always written.
     """
     opened = open_run(recipe, Store(store), device=device, source=source)
     costs = _costs(opened)
     to_do = {name: cost.seconds for name, (cost, is_done) in costs.items() if not is_done}
     shown = Paced(listener=Shown(display), seconds=to_do, budget=budget)
-    result = run(recipe, store, device=device, on_event=shown, source=source)
+    processes.share((recipe, store))
+    board = beside(store, "tensorboard") if tensorboard else None
+    with logged(shown, beside(store, "metrics.jsonl"), board) as listener:
+        result = run(
+            recipe, store, device=device, on_event=listener, source=source, processes=processes
+        )
     rows = result_rows(result)
     write_result(beside(store, "result.json"), result)
     write_report(beside(store, "report.html"), open_store(store), result, rows)
@@ -65,6 +76,18 @@ def run_recipe(
     display.say(f"result: {beside(store, 'result.json')}")
     display.say(f"report: {beside(store, 'report.html')}")
     return rows
+
+
+def take_part(device: str, processes: Processes) -> None:
+    """Do, in a process that is not the first, its part of every run that the first begins."""
+    while (work := _shared_run(processes)) is not None:
+        recipe, store = work
+        run(recipe, store, device=device, processes=processes)
+    leave()
+
+
+def _shared_run(processes: Processes) -> tuple[Recipe, Path] | None:
+    return processes.share(None)
 
 
 def beside(store: Path, name: str) -> Path:
@@ -76,8 +99,49 @@ def beside(store: Path, name: str) -> Path:
     return store.parent / (name if store.name == _STORE else f"{store.name}.{name}")
 
 
+def run_all(  # noqa: PLR0913  one keyword per choice of the user
+    recipe: Recipe,
+    store: Path,
+    *,
+    seeds: Sequence[int] | None,
+    device: str,
+    display: Display,
+    source: Source | None,
+    budget: float | None,
+    processes: Processes,
+    tensorboard: bool,
+) -> list[Row]:
+    """Run a recipe, once or with several seeds; return its table."""
+    if seeds is not None:
+        shown: dict[str, Any] = {"display": display, "tensorboard": tensorboard}
+        return run_seeds(recipe, store, seeds, device=device, **shown, processes=processes)
+    return run_recipe(
+        recipe,
+        store,
+        device=device,
+        display=display,
+        source=source,
+        budget=budget,
+        processes=processes,
+        tensorboard=tensorboard,
+    )
+
+
+def end_together(processes: Processes) -> None:
+    """Tell the other processes that no run is left."""
+    processes.share(None)
+    leave()
+
+
 def run_seeds(
-    recipe: Recipe, store: Path, seeds: Sequence[int], *, device: str, display: Display
+    recipe: Recipe,
+    store: Path,
+    seeds: Sequence[int],
+    *,
+    device: str,
+    display: Display,
+    processes: Processes = ALONE,
+    tensorboard: bool = False,
 ) -> list[Row]:
     """Run a recipe with several seeds, one folder each beside the store.
 
@@ -90,7 +154,14 @@ def run_seeds(
         place = home / f"seed-{seed}" / store.name
         seeded = recipe.model_copy(update={"seed": seed})
         display.say(f"seed {seed}: {place.parent}")
-        run_recipe(seeded, place, device=device, display=display)
+        run_recipe(
+            seeded,
+            place,
+            device=device,
+            display=display,
+            processes=processes,
+            tensorboard=tensorboard,
+        )
         result = json.loads(beside(place, "result.json").read_text())
         lines.append(_seed_line(result))
         text = "".join(json.dumps(line) + "\n" for line in lines)

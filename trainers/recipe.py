@@ -65,6 +65,9 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     seed: Annotated[int, Field(ge=0)] = 0
     iterations: Annotated[int, Field(ge=1, le=99)] = 3
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """The run ends after so many students none of which was better on validation images than
+    the best model before them. All iterations are done unless given."""
     control: bool = True
     """Also train the control: the last student's model, labels alone."""
     teacher: str | None = None

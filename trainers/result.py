@@ -9,6 +9,7 @@ from plstore.storage import write_json
 from plstore.store import Store
 from plstore.version import __version__
 from trainers.advice import advice, best_model
+from trainers.health import health, warnings
 from trainers.recipe import Recipe
 
 _MODEL = ("teacher_id", "architecture", "checkpoint", "test_accuracy", "validation_accuracy")
@@ -58,7 +59,8 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
     Accuracies are in percent. `pseudo_label_accuracy` is there where the truth of unlabeled
     images is known; it is over the pseudo-labeled images that were kept.
     """
-    result = {
+    students = [findings.find(str(n)) for n in range(1, recipe.iterations + 1)]
+    result: dict[str, Any] = {
         "recipe": recipe.name,
         "recipe_hash": recipe.hash,
         "seed": recipe.seed,
@@ -69,13 +71,20 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
         "teacher": findings.model("0"),
         "more_teachers": findings.more_teachers(),
         "control": findings.find("control"),
-        "students": [findings.model(str(n)) for n in range(1, recipe.iterations + 1)],
+        "students": [student for student in students if student is not None],
     }
+    even = 100 / len(findings.store.class_names)
+    result["health"] = [
+        {**row, "even_share": even} for row in health(findings.store, result["students"])
+    ]
     best = best_model(result)
     result["best"] = None if best is None else best["teacher_id"]
     result["best_labels"] = findings.best_labels
     held_out = findings.imported.get("splits", {}).get("validation")
-    result["advice"] = advice(result, _num_measured(findings.imported), held_out)
+    result["advice"] = [
+        *advice(result, _num_measured(findings.imported), held_out),
+        *warnings(result["health"], held_out),
+    ]
     return result
 
 

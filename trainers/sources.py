@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pyarrow.compute as pc
 
@@ -36,6 +37,20 @@ def open_source(
     if data.limit_unlabeled is None:
         return source
     return _limited(source, data.limit_unlabeled)
+
+
+NO_IMAGES: Final = Source(
+    dataset="",
+    identity="",
+    freshness="",
+    class_names=(),
+    num_images=0,
+    num_bytes=0,
+    splits={},
+    keys=list,
+    records=lambda: iter(()),
+)
+"""Of a process that imports nothing."""
 
 
 def counted_source(data: Data) -> Source | None:

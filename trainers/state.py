@@ -1,7 +1,9 @@
 """All that changes while a model trains, and its checkpoint."""
 
+from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,12 +12,9 @@ from plstore.errors import PlstoreError
 from plstore.scratch import put_in_place
 from trainers.model import Ema
 from trainers.optimisation import Course, make_optimizer, make_schedule, peak_rate
+from trainers.processes import ALONE, Processes
 from trainers.recipe import Recipe
-
-LOSS: Final = "train/loss"
-REPLACED: Final = "input/replaced_images"
-_RATE: Final = "train/learning_rate"
-_METRIC_STEPS: Final = 50
+from trainers.recording import Metric
 
 
 class State:
@@ -26,7 +25,6 @@ class State:
         ema: The average of its weights and batch statistics.
         step: Steps done.
         last_loss: Of the last of them.
-        metrics: (steps done, name, value) each.
         input: State of the loader at the checkpoint that was restored, None where none was.
     """
 
@@ -50,7 +48,6 @@ class State:
         self._clip = recipe.optimizer.clip_norm
         self.step = 0
         self.last_loss = float("nan")
-        self.metrics: list[tuple[int, str, float]] = []
         self.input: dict[str, Any] | None = None
 
     def begin(self) -> None:
@@ -58,14 +55,19 @@ class State:
         self.optimizer.zero_grad()
         self.last_loss = 0.0
 
-    def add(self, loss: torch.Tensor, parts: int) -> None:
+    def add(self, loss: torch.Tensor, mean: torch.Tensor, parts: int) -> None:
         """Add the gradient of one of a step's equal parts.
+
+        Args:
+            loss: Of this process's images.
+            mean: Of the images of all processes.
+            parts: Of the step.
 
         Raises:
             PlstoreError: If the loss is not finite: before weights are changed by it.
         """
-        value = float(loss.detach())
-        if not torch.isfinite(loss):
+        value = float(mean.detach())
+        if not isfinite(value):
             raise PlstoreError(
                 f"the loss is {value} at step {self.step}; lower optimizer.learning_rate "
                 "(--set optimizer.learning_rate=...) and run again"
@@ -89,9 +91,11 @@ class State:
         self.ema.update(self.network, step=self.step)
         self.step += 1
         self.schedule.step_update(self.step)
-        if self.step % _METRIC_STEPS == 0:
-            rate = float(self.optimizer.param_groups[0]["lr"])
-            self.metrics += [(self.step, LOSS, self.last_loss), (self.step, _RATE, rate)]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the step to come."""
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def _check_gradients(self) -> None:
         """Raise PlstoreError, naming where, unless all gradients are finite.
@@ -111,7 +115,7 @@ class State:
             "train.precision to float32, and run again"
         )
 
-    def save(self, path: Path, loader_state: dict[str, Any]) -> None:
+    def save(self, path: Path, loader_state: dict[str, Any], metrics: Sequence[Metric]) -> None:
         """Write a checkpoint; one of before is replaced as it is complete."""
         state: dict[str, Any] = {
             "network": self.network.state_dict(),
@@ -119,32 +123,43 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "step": self.step,
-            "metrics": self.metrics,
+            "metrics": list(metrics),
             "input": loader_state,
         }
         with put_in_place(path) as temporary:
             torch.save(state, temporary)
 
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint, if there is one.
+    def restore(self, path: Path, processes: Processes = ALONE) -> list[Metric]:
+        """Go on from a checkpoint, if there is one: the first process reads it for all.
+
+        Returns:
+            The metrics until then.
 
         Raises:
             PlstoreError: If it cannot be read.
         """
-        if not path.is_file():
-            return
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:
-            raise PlstoreError(
-                f"{path}, of a training that was stopped, cannot be read: {error}. Delete it "
-                "to train this model from its start"
-            ) from error
+        read = _read(path) if processes.is_first else None
+        state: dict[str, Any] | None = processes.share(read)
+        if state is None:
+            return []
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        self.metrics = state["metrics"]
         self.input = state["input"]
         self.schedule.step_update(self.step)
+        return [(step, name, value) for step, name, value in state["metrics"]]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise PlstoreError(
+            f"{path}, of a training that was stopped, cannot be read: {error}. Delete it to "
+            "train this model from its start"
+        ) from error
+    return state

@@ -26,12 +26,15 @@ from trainers.freezing import freeze_blocks
 from trainers.lora import with_lora, without_lora
 from trainers.model import build_model, image_format, take_weights
 from trainers.optimisation import Course, course_of
+from trainers.processes import ALONE, Processes, synchronised
 from trainers.recipe import Recipe
+from trainers.recording import LOSS, REPLACED, Metric, Recorder
 from trainers.sections import Model
-from trainers.state import LOSS, REPLACED, State
+from trainers.state import State
 from trainers.watching import VALIDATION, Watch
 
 _CHECKPOINT_SECONDS = 20.0
+_METRIC_STEPS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Training:
         start: Folder of a model whose weights it begins with; None as `model` says.
         frozen_blocks: First blocks that stay as they are.
         watch: How validation is looked at meanwhile; it changes no weight.
+        processes: That train it together; each has its share of every step's images.
     """
 
     recipe: Recipe
@@ -67,6 +71,7 @@ class Training:
     start: Path | None = None
     frozen_blocks: int = 0
     watch: Watch | None = None
+    processes: Processes = ALONE
 
     @cached_property
     def course(self) -> Course:
@@ -91,6 +96,8 @@ class Training:
             device=self.device,
             backend=settings.backend,
             num_threads=settings.threads,
+            rank=self.processes.rank,
+            world_size=self.processes.size,
         )
 
 
@@ -133,6 +140,7 @@ def train(
     partial: Path,
     on_step: Callable[[int, float], None],
     on_look: Callable[[int, float], None] = lambda *_: None,
+    on_metric: Callable[[Metric], None] = lambda _: None,
 ) -> Trained:
     """Train a model, or go on from the checkpoint at `partial`.
 
@@ -141,6 +149,7 @@ def train(
         partial: File for checkpoints of this training; removed by whoever keeps the result.
         on_step: Called after each step with (steps done, loss).
         on_look: Called with (steps done, accuracy) when validation was looked at.
+        on_metric: Called with (steps done, name, value) of what is measured meanwhile.
 
     Raises:
         PlstoreError: If the loss is no longer finite.
@@ -149,36 +158,65 @@ def train(
     format_ = image_format(training.model, network)
     if training.lora_rank is not None:
         network = with_lora(network, training.lora_rank)
+    processes = training.processes
+    if training.recipe.train.sync_batch_norm:
+        network = synchronised(network, processes, training.device)
     network = network.to(training.device).train()
     freeze_blocks(network, training.frozen_blocks)
     state = State(training.recipe, training.course, network, training.device)
-    state.restore(partial)
+    recorder = _recorder(training, on_metric)
+    recorder.metrics += state.restore(partial, processes)
     on_step(state.step, float("nan"))
-    loader = training.loader(format_, state.step)
+    loader = _loader(training, format_, state.step)
     if state.input is not None and state.input != loader.state_dict():
         raise PlstoreError(
             f"the images of {training.view.key} changed since {partial} was written: were some "
             "deleted? Delete that file to train this model from its start"
         )
-    forward = Forward(training.recipe, training.seed, network, format_, training.device)
+    forward = Forward(
+        training.recipe, training.seed, network, format_, training.device, processes
+    )
     steps, batches, saved = training.course.steps, iter(loader), monotonic()
     while state.step < steps:
-        batch = next(batches)
+        with recorder.waiting():
+            batch = next(batches)
         if batch.replaced:
-            state.metrics.append((state.step, REPLACED, float(len(batch.replaced))))
+            recorder.note(state.step, REPLACED, float(len(batch.replaced)))
         forward.step(state, batch)
+        recorder.step_done(state.step, state.last_loss, state.rate)
         on_step(state.step, state.last_loss)
-        if _has_ended(training, state, format_, on_look):
+        if _has_ended(training, state, format_, recorder, on_look):
             break
-        if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < steps:
-            state.save(partial, loader.state_dict())
+        is_due = monotonic() - saved > _CHECKPOINT_SECONDS and state.step < steps
+        if is_due and processes.is_first:
+            state.save(partial, loader.state_dict(), recorder.metrics)
             saved = monotonic()
     averaged = state.ema.module.eval()
     if training.lora_rank is not None:
         averaged = without_lora(averaged)
     return Trained(
-        network=averaged, format=format_, metrics=state.metrics, backend=loader.backend
+        network=averaged, format=format_, metrics=recorder.metrics, backend=loader.backend
     )
+
+
+def _recorder(training: Training, on_metric: Callable[[Metric], None]) -> Recorder:
+    return Recorder(
+        on_metric,
+        every=_METRIC_STEPS,
+        images=training.labeled_batch + training.pseudo_batch,
+        steps_per_epoch=training.course.steps_per_epoch,
+        device=training.device,
+    )
+
+
+def _loader(training: Training, format_: ImageFormat, first_step: int) -> Loader:
+    """Return the loader; the first process of a machine copies the view for the others."""
+    if training.processes.local_rank:
+        training.processes.wait()
+    loader = training.loader(format_, first_step)
+    if not training.processes.local_rank:
+        training.processes.wait()
+    return loader
 
 
 def _network(training: Training) -> nn.Module:
@@ -195,6 +233,7 @@ def _has_ended(
     training: Training,
     state: State,
     format_: ImageFormat,
+    recorder: Recorder,
     on_look: Callable[[int, float], None],
 ) -> bool:
     """Look at validation, if it is time to; return whether the training stopped gaining."""
@@ -203,10 +242,13 @@ def _has_ended(
         return False
     network = state.ema.module.eval()
     device, backend = training.device, training.recipe.train.backend
-    accuracy = watch.look(network, format_, device=device, backend=backend)
-    state.metrics.append((state.step, VALIDATION, accuracy))
+    accuracy = 0.0
+    if training.processes.is_first:
+        accuracy = watch.look(network, format_, device=device, backend=backend)
+    accuracy = training.processes.share(accuracy)
+    recorder.note(state.step, VALIDATION, accuracy)
     on_look(state.step, accuracy)
-    return watch.has_stopped_gaining(state.metrics)
+    return watch.has_stopped_gaining(recorder.metrics)
 
 
 def teacher_record(

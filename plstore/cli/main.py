@@ -16,6 +16,7 @@ from plstore.cli import (
     exporting,
     importing,
     labeling,
+    models,
     predicting,
     reading,
     reporting,
@@ -85,7 +86,7 @@ app = typer.Typer(
 app.command("init")(with_examples(importing.init))
 app.add_typer(importing.verbs, name="import")
 for verb in (
-    *(training.run, training.train, training.evaluate, predicting.predict),
+    *(training.run, models.train, models.evaluate, predicting.predict),
     *(labeling.label, labeling.calibrate, labeling.fuse, labeling.embed, selecting.select),
     *(asking.sql, asking.audit, reading.diff, reading.log, reading.info, reading.files),
     *(reporting.runs, reporting.report),

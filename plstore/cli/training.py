@@ -1,4 +1,4 @@
-"""Verbs that train and measure models: run, train, evaluate."""
+"""The verb that does all of it: run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plstore.cli.labeling import BackendOption
-from plstore.cli.options import FormatOption, StoreOption, print_rows
+from plstore.cli.options import FormatOption, print_rows
 from plstore.errors import InputError, MissingExtraError
 from plstore.storage import location
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from trainers.planning import Wishes
     from trainers.recipe import Recipe
 
-_FOLDERS_RECIPE = "images"
+FOLDERS_RECIPE = "images"
 _HUB = "hub"
 _METHODS = {"probe": "probe", "finetune": "finetune", "noisy-student": "scratch"}
 
@@ -121,6 +120,21 @@ def run(
     cards: Annotated[
         int, typer.Option(min=1, help="With --dry-run: how many cards share a step.")
     ] = 1,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="End the run after so many students that were no better on validation images.",
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Write metrics for TensorBoard too, beside the store; metrics.jsonl and the "
+            "table runs have them anyway.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
     format_: FormatOption = "table",
 ) -> None:
@@ -139,11 +153,17 @@ def run(
       plstore run --store pets/store --teacher clip
       plstore run imagenet_b7_l2 --dry-run --card "A100 80GB" --cards 512
       plstore run fashion_mnist --set train.steps=500 --seeds 0..4 --store seeds/store
+      torchrun --nproc-per-node 8 -m plstore run imagenet_b0_b0 --store in1k/store
     """
-    programs = _programs()
+    programs = programs_of_training()
     from plstore.report.progress import Display
     from trainers.planned import planned_recipe
+    from trainers.processes import join
 
+    processes = join(device)
+    if not processes.is_first:
+        programs.take_part(device, processes)
+        return
     folders = {
         "labeled": labeled,
         "unlabeled": unlabeled,
@@ -159,10 +179,8 @@ def run(
                 "name a recipe (plstore run fashion_mnist), your own images with --labeled and "
                 "--unlabeled, or a --store that has images"
             )
-    chosen = {**_model(model, resolution, pretrained, weights), **_also(also or [])}
-    home = location(
-        store if store is not None else f"plstore-{recipe or _FOLDERS_RECIPE}/store"
-    )
+    chosen = {**model_values(model, resolution, pretrained, weights), **_also(also or [])}
+    home = location(store if store is not None else f"plstore-{recipe or FOLDERS_RECIPE}/store")
     display, source, seconds = Display(quiet=quiet), None, None
     if named and recipe is None:
         wishes = _wishes(chosen, method, budget, device)
@@ -181,10 +199,9 @@ def run(
             home = location(f"plstore-{loaded.name}/store")
     if teacher is not None:
         loaded = loaded.model_copy(update={"teacher": teacher})
-    if card is not None and not dry_run:
-        raise typer.BadParameter("--card is for --dry-run: a run uses what is here")
-    if dry_run and seeds is not None:
-        raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
+    if patience is not None:
+        loaded = loaded.model_copy(update={"patience": patience})
+    _check_together(dry_run, card, seeds)
     if dry_run:
         rows = programs.dry_run(
             loaded,
@@ -195,15 +212,27 @@ def run(
             card=card,
             cards=cards,
         )
-    elif seeds is not None:
-        rows = programs.run_seeds(
-            loaded, home, programs.parse_seeds(seeds), device=device, display=display
-        )
     else:
-        rows = programs.run_recipe(
-            loaded, home, device=device, display=display, source=source, budget=seconds
+        rows = programs.run_all(
+            loaded,
+            home,
+            seeds=None if seeds is None else programs.parse_seeds(seeds),
+            device=device,
+            display=display,
+            source=source,
+            budget=seconds,
+            processes=processes,
+            tensorboard=tensorboard,
         )
+    programs.end_together(processes)
     print_rows(rows, format_)
+
+
+def _check_together(dry_run: bool, card: str | None, seeds: str | None) -> None:
+    if card is not None and not dry_run:
+        raise typer.BadParameter("--card is for --dry-run: a run uses what is here")
+    if dry_run and seeds is not None:
+        raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
 
 
 def _unplanned(
@@ -223,7 +252,7 @@ def _unplanned(
     if recipe is None:
         check_weights(_wishes(chosen, method, None, "cpu"), overrides)
     values = {"data": data, "model": chosen, "method": _methods(method)}
-    return load_recipe(recipe or _FOLDERS_RECIPE, overrides, values)
+    return load_recipe(recipe or FOLDERS_RECIPE, overrides, values)
 
 
 def _also(names: Sequence[str]) -> dict[str, object]:
@@ -276,7 +305,7 @@ def _wishes(
     )
 
 
-def _model(
+def model_values(
     model: str | None, resolution: int | None, pretrained: bool, weights: str | None
 ) -> dict[str, object]:
     """Return the values of a recipe's section that options name."""
@@ -289,92 +318,8 @@ def _model(
     return {name: value for name, value in wishes.items() if value is not None}
 
 
-def train(
-    store: StoreOption,
-    view: Annotated[str, typer.Argument(help="VIEW[@VERSION], as plstore select makes it.")],
-    teacher: Annotated[
-        str | None, typer.Option(help="Name of the model; made of its settings unless given.")
-    ] = None,
-    recipe: Annotated[
-        str, typer.Option(help="Whose model, train and noise count: a TOML file, or a name.")
-    ] = _FOLDERS_RECIPE,
-    model: ModelOption = None,
-    resolution: ResolutionOption = None,
-    pretrained: PretrainedOption = False,
-    weights: WeightsOption = None,
-    seed: Annotated[int | None, typer.Option(help="Of the training.")] = None,
-    device: DeviceOption = "auto",
-    set_: SetOption = None,
-    format_: FormatOption = "table",
-) -> None:
-    """Train one model on a view; it becomes a teacher. Goes on where it was stopped.
-
-    A view with pseudo-labels gives a student, in the recipe's ratio of labeled and
-    pseudo-labeled images; one without gives a teacher.
-
-    Examples:
-      plstore train surer --teacher second --model resnet34 --store pets/store
-      plstore train surer@2 --set train.steps=5000 --set noise.dialect=noisystudent
-    """
-    _programs()
-    from plstore.report.progress import Display
-    from plstore.store import open as open_store
-    from plstore.views import open_view
-    from trainers.events import Shown
-    from trainers.keeping import train_on_view
-    from trainers.recipe import load_recipe
-
-    name, _, number = view.partition("@")
-    if number and not number.isdigit():
-        raise InputError(f"{view!r}; wanted VIEW or VIEW@VERSION")
-    values = {"model": _model(model, resolution, pretrained, weights)}
-    loaded = load_recipe(recipe, set_ or [], values)
-    if seed is not None:
-        loaded = loaded.model_copy(update={"seed": seed})
-    found = open_view(open_store(store), name, int(number) if number else None)
-    record = train_on_view(
-        found, loaded, teacher_id=teacher, device=device, on_event=Shown(Display())
-    )
-    row = {name: getattr(record, name) for name in ("teacher_id", "role", "architecture")}
-    row |= {"view": found.key, **{k: str(v) for k, v in (record.metrics or {}).items()}}
-    print_rows([row], format_)
-
-
-def evaluate(
-    store: StoreOption,
-    teacher: Annotated[str, typer.Argument(help="A teacher with a model.")],
-    splits: Annotated[str, typer.Option(help="By commas: validation, test, labeled.")] = (
-        "validation,test"
-    ),
-    device: DeviceOption = "auto",
-    backend: BackendOption = "auto",
-    format_: FormatOption = "table",
-) -> None:
-    """Measure a model on images that no one trains on; kept in the table runs.
-
-    Columns: top-1 and top-5 accuracy in percent; nll, the negative log-likelihood in nats.
-
-    Example:
-      plstore evaluate t3-1a2b3c4d --splits test --store pets/store
-    """
-    _programs()
-    from plstore.report.progress import Display
-    from plstore.store import open as open_store
-    from trainers.evaluation import evaluate as measure
-    from trainers.events import Shown
-
-    found = measure(
-        open_store(store),
-        teacher,
-        splits=splits.split(","),  # type: ignore[arg-type]  # checked there
-        device=device,
-        backend=backend,  # type: ignore[arg-type]  # checked there
-        on_event=Shown(Display()),
-    )
-    print_rows([{"split": split, **values} for split, values in found.items()], format_)
-
-
-def _programs() -> ModuleType:
+def programs_of_training() -> ModuleType:
+    """Return `trainers.programs`, or say which extra is not installed."""
     try:
         from trainers import programs
     except ModuleNotFoundError as error:

@@ -150,7 +150,8 @@ def test_a_gradient_that_is_not_finite_harms_no_weight() -> None:
     before = network.weight.detach().clone()
     state.begin()
     broken = network.weight.register_hook(lambda grad: grad * float("nan"))  # type: ignore[no-untyped-call]  # torch's is
-    state.add(network(torch.ones(1, 2)).sum(), 1)
+    loss = network(torch.ones(1, 2)).sum()
+    state.add(loss, loss, 1)
     broken.remove()
 
     with pytest.raises(PlstoreError, match="the gradient of weight is not finite at step 0"):

@@ -32,6 +32,8 @@ class Train(Section):
     accumulate: Annotated[int, Field(ge=1)] = 1
     """A step's images go through the model in so many parts, where memory holds no more; batch
     norms then see a part at a time."""
+    sync_batch_norm: bool = False
+    """Of several processes on GPUs: batch norms see the images of all of them."""
     compile: bool = False
     """Compile the model with torch.compile: faster after minutes, other last bits."""
     threads: Annotated[int, Field(ge=1)] | None = None

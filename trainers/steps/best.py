@@ -31,7 +31,8 @@ class LabelBest(Label):
         found = labeled.get(best["teacher_id"])
         if found is None:
             found = super().do(context, [imported, best])
-            unpin(context.store, found["pin"])  # nothing reads them after
+            if context.processes.is_first:
+                unpin(context.store, found["pin"])  # nothing reads them after
         return {name: found[name] for name in ("teacher_id", "iteration")}
 
     def report(self, findings: Findings, outputs: Outputs) -> None:

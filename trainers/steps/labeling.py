@@ -22,6 +22,7 @@ class Label(Step):
     """A teacher labels clean images."""
 
     kind: ClassVar[str] = "label"
+    is_shared: ClassVar[bool] = True
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return how labels are made and kept."""
@@ -37,12 +38,16 @@ class Label(Step):
         counts = {split: count for split, count in counts.items() if count}
         for split, count in counts.items():
             labeling = self._labeling(context, teacher, split, version)
-            embed_for_teacher(store, labeling, on_event=context.teller.tell)
+            if context.processes.is_first:
+                embed_for_teacher(store, labeling, on_event=context.teller.tell)
+            context.processes.wait()
             with context.teller.task(f"label {split} images", count) as advance:
                 label_missing(store, labeling, on_images=advance)
+        context.processes.wait()
         pins = {"images": version, "soft_labels": store.table("soft_labels").version()}
         why = f"{context.recipe.name}, {self.name}"
-        pin(store, self.key, pins, why=why)  # a run that is stopped here goes on from them
+        if context.processes.is_first:
+            pin(store, self.key, pins, why=why)  # a run that is stopped here goes on from them
         return {
             "teacher_id": teacher["teacher_id"],
             "iteration": self.iteration,
@@ -64,6 +69,7 @@ class Label(Step):
             device=context.device,
             backend=context.backend,
             identity=self.key,
+            part=(context.processes.rank, context.processes.size),
             images_version=version,
             notes={"step": self.name, "recipe_hash": context.recipe.hash},
         )

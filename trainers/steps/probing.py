@@ -18,6 +18,7 @@ class Probe(Train):
     """A logistic regression on the embeddings of the images of the view that it needs."""
 
     kind: ClassVar[str] = "probe"
+    is_shared: ClassVar[bool] = False
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return the backbone, the weights of pseudo-labels, and what people decided."""

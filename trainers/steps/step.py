@@ -29,6 +29,8 @@ class Step(ABC):
     """
 
     kind: ClassVar[str]
+    is_shared: ClassVar[bool] = False
+    """Whether several processes do it, each calling `do`; the first one's result counts."""
 
     name: str
     iteration: int = 0

@@ -29,6 +29,7 @@ class Train(Step):
     """A model is trained on the view of the step that it needs."""
 
     kind: ClassVar[str] = "train"
+    is_shared: ClassVar[bool] = True
 
     @property
     def is_student(self) -> bool:
@@ -102,6 +103,7 @@ class Train(Step):
             role=self.role,
             seed=torch_seed(context.recipe.seed, Purpose.TRAINING, self._stream),
             device=context.device,
+            processes=context.processes,
             start=None if teacher is None else kept_model(context, teacher),
         )
 

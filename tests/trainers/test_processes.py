@@ -1,0 +1,132 @@
+"""Two processes train one model: the losses of one, and a killed one ends the run."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plstore.errors import InputError
+from plstore.images import import_images
+from plstore.store import Store, create
+from plstore.store import open as open_store
+from tests.conftest import CLASS_NAMES, make_records
+from trainers.processes import ALONE, join
+
+RUN = ["-m", "plstore", "run", "--device", "cpu"]
+SMALL = {
+    "iterations": 1,
+    "control": "false",
+    "model.resolution": 16,
+    "model.architecture": "test_vit",
+    "model.dropout": 0.3,
+    "model.stochastic_depth": 0,
+    "train.labeled_batch": 4,
+    "train.threads": 1,
+    "train.looks": 2,
+    "label.codec": "topk",
+    "select.min_confidence": 0,
+    "select.policy": "none",
+}
+
+
+def command(store: Store, processes: int, **settings: object) -> list[str]:
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    chosen = {**SMALL, **named}
+    overrides = [f"--set={name}={value}" for name, value in chosen.items()]
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        start += [str(processes)]
+    return [*start, *RUN, "--store", str(store.root), *overrides]
+
+
+def start(store: Store, processes: int, **settings: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command(store, processes, **settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    said, _ = process.communicate(timeout=240)
+    return said
+
+
+def losses(store: Store) -> dict[str, list[float]]:
+    rows = open_store(store.root).table("runs").read().to_pylist()
+    found: dict[str, list[float]] = {}
+    for row in sorted(rows, key=lambda row: (row["run"], row["step"])):
+        if row["name"] == "train/loss":
+            found.setdefault(row["run"].partition("-")[0], []).append(row["value"])
+    return found
+
+
+def filled(folder: Path) -> Store:
+    store = create(folder / "store")
+    import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+    return store
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    """A step in two parts of one process is a part in each of two, dropout and all."""
+    one, two = filled(tmp_path / "one"), filled(tmp_path / "two")
+    said = finish(start(one, 1, train__steps=100, train__accumulate=2))
+    also = finish(start(two, 2, train__steps=100, train__accumulate=1))
+
+    expected, found = losses(one), losses(two)
+    assert set(expected) == set(found) == {"t0", "t1"}, said + also
+    for model, values in expected.items():
+        assert np.allclose(values, found[model], rtol=1e-3), (model, values, found[model])
+    assert len(open_store(two.root).table("teachers").read()) == 2
+    assert also.count("result: ") == 1
+
+
+def test_a_killed_process_ends_the_run_which_goes_on_with_any_number(tmp_path: Path) -> None:
+    store, whole = filled(tmp_path / "killed"), filled(tmp_path / "whole")
+    finish(start(whole, 1, train__steps=100, train__accumulate=2))
+    process = start(store, 2, train__steps=100)
+    assert process.stdout is not None
+    until_it_trains = next(line for line in process.stdout if "train the teacher" in line)
+    os.kill(second_process(store), signal.SIGKILL)
+    said = finish(process)
+
+    assert until_it_trains
+    assert process.returncode != 0
+    assert "SIGKILL" in said or "lost another" in said or "exitcode: -9" in said
+    ended = finish(start(store, 1, train__steps=100, train__accumulate=2))
+    assert "result: " in ended, ended
+    expected, found = losses(whole), losses(store)
+    assert np.allclose(expected["t1"], found["t1"], rtol=1e-3), (expected, found)
+
+
+def second_process(store: Store) -> int:
+    """Return the process id of rank 1 of a run on a store."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"RANK=1" in environment and str(store.root).encode() in words:
+            return int(folder.name)
+    raise AssertionError("there is no second process")
+
+
+def test_variables_that_torchrun_did_not_set_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(InputError, match="begin with 'torchrun --nproc-per-node N"):
+        join("cpu")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert join("cpu") is ALONE
