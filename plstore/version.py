@@ -1,3 +1,3 @@
 """The version of plstore, which every record of what was made names."""
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
