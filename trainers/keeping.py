@@ -166,7 +166,12 @@ def _watch(view: View, recipe: Recipe) -> Watch | None:
 
 def _keep(store: Store, training: Training, trained: Trained, place: Place) -> TeacherRecord:
     checkpoint, digest = keep_bundle(
-        store, place.teacher_id, trained.network, trained.format, store.class_names
+        store,
+        place.teacher_id,
+        trained.network,
+        trained.format,
+        store.class_names,
+        _provenance(training, place),
     )
     rows = [
         {"run": place.teacher_id, "step": number, "name": name, "value": value}
@@ -184,6 +189,21 @@ def _keep(store: Store, training: Training, trained: Trained, place: Place) -> T
     )
     add_teacher(store, record, identity=place.identity, step=place.step)
     return record
+
+
+def _provenance(training: Training, place: Place) -> dict[str, Any]:
+    """Return what made a model: enough to find its row, its view and its recipe again."""
+    view = training.view
+    return {
+        "teacher_id": place.teacher_id,
+        "role": place.role,
+        "iteration": place.iteration,
+        "view": view.key,
+        "pins": dict(view.record.pins),
+        "recipe_hash": training.run.hash,
+        "seed": training.run.seed,
+        "code_version": __version__,
+    }
 
 
 def train_on_view(

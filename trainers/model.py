@@ -1,9 +1,10 @@
 """Models: made by timm, averaged over training, kept in a folder that timm loads."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, cast
 from uuid import uuid4
 
@@ -254,9 +255,22 @@ def _data_config(format_: ImageFormat) -> dict[str, Any]:
 
 
 def save_bundle(
-    folder: Path, network: nn.Module, format_: ImageFormat, class_names: Sequence[str]
+    folder: Path,
+    network: nn.Module,
+    format_: ImageFormat,
+    class_names: Sequence[str],
+    provenance: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Write a folder that ``timm.create_model("local-dir:...", pretrained=True)`` loads.
+
+    A variant of what timm makes (see `trainers.architectures.Variant`) is one to plstore alone.
+
+    Args:
+        folder: Where; what is there is replaced.
+        network: The model.
+        format_: How images reach it.
+        class_names: Of its outputs, in their order.
+        provenance: What made it, for people: kept in config.json.
 
     Returns:
         The hash of the weights' file.
@@ -270,6 +284,7 @@ def save_bundle(
             "label_names": list(class_names),
             "scaled_decoding": format_.scaled_decoding,
             **variant_of(network).recorded(),
+            **({"provenance": dict(provenance)} if provenance else {}),
         },
         data_config=_data_config(format_),
         safe_serialization=True,
@@ -286,14 +301,15 @@ def keep_bundle(
     network: nn.Module,
     format_: ImageFormat,
     output_names: Sequence[str],
+    provenance: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[str, str]:
     """Keep a model in a store; return its name there and the hash of its weights."""
     name = f"checkpoints/{teacher_id}"
     target = store.checkpoint(name)
     if not is_remote(target):
-        return name, save_bundle(target, network, format_, output_names)
+        return name, save_bundle(target, network, format_, output_names, provenance)
     local = store.cache_folder("checkpoints", teacher_id)
-    digest = save_bundle(local, network, format_, output_names)
+    digest = save_bundle(local, network, format_, output_names, provenance)
     put_folder(local, target)
     return name, digest
 

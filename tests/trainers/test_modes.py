@@ -1,5 +1,8 @@
 """Modes of training in a whole run: pretrain and finetune, warm starts, parts of the pool."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -102,6 +105,19 @@ def test_the_teacher_may_have_smaller_batches(store: Store) -> None:
 
     assert first.recipe(opened.context).train.ratio == 0
     assert run(asked, store, device="cpu")["students"][0]["images"] == 60
+
+
+def test_a_models_folder_says_what_made_it(store: Store) -> None:
+    asked = recipe()
+    student = run(asked, store, device="cpu")["students"][0]
+    folder = store.checkpoint(student["checkpoint"])
+    said = json.loads((Path(folder) / "config.json").read_text())["provenance"]
+
+    assert said["teacher_id"] == student["teacher_id"]
+    assert said["recipe_hash"] == asked.hash
+    assert said["view"] == "tiny-1@1"
+    assert said["pins"]["images"] >= 1
+    assert said["role"] == "student"
 
 
 def test_a_smaller_student_is_told(store: Store) -> None:
