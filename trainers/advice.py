@@ -5,6 +5,7 @@ from typing import Any, Final
 
 _FEW: Final = 50
 _SURE: Final = 0.8
+_MOST_LEFT: Final = 0.1
 _CERTAIN: Final = 2.0
 """Standard errors of a difference beyond which it is no accident."""
 
@@ -84,6 +85,20 @@ def _error(accuracy: float, num_images: int) -> float:
     return float(100 * (2 * share * (1 - share) / max(num_images, 1)) ** 0.5)
 
 
+def _floor(student: Mapping[str, Any]) -> list[str]:
+    """Return what to do with the floor of confidence.
+
+    On CIFAR-10, 4 labels a class, a student of the 1.5 % of the pool above 0.5 lost 20 points
+    to its teacher, a probe; one of all of it gained 7.
+    """
+    floor, counts = student.get("min_confidence") or 0.0, student.get("counts") or {}
+    kept, of = counts.get("kept", 0), counts.get("in", 0)
+    if floor and kept < _MOST_LEFT * of:
+        lower = "(--set select.min_confidence=0)"
+        return [f"lower the floor, which kept {kept:,} of {of:,} images {lower}"]
+    return [f"raise the floor (--set select.min_confidence={_SURE})"] if floor < _SURE else []
+
+
 def _try(result: Mapping[str, Any]) -> str:
     """Return what to try, most likely first."""
     right = result["students"][-1].get("pseudo_label_accuracy")
@@ -93,8 +108,7 @@ def _try(result: Mapping[str, Any]) -> str:
         ideas.append("train longer (--budget, or --set train.steps)")
         ideas.append("use milder noise (--set noise.num_ops=1)")
     else:
-        if (result["students"][-1].get("min_confidence") or 0.0) < _SURE:
-            ideas.append(f"raise the floor (--set select.min_confidence={_SURE})")
+        ideas += _floor(result["students"][-1])
         ideas.append("look at more pixels (--resolution)")
     if right is not None and right < 50:  # noqa: PLR2004  more wrong than right
         ideas.append(f"label more images: {100 - right:.0f} % of the pseudo-labels are wrong")

@@ -59,8 +59,7 @@ def run_recipe(
         tensorboard: Write metrics for TensorBoard too; JSON lines are always written.
     """
     opened = open_run(recipe, Store(store), device=device, source=source)
-    costs = _costs(opened)
-    to_do = {name: cost.seconds for name, (cost, is_done) in costs.items() if not is_done}
+    to_do = _seconds_to_do(opened)
     shown = Paced(listener=Shown(display), seconds=to_do, budget=budget)
     processes.share((recipe, store))
     board = beside(store, "tensorboard") if tensorboard else None
@@ -270,6 +269,15 @@ def _counted(
         f"to; {CARDS[card].memory_bytes / 1e9:.0f} GB each"
     )
     return [*rows, total]
+
+
+def _seconds_to_do(opened: Run) -> dict[str, float]:
+    """Return what each step takes that is not done, by name."""
+    context = opened.context
+    ledger = Ledger(context.store)
+    estimator = Estimator(context.recipe, context.source, context.device)
+    left = [step for step in opened.steps if ledger.outputs(step) is None]
+    return {step.name: step.cost(estimator).seconds for step in left}
 
 
 def _costs(opened: Run) -> dict[str, tuple[Estimate, bool]]:

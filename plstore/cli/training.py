@@ -308,7 +308,15 @@ def _wishes(
 def model_values(
     model: str | None, resolution: int | None, pretrained: bool, weights: str | None
 ) -> dict[str, object]:
-    """Return the values of a recipe's section that options name."""
+    """Return the values of a recipe's section that options name.
+
+    Weights of a file that says of which model they are name the model too.
+    """
+    is_named = weights is None or weights == _HUB or not Path(weights).exists()
+    if model is None and not is_named:
+        from trainers.pretrained import architecture_of
+
+        model = architecture_of(str(weights))
     wishes = {
         "architecture": model,
         "resolution": resolution,

@@ -80,6 +80,15 @@ def test_few_validation_images_are_said() -> None:
     assert "60.00 % of 14 images, which are few" in line
 
 
+def test_a_floor_that_keeps_little_is_to_be_lowered() -> None:
+    found = result(40, 50, how="probe")
+    found["students"][-1] |= {"min_confidence": 0.5, "counts": {"kept": 292, "in": 20_000}}
+
+    line = advice(found, num_images=10_000)[-1]
+    assert "lower the floor, which kept 292 of 20,000 images" in line
+    assert "raise the floor" not in line
+
+
 def test_what_was_done_already_is_not_advised() -> None:
     found = result(40, 50, how="probe")
     found["students"][-1]["min_confidence"] = 0.8

@@ -122,7 +122,7 @@ def test_the_papers_figure_is_a_tenth_of_the_peak() -> None:
 
 def test_hours_are_operations_by_speed() -> None:
     assert card_hours(312e12 * 3600, "A100 80GB", 1.0) == pytest.approx(1.0)
-    assert card_hours(989e12 * 3600, "H100 SXM") == pytest.approx(2.5)
+    assert card_hours(989e12 * 3600, "H100 SXM", 0.4) == pytest.approx(2.5)
     assert CARDS["TPU v3 core"].memory_bytes == 16 * 2**30
 
 

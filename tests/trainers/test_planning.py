@@ -314,8 +314,8 @@ def test_a_query_that_is_named_decides_in_place_of_the_plan(folders: Path) -> No
     distant = planned_select("select.query=selection/in_distribution")
     soft = planned_select("select.query=selection/soft_weight")
 
-    assert (plain.policy, plain.min_confidence) == ("none", 0.5)
-    assert (distant.policy, distant.min_confidence) == ("exact", 0.5)  # it takes a floor
+    assert (plain.policy, plain.min_confidence) == ("none", 0.0)
+    assert (distant.policy, distant.min_confidence) == ("exact", 0.0)  # it takes a floor
     assert (soft.policy, soft.min_confidence) == ("exact", 0.3)  # it takes none
 
 

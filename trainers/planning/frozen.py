@@ -62,7 +62,7 @@ def _values(
             "also": [dict(other) for other in wishes.also],
         },
         "method": {"teacher": "probe", "students": wishes.students or "probe"},
-        "select": {"policy": "none", "min_confidence": 0.5},
+        "select": {"policy": "none", "min_confidence": 0.0},
     }
 
 
@@ -71,7 +71,7 @@ def _reasons(
 ) -> dict[str, str]:
     return {
         "method": f"probe: {architecture} stays frozen, a logistic regression stands on its "
-        "features; the student is one too, on pseudo-labels above 0.5 as well",
+        "features; the student is one too, on all pseudo-labels as well",
         "because": "on few labels, features of a pretrained net are far better than a small "
         "net from scratch, and cost one look at each image",
         "pixels": f"{size}, of at most {most} that help here: {rate:.0f} images a second, "
