@@ -1,6 +1,6 @@
 """Clean batches of images: as teachers and evaluations see them."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 import numpy as np
@@ -60,7 +60,7 @@ def clean_stream(
     device: str = "cpu",
     backend: Backend = "auto",
     batch_size: int = MAX_BATCH,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Yield the images of portions, clean, without a pause between two portions.
 
     No batch holds images of two portions: batches are those of `clean_batches` of each alone.

@@ -35,7 +35,7 @@ class _Copier:
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
-        self._stream = torch.cuda.Stream(self._device)
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch's is
 
     def begin(self, batch: Tensors) -> "_Copy":
         images, targets, sample_ids = batch
