@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -13,6 +13,7 @@ from plstore.loaders import Batch, ImageFormat, ImageSet, clean_stream
 from plstore.loaders.clean import MAX_BATCH
 from plstore.loaders.settings import check_whole
 from plstore.loaders.work import Backend
+from plstore.machine import freed_memory_kept
 from trainers.model import Bundle
 from trainers.portions import Portions
 
@@ -167,7 +168,19 @@ def common_looks(
     Raises:
         InputError: If a single image does not fit into memory.
     """
-    size = BatchSize() if batch_size is None else batch_size
+    with room_to_look(device):
+        size = BatchSize() if batch_size is None else batch_size
+        yield from _halving_looks(seers, portions, reader, device, backend, size)
+
+
+def _halving_looks(
+    seers: Sequence[Seer],
+    portions: Portions,
+    reader: int,
+    device: str,
+    backend: Backend,
+    size: BatchSize,
+) -> Iterator[list[Look]]:
     first, is_done = seers[0].bundle, False
     while not is_done:
         try:
@@ -192,6 +205,11 @@ def common_looks(
                 raise InputError(_too_large(first, device, error)) from error
         if not is_done:  # the error is let go of by now, and the tensors of its frames
             size.halve()
+
+
+def room_to_look(device: str) -> AbstractContextManager[None]:
+    """Return what long looking happens in: on the CPU, memory is kept from batch to batch."""
+    return freed_memory_kept() if device == "cpu" else nullcontext()
 
 
 def decoding(format_: ImageFormat) -> tuple[object, ...]:

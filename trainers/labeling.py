@@ -16,6 +16,7 @@ from plstore.labels import TeacherRecord, commit_labels, find_teacher, list_teac
 from plstore.loaders import import_backend, pick_backend
 from plstore.store import Shard, Store
 from trainers.absence import leave_out_gone
+from trainers.compiling import compiled
 from trainers.embedding import embed_for
 from trainers.events import Listener, Teller, unheard
 from trainers.inference import precision
@@ -173,11 +174,14 @@ def label_missing_by_all(
 
 
 def _opened(store: Store, teacher: TeacherRecord, labeling: Labeling) -> Bundle:
-    """Load a teacher's model, its settings checked and what it stands on embedded."""
+    """Load a teacher's model, its settings checked and what a probe looks at embedded."""
     if labeling.identity is None:
         _check_settings(store, labeling)
     bundle = load_teacher(store, teacher, device=labeling.device)
     embed_for(store, bundle, labeling.splits, device=labeling.device, backend=labeling.backend)
+    is_looking = bundle.embeddings is None and labeling.compiled
+    if is_looking and count_missing(store, labeling):  # compiling takes its time
+        return compiled(bundle, labeling.device)
     return bundle
 
 
@@ -252,5 +256,6 @@ def _lineage(labeling: Labeling, teacher: TeacherRecord, missing: Missing) -> di
         "images_version": missing.images_version,
         "backend": pick_backend(labeling.backend, labeling.device),
         "precision": precision(labeling.device),
+        "compiled": labeling.compiled,
         **labeling.notes,
     }

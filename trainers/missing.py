@@ -33,6 +33,8 @@ class Labeling:
         backend: Of the loader; "auto" as in `plstore.load`, whatever the teacher was fed by.
         batch: Images at once, or "auto": 256 on the CPU; on a CUDA device 512, or fewer large
             ones. Halved where memory is short.
+        compiled: Whether the model is compiled first, by `torch.compile`: its labels are the
+            same but for rounding.
         identity: Of the step of a run that labels: labels that it did not make are replaced.
             None adds to the labels that there are.
         images_version: Of the table `images`; the newest, of each range anew, unless given.
@@ -48,6 +50,7 @@ class Labeling:
     device: str = "cpu"
     backend: Backend = "auto"
     batch: Batching = "auto"
+    compiled: bool = False
     identity: str | None = None
     images_version: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)

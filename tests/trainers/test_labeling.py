@@ -121,7 +121,7 @@ def test_workers_share_the_ranges_of_ids(
     brought: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plstore.labels import writing
-    from trainers import labeling, missing
+    from trainers import missing
 
     for module in (writing, missing):
         monkeypatch.setattr(module, "SHARD_IDS", 16)
