@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from trainers.embedding import embed_images as embed
     from trainers.evaluation import evaluate
     from trainers.keeping import train_on_view as train
-    from trainers.labeling import Labeling, label
+    from trainers.labeling import Labeling, label, label_by_all
     from trainers.loop import run
     from trainers.planned import plan_recipe
     from trainers.planning import Wishes
@@ -103,6 +103,7 @@ _HOMES = {
     "import_images": "plstore.exchange:import_source",
     "import_predictions": "plstore.exchange",
     "label": "trainers.labeling",
+    "label_by_all": "trainers.labeling",
     "list_queries": "plstore.query",
     "list_runs": "plstore.report.runs",
     "list_teachers": "plstore.labels",
@@ -171,6 +172,7 @@ __all__ = [
     "import_images",
     "import_predictions",
     "label",
+    "label_by_all",
     "list_queries",
     "list_runs",
     "list_teachers",

@@ -1,16 +1,69 @@
 """What of this machine is ours: cores, and memory, or the smaller share of a container."""
 
+import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import Final
 
 _V2 = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
 _V1 = "sys/fs/cgroup/memory"
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's mallopt
+_KEEP: Final = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
+_USUAL: Final = ((_MMAP_MAX, 65_536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20))
+"""As glibc starts, with the thresholds that it comes to by itself once 32 MiB are freed."""
 
 
 def num_cores() -> int:
     """Return the cores that this process may run on, 1 or more."""
     return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Within it, memory that is freed stays with the process, for what asks next.
+
+    A network makes large buffers for each batch. glibc takes those above 32 MiB from the system
+    every time and gives them back, and the system fills each page with zeros again: on the CPU
+    a fifth to a half of the time of a small network. At the end what is free is given back.
+    Where the C library is another, or its MALLOC_ settings are in the environment, nothing
+    changes.
+    """
+    options = _mallopt()
+    if options is None:
+        yield
+        return
+    with _keeping_lock:
+        _keeping.append(None)
+        for name, value in _KEEP:
+            options(name, value)
+    try:
+        yield
+    finally:
+        with _keeping_lock:
+            _keeping.pop()
+            if not _keeping:
+                for name, value in _USUAL:
+                    options(name, value)
+                ctypes.CDLL(None).malloc_trim(0)
+
+
+_keeping: list[None] = []
+_keeping_lock = Lock()
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    """Return glibc's function that sets how it allocates; None where it is not ours to set."""
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return None
+    try:
+        library = ctypes.CDLL(None)
+    except (OSError, TypeError):  # as on Windows
+        return None
+    has_both = hasattr(library, "mallopt") and hasattr(library, "malloc_trim")
+    return library.mallopt if has_both else None
 
 
 def memory_bytes(root: Path = Path("/")) -> int:

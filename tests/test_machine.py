@@ -1,11 +1,12 @@
 """Memory as a container has it: real files, laid out as the kernel lays them out."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from plstore.machine import memory_bytes
+from plstore.machine import _mallopt, freed_memory_kept, memory_bytes
 from plstore.query import Limits
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -73,3 +74,32 @@ def test_a_machine_without_groups_has_all_of_its_memory(tmp_path: Path) -> None:
 def test_sql_takes_half_of_it_unless_told() -> None:
     assert Limits().memory_limit == f"{memory_bytes() // 2 >> 20}MiB"
     assert Limits(memory="300MB").memory_limit == "300MB"
+
+
+def faults(rounds: int = 12) -> int:
+    """Return the pages that the system has to give for a large buffer, made again and again."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        assert len(b"x" * (48 * MB)) == 48 * MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(_mallopt() is None, reason="another C library, or its settings are given")
+def test_freed_memory_is_kept_for_the_next_buffer() -> None:
+    usual = faults()
+    with freed_memory_kept():
+        with freed_memory_kept():
+            faults(1)
+        kept = faults()
+    after = faults()
+
+    assert kept < usual / 3
+    assert kept < after / 3  # given back
+
+
+def test_settings_of_the_c_library_in_the_environment_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+
+    assert _mallopt() is None

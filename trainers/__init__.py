@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trainers.evaluation import evaluate
     from trainers.keeping import train_on_view
-    from trainers.labeling import Labeling, label
+    from trainers.labeling import Labeling, label, label_by_all
     from trainers.loop import run
     from trainers.recipe import Recipe, load_recipe
 
@@ -19,6 +19,7 @@ _HOMES = {
     "Recipe": "trainers.recipe",
     "evaluate": "trainers.evaluation",
     "label": "trainers.labeling",
+    "label_by_all": "trainers.labeling",
     "load_recipe": "trainers.recipe",
     "run": "trainers.loop",
     "train_on_view": "trainers.keeping",
@@ -29,6 +30,7 @@ __all__ = [
     "Recipe",
     "evaluate",
     "label",
+    "label_by_all",
     "load_recipe",
     "run",
     "train_on_view",

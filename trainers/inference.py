@@ -1,19 +1,23 @@
 """A trained model looks at clean images: to label them, to be evaluated, to predict."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-import numpy as np
 import torch
 
 from plstore.errors import InputError
-from plstore.loaders import Batch, ImageFormat, ImageSet, clean_batches
-from plstore.loaders.loader import MAX_BATCH
+from plstore.loaders import Batch, ImageFormat, ImageSet, clean_stream
+from plstore.loaders.clean import MAX_BATCH
+from plstore.loaders.settings import check_whole
 from plstore.loaders.work import Backend
+from plstore.machine import freed_memory_kept
 from trainers.model import Bundle
+from trainers.portions import Portions
 
+Batching = int | Literal["auto"]
 _ON_CPU: Final = (64, 16 << 20)  # most images of a batch, and bytes of their pixels
 _ON_CUDA: Final = (512, 256 << 20)
 _NO_MEMORY: Final = (
@@ -69,6 +73,29 @@ def first_batch(format_: ImageFormat, device: str) -> int:
     return max(min(room // (format_.channels * format_.size**2), most), 1)
 
 
+def check_batch(batch: object) -> None:
+    """Check how many images are shown at once.
+
+    Raises:
+        InputError: If it is neither "auto" nor a whole number above 0.
+    """
+    if isinstance(batch, str) and batch != "auto":
+        raise InputError(f"batch is {batch!r}; wanted 'auto' or a whole number above 0")
+    if batch != "auto":
+        check_whole("batch", batch, low=1)
+
+
+def batch_size_of(batch: Batching, format_: ImageFormat, device: str) -> BatchSize:
+    """Return how many images labeling shows a model at once, to begin with.
+
+    "auto" is 256 on the CPU, so that labels are the same bits as ever, and `first_batch` on a
+    CUDA device.
+    """
+    if batch != "auto":
+        return BatchSize(batch)
+    return BatchSize(MAX_BATCH if device == "cpu" else first_batch(format_, device))
+
+
 def looks(
     bundle: Bundle,
     images: ImageSet,
@@ -84,7 +111,8 @@ def looks(
     Args:
         bundle: The model, in evaluation mode.
         images: What to look at, in order.
-        device: "cpu" or a CUDA device.
+        device: "cpu" or a CUDA device, where the model computes in bfloat16, by autocast, if
+            the device can; what comes of it is float32 on both.
         backend: Of the loader.
         temperature: Logits are divided by it.
         batch_size: Of all batches until it is halved; 256 unless given.
@@ -93,38 +121,126 @@ def looks(
     Raises:
         InputError: If a single image does not fit into memory.
     """
-    size = BatchSize() if batch_size is None else batch_size
-    done = 0
-    while done < len(images):
+    for (look,) in common_looks(
+        [Seer(bundle, temperature, with_embeddings=with_embeddings)],
+        Portions(iter([images])),
+        device=device,
+        backend=backend,
+        batch_size=batch_size,
+    ):
+        yield look
+
+
+@dataclass(frozen=True)
+class Seer:
+    """A model that looks at images.
+
+    Attributes:
+        bundle: In evaluation mode.
+        temperature: Logits are divided by it.
+        with_embeddings: Whether its pooled features are wanted, see `Bundle.look`.
+    """
+
+    bundle: Bundle
+    temperature: float = 1.0
+    with_embeddings: bool = False
+
+
+def common_looks(
+    seers: Sequence[Seer],
+    portions: Portions,
+    *,
+    reader: int = 0,
+    device: str,
+    backend: Backend = "auto",
+    batch_size: BatchSize | None = None,
+) -> Iterator[list[Look]]:
+    """Yield what each of several models sees, batch by batch, in images decoded once for all.
+
+    Args:
+        seers: Models that see the same pixels: of one `decoding`.
+        portions: What to look at, in order.
+        reader: Of the portions.
+        device: As in `looks`; so are the others.
+        backend: Of the loader.
+        batch_size: Of all batches until it is halved.
+
+    Raises:
+        InputError: If a single image does not fit into memory.
+    """
+    with room_to_look(device):
+        size = BatchSize() if batch_size is None else batch_size
+        yield from _halving_looks(seers, portions, reader, device, backend, size)
+
+
+def _halving_looks(
+    seers: Sequence[Seer],
+    portions: Portions,
+    reader: int,
+    device: str,
+    backend: Backend,
+    size: BatchSize,
+) -> Iterator[list[Look]]:
+    first, is_done = seers[0].bundle, False
+    while not is_done:
         try:
-            for batch in clean_batches(
-                images,
-                bundle.format,
-                device=device,
-                backend=backend,
-                batch_size=size.images,
-                rows=np.arange(done, len(images)),
-            ):
-                seen = _look(bundle, batch, temperature, with_embeddings=with_embeddings)
-                done += len(batch.images)
-                yield seen
+            with closing(
+                clean_stream(
+                    portions.left(reader),
+                    first.format,
+                    device=device,
+                    backend=backend,
+                    batch_size=size.images,
+                )
+            ) as batches:
+                for batch in batches:
+                    seen = [_look(seer, batch, device) for seer in seers]
+                    portions.done(len(batch.images), reader)
+                    yield seen
+            is_done = True
         except (MemoryError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
             if size.images == 1:
-                raise InputError(_too_large(bundle, device, error)) from error
-        if done < len(images):  # the error is let go of by now, and the tensors of its frames
+                raise InputError(_too_large(first, device, error)) from error
+        if not is_done:  # the error is let go of by now, and the tensors of its frames
             size.halve()
 
 
-def _look(bundle: Bundle, batch: Batch, temperature: float, *, with_embeddings: bool) -> Look:
+def room_to_look(device: str) -> AbstractContextManager[None]:
+    """Return what long looking happens in: on the CPU, memory is kept from batch to batch."""
+    return freed_memory_kept() if device == "cpu" else nullcontext()
+
+
+def decoding(format_: ImageFormat) -> tuple[object, ...]:
+    """Return what decoded pixels depend on: all of a format but its normalisation."""
+    return (
+        format_.size,
+        format_.channels,
+        format_.interpolation,
+        format_.crop_pct,
+        format_.scaled_decoding,
+    )
+
+
+def _look(seer: Seer, batch: Batch, device: str) -> Look:
     with torch.inference_mode():
-        if with_embeddings:
-            logits, pooled = bundle.look(batch.images)
-        else:
-            logits, pooled = bundle.logits(batch.images), None
-        probs = torch.softmax(logits / temperature, dim=1).cpu()
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision(device) == "bfloat16"):
+            if seer.with_embeddings:
+                logits, pooled = seer.bundle.look(batch.images)
+            else:
+                logits, pooled = seer.bundle.logits(batch.images), None
+        probs = torch.softmax(logits / seer.temperature, dim=1).cpu()
         return Look(batch, probs, None if pooled is None else pooled.cpu())
+
+
+def precision(device: str) -> Literal["bfloat16", "float32"]:
+    """Return in what a model computes on a device: bfloat16 where a CUDA device has it."""
+    if not device.startswith("cuda"):
+        return "float32"
+    with torch.cuda.device(device):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if native else "float32"
 
 
 def _lacks_memory(error: Exception) -> bool:

@@ -6,88 +6,46 @@ visible. So a labeling that is stopped goes on with the ranges that are left, se
 share them, and memory stays flat.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow.compute as pc
-
-from plstore.codec import Codec
-from plstore.embeddings import EmbeddingSet, read_embeddings
 from plstore.errors import InputError
-from plstore.fingerprint import content_hash, value_hash
-from plstore.labels import (
-    SHARD_IDS,
-    LabelBatch,
-    LabelSet,
-    TeacherRecord,
-    commit_labels,
-    find_teacher,
-    list_teachers,
-    write_labels,
-)
+from plstore.fingerprint import value_hash
+from plstore.labels import TeacherRecord, commit_labels, find_teacher, list_teachers
 from plstore.loaders import import_backend, pick_backend
-from plstore.loaders.settings import check_number, check_whole
-from plstore.loaders.work import Backend
-from plstore.schema import ACCEPTED
-from plstore.store import Shard, Store, Table
+from plstore.store import Shard, Store
 from trainers.absence import leave_out_gone
+from trainers.compiling import compiled
 from trainers.embedding import embed_for
 from trainers.events import Listener, Teller, unheard
-from trainers.inference import probabilities
-from trainers.model import Bundle, load_teacher
-from trainers.portions import read_images
+from trainers.inference import precision
+from trainers.missing import (
+    Labeling,
+    Missing,
+    count_missing,
+    missing_labels,
+    missing_of_all,
+)
+from trainers.model import EMBEDDINGS, Bundle, load_teacher
+from trainers.ranges import Assignment, label_range, label_ranges, of_same_images
 from trainers.train import pick_device
 
-
-@dataclass(frozen=True, kw_only=True)
-class Labeling:
-    """How images are labeled.
-
-    Attributes:
-        teacher_id: A teacher of the store.
-        iteration: That these labels belong to.
-        splits: Which images.
-        codec: How distributions are kept.
-        temperature: Logits are divided by it.
-        part: This worker's number and how many share the work; each takes its own shards.
-        device: "cpu" or a CUDA device.
-        backend: Of the loader; "auto" as in `plstore.load`, whatever the teacher was fed by.
-        identity: Of the step of a run that labels: labels that it did not make are replaced.
-            None adds to the labels that there are.
-        images_version: Of the table `images`; the newest, of each range anew, unless given.
-        notes: More for the lineage of the labels.
-    """
-
-    teacher_id: str
-    iteration: int = 1
-    splits: Sequence[str] = ("unlabeled", "validation")
-    codec: Codec = field(default_factory=Codec)
-    temperature: float = 1.0
-    part: tuple[int, int] = (0, 1)
-    device: str = "cpu"
-    backend: Backend = "auto"
-    identity: str | None = None
-    images_version: int | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    def label_set(self, split: str) -> LabelSet:
-        """Return the partition that the labels of a split fill."""
-        return LabelSet(iteration=self.iteration, teacher_id=self.teacher_id, split=split)
-
-    def __post_init__(self) -> None:
-        """Check every setting that is a number.
-
-        Raises:
-            InputError: If one is out of range.
-        """
-        check_whole("iteration", self.iteration, low=0)
-        check_number("temperature", self.temperature, low=0, above=True)
-        number, parts = self.part
-        check_whole("parts", parts, low=1)
-        check_whole("part", number, low=0, high=parts - 1)
+__all__ = [
+    "Assignment",
+    "Labeling",
+    "Missing",
+    "commit_ranges",
+    "count_missing",
+    "embed_for_teacher",
+    "label",
+    "label_by_all",
+    "label_missing",
+    "label_missing_by_all",
+    "label_range",
+    "label_ranges",
+    "missing_labels",
+]
 
 
 def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> dict[str, int]:
@@ -104,22 +62,63 @@ def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> 
         InputError: If the store has no such teacher, or it has no model.
         MissingExtraError: If the loader's backend is not installed.
     """
-    device = pick_device(labeling.device)
-    backend = pick_backend(labeling.backend, device)
+    return label_by_all(store, [labeling], on_event=on_event)[labeling.teacher_id]
+
+
+def label_by_all(
+    store: Store, labelings: Sequence[Labeling], *, on_event: Listener = unheard
+) -> dict[str, dict[str, int]]:
+    """Label what several teachers have not labeled yet; return how many, by teacher and split.
+
+    Images are read once for all teachers that lack the same ones, and decoded once for those
+    whose models see the same pixels: formats of one size, crop, interpolation and number of
+    channels. The labels of each are those that it gives alone. Goes on where it was stopped.
+
+    Args:
+        store: The store.
+        labelings: By whom, what, and how: on one device, in batches of one size.
+        on_event: Told of progress.
+
+    Raises:
+        InputError: If the store has no such teacher, it has no model, or one is named twice.
+        MissingExtraError: If the loader's backend is not installed.
+    """
+    _check_together(labelings)
+    device = pick_device(labelings[0].device)
+    backend = pick_backend(labelings[0].backend, device)
     import_backend(backend)
-    ready = replace(labeling, device=device, backend=backend)
+    ready = [replace(labeling, device=device, backend=backend) for labeling in labelings]
     leave_out_gone(store, Teller(on_event).say)
-    embed_for_teacher(store, ready, on_event=on_event)
-    total = count_missing(store, ready)
-    with Teller(on_event).task(f"label by {labeling.teacher_id}", total) as advance:
-        return label_missing(store, ready, on_images=advance)
+    for labeling in ready:
+        embed_for_teacher(store, labeling, on_event=on_event)
+    total = sum(count_missing(store, labeling) for labeling in ready)
+    names = ", ".join(labeling.teacher_id for labeling in ready)
+    with Teller(on_event).task(f"label by {names}", total) as advance:
+        counts = label_missing_by_all(store, ready, on_images=advance)
+    return {x.teacher_id: count for x, count in zip(ready, counts, strict=True)}
+
+
+def _check_together(labelings: Sequence[Labeling]) -> None:
+    names = [labeling.teacher_id for labeling in labelings]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"teachers are {', '.join(names) or 'none'}; wanted each once")
+    for field in ("device", "backend", "batch"):
+        values = [getattr(labeling, field) for labeling in labelings]
+        if len(set(values)) > 1:
+            found = ", ".join(f"{n} {v!r}" for n, v in zip(names, values, strict=True))
+            raise InputError(
+                f"{field} is {found}; wanted one for all teachers of a pass. Label apart"
+            )
 
 
 def embed_for_teacher(
     store: Store, labeling: Labeling, *, on_event: Listener = unheard
 ) -> None:
     """Embed what a probe is to label; of another teacher, do nothing."""
-    bundle = load_teacher(store, _teacher(store, labeling.teacher_id), device=labeling.device)
+    teacher = _teacher(store, labeling.teacher_id)
+    if EMBEDDINGS not in (teacher.metrics or {}):
+        return
+    bundle = load_teacher(store, teacher, device=labeling.device)
     device, backend = labeling.device, labeling.backend
     embed_for(store, bundle, labeling.splits, device=device, backend=backend, on_event=on_event)
 
@@ -136,18 +135,54 @@ def label_missing(
     Raises:
         InputError: If the store has no such teacher, or it has no model.
     """
-    teacher = _teacher(store, labeling.teacher_id)
+    (counts,) = label_missing_by_all(store, [labeling], on_images=on_images)
+    return counts
+
+
+def label_missing_by_all(
+    store: Store,
+    labelings: Sequence[Labeling],
+    *,
+    on_images: Callable[[int], None] = lambda _: None,
+) -> list[dict[str, int]]:
+    """Label what each of several teachers has not labeled yet; return how many, by split.
+
+    Teachers that lack the same images of a range look at them in one pass. Each range of each
+    teacher is a commit, as in `label_missing`.
+
+    Raises:
+        InputError: If the store has no such teacher, it has no model, or one is named twice.
+    """
+    _check_together(labelings)
+    teachers = [_teacher(store, labeling.teacher_id) for labeling in labelings]
+    bundles = [_opened(store, *pair) for pair in zip(teachers, labelings, strict=True)]
+    counts = [dict.fromkeys(labeling.splits, 0) for labeling in labelings]
+    for split in dict.fromkeys(name for labeling in labelings for name in labeling.splits):
+        here = [n for n, labeling in enumerate(labelings) if split in labeling.splits]
+        for found in missing_of_all(store, [labelings[n] for n in here], split):
+            lacking = {n: m for n, m in zip(here, found, strict=True) if m is not None}
+            for group in of_same_images(lacking):
+                asked = [
+                    Assignment(bundle=bundles[n], labeling=labelings[n], missing=lacking[n])
+                    for n in group
+                ]
+                written = label_ranges(store, asked, on_images)
+                for n, shards in zip(group, written, strict=True):
+                    commit_ranges(store, teachers[n], labelings[n], [(lacking[n], shards)])
+                    counts[n][split] += len(lacking[n].ids)
+    return counts
+
+
+def _opened(store: Store, teacher: TeacherRecord, labeling: Labeling) -> Bundle:
+    """Load a teacher's model, its settings checked and what a probe looks at embedded."""
     if labeling.identity is None:
         _check_settings(store, labeling)
     bundle = load_teacher(store, teacher, device=labeling.device)
     embed_for(store, bundle, labeling.splits, device=labeling.device, backend=labeling.backend)
-    counts = dict.fromkeys(labeling.splits, 0)
-    for split in labeling.splits:
-        for missing in missing_labels(store, labeling, split):
-            shards = label_range(store, bundle, labeling, missing, on_images)
-            commit_ranges(store, teacher, labeling, [(missing, shards)])
-            counts[split] += len(missing.ids)
-    return counts
+    is_looking = bundle.embeddings is None and labeling.compiled
+    if is_looking and count_missing(store, labeling):  # compiling takes its time
+        return compiled(bundle, labeling.device)
+    return bundle
 
 
 def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
@@ -159,34 +194,6 @@ def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
             f"{known or 'none'}. --checkpoint brings one"
         )
     return teacher
-
-
-def label_range(
-    store: Store,
-    bundle: Bundle,
-    labeling: Labeling,
-    missing: "Missing",
-    on_images: Callable[[int], None] = lambda _: None,
-) -> list[Shard]:
-    """Write what a model says of the images of one range: files that nothing names yet.
-
-    It depends on its arguments and the snapshot that they name alone, and done twice it writes
-    the same files: any machine that reads the store can do any range.
-
-    Args:
-        store: The store.
-        bundle: The teacher's model.
-        labeling: How.
-        missing: Which images.
-        on_images: Called with the number of images just finished.
-    """
-    return write_labels(
-        store,
-        missing.label_set,
-        _batches(store, labeling, bundle, missing, on_images),
-        codec=labeling.codec,
-        identity=missing.identity(labeling),
-    )
 
 
 def commit_ranges(
@@ -241,102 +248,6 @@ def _settings(labeling: Labeling) -> dict[str, Any]:
     }
 
 
-def count_missing(store: Store, labeling: Labeling) -> int:
-    """Return how many images `label_missing` would label."""
-    return sum(
-        len(missing.ids)
-        for split in labeling.splits
-        for missing in missing_labels(store, labeling, split)
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Missing:
-    """Images of a range of sample ids that have no label.
-
-    Attributes:
-        label_set: That their labels belong to.
-        ids: int64 [images], ascending.
-        beside: The shards of labels that there are in the range, and stay.
-        instead_of: The shards whose place their labels take, if there are any.
-        images_version: Of the table `images`, that they were found in and are read from.
-    """
-
-    label_set: LabelSet
-    ids: npt.NDArray[np.int64]
-    beside: list[Shard]
-    instead_of: list[Shard]
-    images_version: int
-
-    def identity(self, labeling: Labeling) -> str:
-        """Return what files and commit of these labels are known by, [a-z0-9-]+."""
-        what = {
-            "set": vars(self.label_set),
-            "ids": content_hash(self.ids.tobytes()),
-            "beside": [shard.path for shard in (*self.beside, *self.instead_of)],
-        }
-        made_by = "" if labeling.identity is None else f"{labeling.identity}-"
-        return f"{made_by}{value_hash(what)}"
-
-
-def _ranges(shards: Sequence[Shard]) -> list[int]:
-    """Return the ranges of ids that files touch, in order."""
-    touched = (range(s.first_id // SHARD_IDS, s.last_id // SHARD_IDS + 1) for s in shards)
-    return sorted({number for numbers in touched for number in numbers})
-
-
-def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
-    """Yield, by range of sample ids, the accepted images of a split that have no label."""
-    table = store.table("soft_labels")
-    label_set = labeling.label_set(split)
-    labeled = table.shards(partition=label_set.partition)
-    images = store.table("images")
-    part, parts = labeling.part
-    for number in _ranges(images.shards()):
-        if number % parts != part:
-            continue
-        version = labeling.images_version  # or of each range anew: old files are collected
-        version = images.version() if version is None else version
-        there = _ids(images, _overlapping(images.shards(version), number), split, number)
-        here = _overlapping(labeled, number)
-        foreign = [shard for shard in here if not _is_ours(shard, labeling)]
-        done = _ids(table, here, None, number) if not foreign else np.empty(0, np.int64)
-        missing = np.setdiff1d(there, done)
-        if len(missing):
-            yield Missing(
-                label_set=label_set,
-                ids=missing,
-                beside=[] if foreign else here,
-                instead_of=here if foreign else [],
-                images_version=version,
-            )
-
-
-def _is_ours(shard: Shard, labeling: Labeling) -> bool:
-    """Whether labels are those that this labeling makes."""
-    if labeling.identity is None:
-        return True
-    name = shard.path.rpartition("/")[2]
-    return name.startswith(f"labels-{labeling.identity}-")
-
-
-def _overlapping(shards: Sequence[Shard], number: int) -> list[Shard]:
-    first, last = number * SHARD_IDS, (number + 1) * SHARD_IDS
-    return [shard for shard in shards if shard.first_id < last and shard.last_id >= first]
-
-
-def _ids(
-    table: Table, shards: Sequence[Shard], split: str | None, number: int
-) -> npt.NDArray[np.int64]:
-    where = pc.field("sample_id") >= number * SHARD_IDS
-    where &= pc.field("sample_id") < (number + 1) * SHARD_IDS
-    if split is not None:
-        where &= (pc.field("split") == split) & (pc.field("verdict") == ACCEPTED)
-    rows = table.dataset_of(shards).to_table(columns=["sample_id"], filter=where)
-    ids: npt.NDArray[np.int64] = np.sort(rows["sample_id"].to_numpy())
-    return ids
-
-
 def _lineage(labeling: Labeling, teacher: TeacherRecord, missing: Missing) -> dict[str, Any]:
     return {
         "step": "label",
@@ -344,43 +255,7 @@ def _lineage(labeling: Labeling, teacher: TeacherRecord, missing: Missing) -> di
         "checkpoint_hash": teacher.checkpoint_hash,
         "images_version": missing.images_version,
         "backend": pick_backend(labeling.backend, labeling.device),
+        "precision": precision(labeling.device),
+        "compiled": labeling.compiled,
         **labeling.notes,
     }
-
-
-def _batches(
-    store: Store,
-    labeling: Labeling,
-    bundle: Bundle,
-    missing: Missing,
-    on_images: Callable[[int], None],
-) -> Iterator[LabelBatch]:
-    if bundle.embeddings is not None:
-        yield from _from_embeddings(store, labeling, bundle, missing)
-        on_images(len(missing.ids))
-        return
-    for ids, images in read_images(store, missing.ids, missing.images_version):
-        found = [
-            probs.numpy()
-            for _, probs in probabilities(
-                bundle,
-                images,
-                device=labeling.device,
-                backend=labeling.backend,
-                temperature=labeling.temperature,
-                on_images=on_images,
-            )
-        ]
-        if len(ids):
-            yield LabelBatch(sample_ids=ids, probabilities=np.concatenate(found))
-
-
-def _from_embeddings(
-    store: Store, labeling: Labeling, bundle: Bundle, missing: Missing
-) -> Iterator[LabelBatch]:
-    """Yield what a probe says of images whose embeddings are there."""
-    of = EmbeddingSet(model=str(bundle.embeddings), split=missing.label_set.split)
-    head = bundle.head()
-    for batch in read_embeddings(store, of, only=missing.ids):
-        probs = head.probabilities(batch.vectors, labeling.temperature)
-        yield LabelBatch(sample_ids=batch.sample_ids, probabilities=probs)

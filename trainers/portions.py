@@ -1,6 +1,7 @@
 """Images of a store in portions that fit into memory, as a model looks at them."""
 
 from collections.abc import Iterator, Sequence
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,8 @@ import pyarrow.compute as pc
 
 from plstore.fingerprint import content_hash
 from plstore.images import IMAGE_COLUMNS, image_bytes
-from plstore.loaders.imageset import ImageSet, image_table
-from plstore.schema import ACCEPTED
+from plstore.loaders.imageset import ROW_SCHEMA, ImageSet
+from plstore.schema import ACCEPTED, LABEL_TYPE
 from plstore.store import Shard, Store, Table
 
 _BATCH = 1024
@@ -22,6 +23,8 @@ def read_images(
     store: Store, ids: npt.NDArray[np.int64], version: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], ImageSet]]:
     """Yield images in portions, with their ids: without those that were deleted meanwhile.
+
+    The ids are those of the `ImageSet` too; it knows no labels.
 
     Args:
         store: The store.
@@ -36,8 +39,9 @@ def read_images(
             filter=pc.field("sample_id").isin(pa.array(wanted)),
         )
         rows = rows.sort_by("sample_id").combine_chunks()
-        images = ImageSet(image_table(_encoded_images(rows)), len(store.class_names))
-        yield rows["sample_id"].to_numpy(), images
+        batches = [_rows_of_images(batch) for batch in rows.to_batches()]
+        images = pa.Table.from_batches(batches, ROW_SCHEMA)
+        yield rows["sample_id"].to_numpy(), ImageSet(images, len(store.class_names))
 
 
 def ids_of_split(
@@ -76,13 +80,81 @@ def _portions(
     yield ids[start:]
 
 
-def _encoded_images(rows: pa.Table) -> Iterator[tuple[bytes, int, int, str]]:
-    """Yield bytes, width, height and hash of each row of `images`."""
-    columns = ("width", "height", "content_hash", "conversion")
-    for batch in rows.to_batches():
-        values = [batch[name].to_pylist() for name in columns]
-        for data, width, height, digest, conversion in zip(
-            image_bytes(batch).to_pylist(), *values, strict=True
-        ):
-            as_it_came = conversion is None  # the hash is of the file as it came
-            yield data, width, height, digest if as_it_came else content_hash(data)
+def _rows_of_images(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return rows of `images` as `ImageSet` takes them, each with the hash of its bytes."""
+    count, data, hashes = batch.num_rows, image_bytes(batch), batch["content_hash"]
+    as_it_came = pc.is_null(batch["conversion"])
+    if not pc.all(as_it_came).as_py():  # else the hash is of the file before its conversion
+        own = pa.array([content_hash(image) for image in data.to_pylist()])
+        hashes = pc.if_else(as_it_came, hashes, own)
+    return pa.record_batch(
+        [
+            batch["sample_id"],
+            pa.repeat(pa.scalar("labeled"), count),
+            pa.nulls(count, pa.int32()),
+            pa.repeat(pa.scalar(1, pa.int32()), count),
+            pa.repeat(pa.scalar(1, pa.float32()), count),
+            pa.nulls(count, LABEL_TYPE),
+            batch["width"],
+            batch["height"],
+            hashes,
+            data,
+        ],
+        schema=ROW_SCHEMA,
+    )
+
+
+class Portions:
+    """Portions of images that are read once, for readers that each go at their own pace.
+
+    A portion is held until all readers are done with it, so one that stops in its middle can
+    begin again there. Readers may be of several threads.
+    """
+
+    def __init__(self, coming: Iterator[ImageSet], *, readers: int = 1) -> None:
+        """Read nothing yet.
+
+        Args:
+            coming: The portions; each is drawn when a reader asks for it first.
+            readers: How many; they are numbered from 0.
+        """
+        self._coming, self._lock = coming, Lock()
+        self._held: dict[int, ImageSet] = {}
+        self._num_read = 0
+        self._places = [(0, 0)] * readers  # portion and row that come next
+        self._error: Exception | None = None
+
+    def left(self, reader: int = 0) -> Iterator[tuple[ImageSet, npt.NDArray[np.int64]]]:
+        """Yield each portion with the rows that a reader is not done with, as int64."""
+        number, row = self._places[reader]
+        while (images := self._portion(number)) is not None:
+            yield images, np.arange(row, len(images))
+            number, row = number + 1, 0
+
+    def done(self, count: int, reader: int = 0) -> None:
+        """Note that a reader is done with the next images, so many of them."""
+        with self._lock:
+            number, row = self._places[reader]
+            row += count
+            while number in self._held and row >= len(self._held[number]):
+                row -= len(self._held[number])
+                number += 1
+            self._places[reader] = number, row
+            for old in [n for n in self._held if n < min(place[0] for place in self._places)]:
+                del self._held[old]
+
+    def _portion(self, number: int) -> ImageSet | None:
+        with self._lock:
+            while number >= self._num_read:
+                if self._error is not None:
+                    raise self._error  # what comes after it was never read
+                try:
+                    images = next(self._coming, None)
+                except Exception as error:
+                    self._error = error
+                    raise
+                if images is None:
+                    return None
+                self._held[self._num_read] = images
+                self._num_read += 1
+            return self._held[number]

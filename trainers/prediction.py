@@ -20,7 +20,7 @@ from plstore.loaders.settings import check_number, check_whole
 from plstore.loaders.work import Backend
 from plstore.store import Store
 from trainers.events import Listener, Teller, unheard
-from trainers.inference import BatchSize, first_batch
+from trainers.inference import BatchSize, check_batch, first_batch
 from trainers.model import Bundle, load_bundle, load_teacher
 from trainers.predicted import Columns, Row
 from trainers.prediction_files import Unfinished, kind_of
@@ -70,12 +70,7 @@ class Prediction:
             InputError: If one is out of range, or two do not go together.
         """
         check_whole("top_k", self.top_k, low=0)
-        if isinstance(self.batch, str) and self.batch != "auto":
-            raise InputError(
-                f"batch is {self.batch!r}; wanted 'auto' or a whole number above 0"
-            )
-        if self.batch != "auto":
-            check_whole("batch", self.batch, low=1)
+        check_batch(self.batch)
         if self.min_confidence is not None:
             check_number("min_confidence", self.min_confidence, low=0, high=1)
             if self.sort_into is None:

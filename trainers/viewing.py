@@ -24,7 +24,7 @@ from plstore.loaders.work import BackendName, threads_of_a_rank
 from plstore.schema import ACCEPTED
 from trainers.checkpoint import CONFIG, WEIGHTS
 from trainers.events import Teller
-from trainers.inference import BatchSize, looks
+from trainers.inference import BatchSize, looks, room_to_look
 from trainers.model import Bundle
 from trainers.predicted import VERDICT, Columns, Row, Seen
 from trainers.sorting import Sorter
@@ -85,6 +85,10 @@ class Viewer:
 
     def batches(self, named: Iterable[Named]) -> Iterator[pa.RecordBatch]:
         """Yield what is seen in each portion of files, as a batch of the columns' schema."""
+        with room_to_look(self.device):
+            yield from self._batches(named)
+
+    def _batches(self, named: Iterable[Named]) -> Iterator[pa.RecordBatch]:
         for portion in portions(named):
             with large_images_are_verdicts():
                 judged = _judged(portion, keep_files=self.sorter is not None)

@@ -20,6 +20,12 @@ BackendOption = Annotated[
         "whatever the model was trained with."
     ),
 ]
+BatchOption = Annotated[
+    str,
+    typer.Option(
+        "--batch-size", "--batch", help="Images at once, or auto; halved where memory is short."
+    ),
+]
 MassOption = Annotated[
     float | None, typer.Option(help="Keep only as many classes as hold this mass; --k at most.")
 ]
@@ -27,7 +33,10 @@ MassOption = Annotated[
 
 def label(
     store: StoreOption,
-    teacher: Annotated[str, typer.Option(help="Teacher of the store, or its new name.")],
+    teacher: Annotated[
+        list[str],
+        typer.Option(help="Teacher of the store, or its new name; several share one pass."),
+    ],
     checkpoint: Annotated[
         str | None,
         typer.Option(help="Folder of a model to bring in: config.json, model.safetensors."),
@@ -41,22 +50,32 @@ def label(
     part: Annotated[str, typer.Option(help="This worker of how many: 0/4.")] = "0/1",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     backend: BackendOption = "auto",
+    batch_size: BatchOption = "auto",
+    compile_: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the model by torch.compile: for many images."),
+    ] = False,
     format_: FormatOption = "table",
 ) -> None:
     """Label the images that a teacher has not labeled; goes on where it was stopped.
 
+    Several teachers label as each does alone. Images are read once, and decoded once for those
+    that see the same pixels: one size, crop, interpolation and number of channels.
+
     Examples:
       plstore label --teacher t3-1a2b3c4d --iteration 4 --store pets/store
       plstore label --teacher mine --checkpoint my-model --codec dense --store pets/store
+      plstore label --teacher clip --teacher dino --batch-size 512 --store pets/store
     """
     try:
         from trainers.bringing import bring_teacher
         from trainers.events import Shown
-        from trainers.labeling import Labeling
-        from trainers.labeling import label as look_and_label
+        from trainers.labeling import Labeling, label_by_all
         from trainers.train import pick_device
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "labeling") from error
+    from dataclasses import replace
+
     from plstore.codec import Codec
     from plstore.report.progress import Display
     from plstore.schema import SPLITS
@@ -66,8 +85,13 @@ def label(
     wanted = splits.split(",")
     if unknown := sorted(set(wanted) - set(SPLITS)):
         raise InputError(f"--splits has {unknown}; wanted some of {', '.join(SPLITS)}")
+    if checkpoint is not None and len(teacher) > 1:
+        raise InputError(
+            f"--checkpoint {checkpoint} with teachers {', '.join(teacher)}; it brings one. "
+            "Bring each with a call of its own, then label by all"
+        )
     labeling = Labeling(
-        teacher_id=teacher,
+        teacher_id=teacher[0],
         iteration=iteration,
         splits=wanted,
         codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
@@ -75,11 +99,26 @@ def label(
         part=_part(part),
         device=pick_device(device),
         backend=backend,  # type: ignore[arg-type]  # checked there
+        batch=batch_of(batch_size),  # type: ignore[arg-type]  # checked there
+        compiled=compile_,
     )
     if checkpoint is not None:
-        bring_teacher(opened, teacher, checkpoint, device=labeling.device, say=display.say)
-    counts = look_and_label(opened, labeling, on_event=Shown(display))
-    print_rows([{"split": name, "labeled": n} for name, n in counts.items()], format_)
+        bring_teacher(opened, teacher[0], checkpoint, device=labeling.device, say=display.say)
+    labelings = [replace(labeling, teacher_id=name) for name in teacher]
+    counts = label_by_all(opened, labelings, on_event=Shown(display))
+    rows = [
+        {"teacher": name, "split": split, "labeled": n}
+        for name, found in counts.items()
+        for split, n in found.items()
+    ]
+    if len(teacher) == 1:
+        rows = [{"split": row["split"], "labeled": row["labeled"]} for row in rows]
+    print_rows(rows, format_)
+
+
+def batch_of(text: str) -> int | str:
+    """Return images at once; what is no number is checked where it is used."""
+    return int(text) if text.isdecimal() else text
 
 
 def embed(

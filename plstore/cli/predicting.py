@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from plstore.cli.labeling import BackendOption
+from plstore.cli.labeling import BackendOption, BatchOption, batch_of
 from plstore.cli.training import DeviceOption
 from plstore.errors import InputError, MissingExtraError
 
@@ -78,9 +78,7 @@ def predict(
         float | None,
         typer.Option(help="Copies of images that are not above it go to _unsure."),
     ] = None,
-    batch: Annotated[
-        str, typer.Option(help="Images at once, or auto; halved where memory is short.")
-    ] = "auto",
+    batch: BatchOption = "auto",
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
     format_: Annotated[
@@ -120,7 +118,7 @@ def predict(
         checkpoint=checkpoint,
         device=device,
         backend=backend,  # type: ignore[arg-type]  # checked there
-        batch=int(batch) if batch.isdecimal() else batch,  # type: ignore[arg-type]  # checked there
+        batch=batch_of(batch),  # type: ignore[arg-type]  # checked there
         top_k=top_k,
         with_probabilities=probabilities,
         with_embeddings=embeddings,

@@ -27,7 +27,7 @@ from plstore.labels.teachers import (
 )
 from plstore.labels.truth import Validation, corrected_labels, read_validation
 from plstore.labels.weighting import Weighting
-from plstore.labels.writing import coded_rows, commit_labels, write_labels
+from plstore.labels.writing import LabelWriter, coded_rows, commit_labels, write_labels
 
 __all__ = [
     "HISTOGRAM",
@@ -36,6 +36,7 @@ __all__ = [
     "Ensemble",
     "LabelBatch",
     "LabelSet",
+    "LabelWriter",
     "Member",
     "Method",
     "Role",

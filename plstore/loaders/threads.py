@@ -21,6 +21,7 @@ from plstore.loaders import kernels
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.randaugment import OpDraw, contrast_centre
 from plstore.loaders.scaling import decoded, resized
+from plstore.loaders.transfer import on_device
 from plstore.loaders.work import BackendSpec, Tensors, Work
 
 _BATCHES_AHEAD: Final = 2
@@ -35,6 +36,10 @@ _buffers = local()
 
 def run(spec: BackendSpec) -> Iterator[Tensors]:
     """Yield images, targets and sample ids by step, made ahead in the background."""
+    return on_device(_made(spec), spec.device)
+
+
+def _made(spec: BackendSpec) -> Iterator[Tensors]:
     painter = _Painter(spec)
     step = spec.first_step
     planner = ThreadPoolExecutor(1, thread_name_prefix="plstore-plan")
@@ -48,7 +53,7 @@ def run(spec: BackendSpec) -> Iterator[Tensors]:
             batch = begun.popleft().result()
             if batch is None:
                 return
-            yield batch.finished(spec.device)
+            yield batch.finished()
     finally:
         planner.shutdown(wait=True, cancel_futures=True)  # it reads from what others will
         pool.shutdown(wait=False, cancel_futures=True)
@@ -60,14 +65,11 @@ class _Begun:
     def __init__(self, work: Work, images: Tensor, tasks: list[Future[None]]) -> None:
         self._work, self._images, self._tasks = work, images, tasks
 
-    def finished(self, device: str) -> Tensors:
+    def finished(self) -> Tensors:
         for task in self._tasks:
             task.result()
-        images, targets = self._images, torch.from_numpy(self._work.targets)
-        if device.startswith("cuda"):
-            images = images.pin_memory().to(device, non_blocking=True)
-            targets = targets.pin_memory().to(device, non_blocking=True)
-        return images, targets, torch.from_numpy(self._work.sample_ids)
+        targets, sample_ids = self._work.targets, self._work.sample_ids
+        return self._images, torch.from_numpy(targets), torch.from_numpy(sample_ids)
 
 
 def _begin(
@@ -79,7 +81,12 @@ def _begin(
         return None
     format_ = spec.format
     shape = (len(work.encoded), format_.channels, format_.size, format_.size)
-    images = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    images = torch.empty(
+        shape,
+        dtype=torch.uint8,
+        memory_format=torch.channels_last,
+        pin_memory=spec.device.startswith("cuda"),
+    )
     noised, count = painter.prepare(work), len(work.encoded)
     tasks = [
         pool.submit(

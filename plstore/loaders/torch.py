@@ -6,8 +6,9 @@ resample.
 """
 
 import io
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, cast
 
 import numpy as np
@@ -20,30 +21,42 @@ from plstore.errors import StoreError
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.randaugment import Op, OpDraw, contrast_centre
 from plstore.loaders.scaling import FILTERS, decoded, resized
+from plstore.loaders.transfer import on_device
 from plstore.loaders.work import BackendSpec, Tensors, Work
 
+_BATCHES_AHEAD: Final = 1
 _MID_GRAY: Final = 128
 _BILINEAR: Final = Image.Resampling.BILINEAR
 
 
 def run(spec: BackendSpec) -> Iterator[Tensors]:
-    """Yield images, targets and sample ids by step."""
-    step = spec.first_step
-    with ThreadPoolExecutor(spec.num_threads, thread_name_prefix="plstore-pillow") as pool:
+    """Yield images, targets and sample ids by step, the next batch made in the background."""
+    return on_device(_made(spec), spec.device)
+
+
+def _made(spec: BackendSpec) -> Iterator[Tensors]:
+    begun: deque[tuple[Work, list[Future[npt.NDArray[np.uint8]]]]] = deque()
+    step, is_last = spec.first_step, False
+    pool = ThreadPoolExecutor(spec.num_threads, thread_name_prefix="plstore-pillow")
+    try:
         while True:
-            try:
-                work = spec.work(step)
-            except StopIteration:
+            while not is_last and len(begun) <= _BATCHES_AHEAD:
+                try:
+                    work = spec.work(step)
+                except StopIteration:
+                    is_last = True
+                    break
+                slots = range(len(work.encoded))
+                begun.append((work, [pool.submit(paint, work, slot, spec) for slot in slots]))
+                step += 1
+            if not begun:
                 return
-
-            def image(slot: int, work: Work = work) -> npt.NDArray[np.uint8]:
-                return paint(work, slot, spec)
-
-            pixels = np.stack(list(pool.map(image, range(len(work.encoded)))))
-            images = torch.from_numpy(pixels).to(spec.device).permute(0, 3, 1, 2)
-            targets = torch.from_numpy(work.targets).to(spec.device)
-            yield images, targets, torch.from_numpy(work.sample_ids)
-            step += 1
+            work, images = begun.popleft()
+            pixels = torch.from_numpy(np.stack([image.result() for image in images]))
+            targets = torch.from_numpy(work.targets)
+            yield pixels.permute(0, 3, 1, 2), targets, torch.from_numpy(work.sample_ids)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def paint(work: Work, slot: int, spec: BackendSpec) -> npt.NDArray[np.uint8]:

@@ -1,10 +1,12 @@
 import io
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 import torch
@@ -23,6 +25,7 @@ from plstore.loaders import (
     Noise,
     Plan,
     clean_batches,
+    clean_stream,
     dali,
     load,
     open_split,
@@ -30,6 +33,7 @@ from plstore.loaders import (
 )
 from plstore.loaders.noise import ComposedDraw
 from plstore.loaders.sources import TwinSource
+from plstore.loaders.work import BackendName
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
 from plstore.views import View
@@ -139,6 +143,57 @@ def test_clean_batches_show_every_image_once_in_order(store: Store) -> None:
     assert len(found) == 60
 
 
+def test_a_stream_has_the_batches_of_each_portion_alone(store: Store) -> None:
+    sets = [open_split(store, "unlabeled"), open_split(store, "validation")]
+    portions = [(images, np.arange(len(images))[1:]) for images in sets]
+    found = list(clean_stream(iter(portions), RGB, batch_size=16))
+    alone = [
+        batch
+        for images, rows in portions
+        for batch in clean_batches(images, RGB, batch_size=16, rows=rows)
+    ]
+
+    assert [len(batch.images) for batch in found] == [16, 16, 16, 11, 5]
+    assert [batch.step for batch in found] == list(range(5))
+    for one, other in zip(found, alone, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.sample_ids, other.sample_ids)
+
+
+@pytest.mark.parametrize("backend", ["threads", "torch"])
+def test_the_next_batch_is_begun_before_this_one_is_given(
+    store: Store, backend: BackendName
+) -> None:
+    images, drawn = open_split(store, "unlabeled"), list[int]()
+
+    def portions() -> Iterator[tuple[ImageSet, npt.NDArray[np.int64]]]:
+        for number in range(4):
+            drawn.append(number)
+            yield images, np.arange(2)
+
+    stream = clean_stream(portions(), RGB, backend=backend, batch_size=2)
+    next(stream)
+
+    assert drawn[:2] == [0, 1]
+    assert len(list(stream)) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", ["threads", "torch"])
+def test_on_a_cuda_device_batches_are_those_of_the_cpu(
+    store: Store, backend: BackendName
+) -> None:
+    images = open_split(store, "unlabeled")
+    here = list(clean_batches(images, RGB, backend=backend, batch_size=7))
+    there = list(clean_batches(images, RGB, backend=backend, batch_size=7, device="cuda"))
+
+    for one, other in zip(here, there, strict=True):
+        assert other.images.device.type == other.targets.device.type == "cuda"
+        assert torch.equal(one.images, other.images.cpu())
+        assert torch.equal(one.targets, other.targets.cpu())
+        assert torch.equal(one.sample_ids, other.sample_ids)
+
+
 @pytest.mark.parametrize("op", sorted(STRONG_OPS))
 def test_both_backends_do_the_same_to_the_pixels(view: View, op: str) -> None:
     noise = Noise(
@@ -237,6 +292,22 @@ def test_large_images_are_decoded_a_few_at_a_time_to_the_same_bits(
 
     assert all(equal(a, b) for a, b in zip(whole, parts, strict=True))
     assert parts[0].images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_normalised_to_the_same_bits_in_either_order(channels: int) -> None:
+    random = torch.Generator().manual_seed(0)
+    planes = torch.randint(0, 256, (5, channels, 6, 7), dtype=torch.uint8, generator=random)
+    last = planes.contiguous(memory_format=torch.channels_last)
+    of = ImageFormat(size=6, channels=channels, mean=(0.4,) * channels, std=(0.3,) * channels)
+    of = RGB if channels == 3 else of
+    shape = (1, channels, 1, 1)
+    mean, std = (torch.tensor(v).mul(255).view(shape) for v in (of.mean, of.std))
+    wanted, found = (planes.float() - mean) / std, of.normalise(last)
+
+    assert torch.equal(of.normalise(planes), wanted)
+    assert torch.equal(found, wanted)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_uint8_is_normalised_by_channel() -> None:

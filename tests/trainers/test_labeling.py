@@ -121,9 +121,9 @@ def test_workers_share_the_ranges_of_ids(
     brought: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plstore.labels import writing
-    from trainers import labeling
+    from trainers import missing
 
-    for module in (writing, labeling):
+    for module in (writing, missing):
         monkeypatch.setattr(module, "SHARD_IDS", 16)
     parts = [label_missing(brought, replace(MINE, part=(n, 2))) for n in range(2)]
     ids, _ = labels_of(brought, "unlabeled")
@@ -267,9 +267,9 @@ def test_a_step_replaces_labels_that_it_did_not_make_range_by_range(
     brought: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plstore.labels import writing
-    from trainers import labeling
+    from trainers import labeling, missing
 
-    for module in (writing, labeling):
+    for module in (writing, missing):
         monkeypatch.setattr(module, "SHARD_IDS", 16)
     first = replace(MINE, identity="a", splits=["unlabeled"])
     label_missing(brought, first)
@@ -300,9 +300,9 @@ def test_ranges_that_workers_wrote_are_one_commit(
     brought: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from plstore.labels import writing
-    from trainers import labeling
+    from trainers import labeling, missing
 
-    for module in (writing, labeling):
+    for module in (writing, missing):
         monkeypatch.setattr(module, "SHARD_IDS", 16)
     label_missing(brought, replace(MINE, splits=["unlabeled"]))
     _, alone = labels_of(brought, "unlabeled")

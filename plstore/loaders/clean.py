@@ -1,0 +1,121 @@
+"""Clean batches of images: as teachers and evaluations see them."""
+
+from collections.abc import Generator, Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from plstore.errors import StoreError
+from plstore.loaders.backends import pick_backend, run_backend, work_of
+from plstore.loaders.imageset import ImageSet
+from plstore.loaders.noise import center_windows
+from plstore.loaders.settings import check_device, check_whole
+from plstore.loaders.sources import TwinSource
+from plstore.loaders.work import Backend, BackendSpec, Batch, ImageFormat, Work
+
+MAX_BATCH: Final = 256
+Rows = npt.NDArray[np.int64]
+
+
+def clean_batches(
+    images: ImageSet,
+    image_format: ImageFormat,
+    *,
+    device: str = "cpu",
+    backend: Backend = "auto",
+    batch_size: int = MAX_BATCH,
+    rows: Rows | None = None,
+) -> Iterator[Batch]:
+    """Yield every image once, in order, clean: as teachers and evaluations see it.
+
+    Args:
+        images: What to yield.
+        image_format: Pixels that the model wants.
+        device: Where batches are made and left: "cpu" or a CUDA device.
+        backend: As in `load`.
+        batch_size: Images a batch; the last may have fewer.
+        rows: int64: which images, in this order; all unless given.
+
+    Raises:
+        InputError: If an argument is not as it must be.
+        MissingExtraError: If the backend is not installed.
+        StoreError: If an image is not what the store says.
+    """
+    order = np.arange(len(images)) if rows is None else rows
+    return clean_stream(
+        iter([(images, order)]),
+        image_format,
+        device=device,
+        backend=backend,
+        batch_size=batch_size,
+    )
+
+
+def clean_stream(
+    portions: Iterator[tuple[ImageSet, Rows]],
+    image_format: ImageFormat,
+    *,
+    device: str = "cpu",
+    backend: Backend = "auto",
+    batch_size: int = MAX_BATCH,
+) -> Generator[Batch, None, None]:
+    """Yield the images of portions, clean, without a pause between two portions.
+
+    No batch holds images of two portions: batches are those of `clean_batches` of each alone.
+
+    Args:
+        portions: Images, and int64 which rows of them, in this order. They are drawn when
+            their time comes, a few batches ahead and perhaps by another thread.
+        image_format: As in `clean_batches`; so are the others.
+        device: Where batches are made and left.
+        backend: As in `load`.
+        batch_size: Images a batch; the last of a portion may have fewer.
+
+    Raises:
+        InputError: If an argument is not as it must be.
+        MissingExtraError: If the backend is not installed.
+        StoreError: If an image is not what the store says.
+    """
+    check_whole("batch_size", batch_size, low=1)
+    check_device(device)
+    works = _clean_works(portions, image_format, batch_size)
+    spec = BackendSpec(
+        work=lambda _: next(works),
+        format=image_format,
+        noise=None,
+        max_batch=batch_size,
+        device=device,
+    )
+    for step, pixels in enumerate(run_backend(pick_backend(backend, device), spec)):
+        found, targets, sample_ids = pixels
+        yield Batch(
+            images=found,
+            targets=targets,
+            weights=torch.ones(len(found), device=targets.device),
+            sample_ids=sample_ids,
+            num_labeled=len(found),
+            step=step,
+        )
+
+
+def _clean_works(
+    portions: Iterator[tuple[ImageSet, Rows]],
+    image_format: ImageFormat,
+    batch_size: int,
+) -> Iterator[Work]:
+    for images, rows in portions:
+        windows = center_windows(images.widths, images.heights, image_format.crop_pct)
+        source = TwinSource(images)
+        for start in range(0, len(rows), batch_size):
+            here = rows[start : start + batch_size]
+            samples = source.fetch(here)
+            if not samples.intact.all():
+                wrong = samples.sample_ids[~samples.intact][0]
+                raise StoreError(
+                    f"image {wrong} is not what the store says it is; 'plstore verify' tells "
+                    "what is wrong. A copy in the cache may be damaged: delete the cache and "
+                    "run again"
+                )
+            yield work_of(samples, windows[here], image_format)

@@ -1,0 +1,195 @@
+"""What a teacher has not labeled: how it labels, and which images, by range of sample ids."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from plstore.codec import Codec
+from plstore.fingerprint import content_hash, value_hash
+from plstore.labels import SHARD_IDS, LabelSet
+from plstore.loaders.settings import check_number, check_whole
+from plstore.loaders.work import Backend
+from plstore.schema import ACCEPTED
+from plstore.store import Shard, Store, Table
+from trainers.inference import Batching, check_batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labeling:
+    """How images are labeled.
+
+    Attributes:
+        teacher_id: A teacher of the store.
+        iteration: That these labels belong to.
+        splits: Which images.
+        codec: How distributions are kept.
+        temperature: Logits are divided by it.
+        part: This worker's number and how many share the work; each takes its own shards.
+        device: "cpu" or a CUDA device.
+        backend: Of the loader; "auto" as in `plstore.load`, whatever the teacher was fed by.
+        batch: Images at once, or "auto": 256 on the CPU; on a CUDA device 512, or fewer large
+            ones. Halved where memory is short.
+        compiled: Whether the model is compiled first, by `torch.compile`: its labels are the
+            same but for rounding.
+        identity: Of the step of a run that labels: labels that it did not make are replaced.
+            None adds to the labels that there are.
+        images_version: Of the table `images`; the newest, of each range anew, unless given.
+        notes: More for the lineage of the labels.
+    """
+
+    teacher_id: str
+    iteration: int = 1
+    splits: Sequence[str] = ("unlabeled", "validation")
+    codec: Codec = field(default_factory=Codec)
+    temperature: float = 1.0
+    part: tuple[int, int] = (0, 1)
+    device: str = "cpu"
+    backend: Backend = "auto"
+    batch: Batching = "auto"
+    compiled: bool = False
+    identity: str | None = None
+    images_version: int | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def label_set(self, split: str) -> LabelSet:
+        """Return the partition that the labels of a split fill."""
+        return LabelSet(iteration=self.iteration, teacher_id=self.teacher_id, split=split)
+
+    def __post_init__(self) -> None:
+        """Check every setting that is a number.
+
+        Raises:
+            InputError: If one is out of range.
+        """
+        check_whole("iteration", self.iteration, low=0)
+        check_number("temperature", self.temperature, low=0, above=True)
+        number, parts = self.part
+        check_whole("parts", parts, low=1)
+        check_whole("part", number, low=0, high=parts - 1)
+        check_batch(self.batch)
+
+
+def count_missing(store: Store, labeling: Labeling) -> int:
+    """Return how many images `label_missing` would label."""
+    return sum(
+        len(missing.ids)
+        for split in labeling.splits
+        for missing in missing_labels(store, labeling, split)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Images of a range of sample ids that have no label.
+
+    Attributes:
+        label_set: That their labels belong to.
+        ids: int64 [images], ascending.
+        beside: The shards of labels that there are in the range, and stay.
+        instead_of: The shards whose place their labels take, if there are any.
+        images_version: Of the table `images`, that they were found in and are read from.
+    """
+
+    label_set: LabelSet
+    ids: npt.NDArray[np.int64]
+    beside: list[Shard]
+    instead_of: list[Shard]
+    images_version: int
+
+    def identity(self, labeling: Labeling) -> str:
+        """Return what files and commit of these labels are known by, [a-z0-9-]+."""
+        what = {
+            "set": vars(self.label_set),
+            "ids": content_hash(self.ids.tobytes()),
+            "beside": [shard.path for shard in (*self.beside, *self.instead_of)],
+        }
+        made_by = "" if labeling.identity is None else f"{labeling.identity}-"
+        return f"{made_by}{value_hash(what)}"
+
+
+def _ranges(shards: Sequence[Shard]) -> list[int]:
+    """Return the ranges of ids that files touch, in order."""
+    touched = (range(s.first_id // SHARD_IDS, s.last_id // SHARD_IDS + 1) for s in shards)
+    return sorted({number for numbers in touched for number in numbers})
+
+
+def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
+    """Yield, by range of sample ids, the accepted images of a split that have no label."""
+    for (missing,) in missing_of_all(store, [labeling], split):
+        if missing is not None:
+            yield missing
+
+
+def missing_of_all(
+    store: Store, labelings: Sequence[Labeling], split: str
+) -> Iterator[list[Missing | None]]:
+    """Yield, by range of sample ids, the images without a label of each of several teachers.
+
+    None stands for a teacher that has labeled them all; ranges that all have are left out.
+    """
+    table, images = store.table("soft_labels"), store.table("images")
+    labeled = [table.shards(partition=x.label_set(split).partition) for x in labelings]
+    for number in _ranges(images.shards()):
+        newest = images.version()  # of each range anew: old files are collected
+        found = [
+            _missing_of_range(
+                store, labeling, split, number, _overlapping(shards, number), newest
+            )
+            for labeling, shards in zip(labelings, labeled, strict=True)
+        ]
+        if any(missing is not None for missing in found):
+            yield found
+
+
+def _missing_of_range(
+    store: Store, labeling: Labeling, split: str, number: int, here: list[Shard], newest: int
+) -> Missing | None:
+    """Return what a teacher whose labels of a range are `here` has not labeled of it."""
+    part, parts = labeling.part
+    if number % parts != part:
+        return None
+    images = store.table("images")
+    version = newest if labeling.images_version is None else labeling.images_version
+    there = _ids(images, _overlapping(images.shards(version), number), split, number)
+    foreign = any(not _is_ours(shard, labeling) for shard in here)
+    table = store.table("soft_labels")
+    done = np.empty(0, np.int64) if foreign else _ids(table, here, None, number)
+    missing = np.setdiff1d(there, done)
+    if not len(missing):
+        return None
+    return Missing(
+        label_set=labeling.label_set(split),
+        ids=missing,
+        beside=[] if foreign else here,
+        instead_of=here if foreign else [],
+        images_version=version,
+    )
+
+
+def _is_ours(shard: Shard, labeling: Labeling) -> bool:
+    """Whether labels are those that this labeling makes."""
+    if labeling.identity is None:
+        return True
+    name = shard.path.rpartition("/")[2]
+    return name.startswith(f"labels-{labeling.identity}-")
+
+
+def _overlapping(shards: Sequence[Shard], number: int) -> list[Shard]:
+    first, last = number * SHARD_IDS, (number + 1) * SHARD_IDS
+    return [shard for shard in shards if shard.first_id < last and shard.last_id >= first]
+
+
+def _ids(
+    table: Table, shards: Sequence[Shard], split: str | None, number: int
+) -> npt.NDArray[np.int64]:
+    where = pc.field("sample_id") >= number * SHARD_IDS
+    where &= pc.field("sample_id") < (number + 1) * SHARD_IDS
+    if split is not None:
+        where &= (pc.field("split") == split) & (pc.field("verdict") == ACCEPTED)
+    rows = table.dataset_of(shards).to_table(columns=["sample_id"], filter=where)
+    ids: npt.NDArray[np.int64] = np.sort(rows["sample_id"].to_numpy())
+    return ids
