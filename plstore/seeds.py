@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     TRAINING = 9
     VIEW_GROUPS = 10
     VIEW_ROWS = 11
+    TEACHER_NOISE = 12
 
 
 def generator(seed: int, purpose: Purpose, *path: int) -> np.random.Generator:

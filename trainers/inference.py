@@ -10,7 +10,7 @@ import torch
 
 from plstore.errors import InputError
 from plstore.loaders import Batch, ImageFormat, ImageSet, clean_stream
-from plstore.loaders.clean import MAX_BATCH
+from plstore.loaders.clean import MAX_BATCH, ImageNoise
 from plstore.loaders.settings import check_whole
 from plstore.loaders.work import Backend
 from plstore.machine import freed_memory_kept
@@ -139,11 +139,13 @@ class Seer:
         bundle: In evaluation mode.
         temperature: Logits are divided by it.
         with_embeddings: Whether its pooled features are wanted, see `Bundle.look`.
+        before: Called with a batch before it is looked at.
     """
 
     bundle: Bundle
     temperature: float = 1.0
     with_embeddings: bool = False
+    before: Callable[[Batch], None] = lambda _: None
 
 
 def common_looks(
@@ -154,6 +156,7 @@ def common_looks(
     device: str,
     backend: Backend = "auto",
     batch_size: BatchSize | None = None,
+    noise: ImageNoise | None = None,
 ) -> Iterator[list[Look]]:
     """Yield what each of several models sees, batch by batch, in images decoded once for all.
 
@@ -164,22 +167,24 @@ def common_looks(
         device: As in `looks`; so are the others.
         backend: Of the loader.
         batch_size: Of all batches until it is halved.
+        noise: Makes the images not clean.
 
     Raises:
         InputError: If a single image does not fit into memory.
     """
     with room_to_look(device):
         size = BatchSize() if batch_size is None else batch_size
-        yield from _halving_looks(seers, portions, reader, device, backend, size)
+        yield from _halving_looks(seers, portions, reader, device, backend, size, noise)
 
 
-def _halving_looks(
+def _halving_looks(  # noqa: PLR0917  as its caller has them
     seers: Sequence[Seer],
     portions: Portions,
     reader: int,
     device: str,
     backend: Backend,
     size: BatchSize,
+    noise: ImageNoise | None,
 ) -> Iterator[list[Look]]:
     first, is_done = seers[0].bundle, False
     while not is_done:
@@ -191,6 +196,7 @@ def _halving_looks(
                     device=device,
                     backend=backend,
                     batch_size=size.images,
+                    noise=noise,
                 )
             ) as batches:
                 for batch in batches:
@@ -224,6 +230,7 @@ def decoding(format_: ImageFormat) -> tuple[object, ...]:
 
 
 def _look(seer: Seer, batch: Batch, device: str) -> Look:
+    seer.before(batch)
     with torch.inference_mode():
         with torch.autocast("cuda", torch.bfloat16, enabled=precision(device) == "bfloat16"):
             if seer.with_embeddings:

@@ -23,8 +23,18 @@ from trainers.recording import Metric
 from trainers.train import Trained, Training, pick_device, teacher_record, train
 from trainers.watching import Watch
 
-DECIDING: Final = ("train", "optimizer", "schedule", "loss", "noise")
-"""Sections that a training follows from, beside its model's."""
+_DECIDING: Final = ("train", "optimizer", "schedule", "loss", "noise")
+
+
+def deciding_values(recipe: Recipe) -> dict[str, Any]:
+    """Return the sections that a training follows from, beside its model's.
+
+    The noise of a teacher that labels is not in them: it is of labels, not of weights.
+    """
+    dump: dict[str, Any] = json.loads(recipe.model_dump_json())
+    values = {name: dump[name] for name in _DECIDING}
+    del values["noise"]["teacher"]
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,12 +277,11 @@ def train_on_view(
 
 def _identity(view: View, recipe: Recipe, iteration: int) -> str:
     model = recipe.model_of(iteration)
-    dump: dict[str, Any] = json.loads(recipe.model_dump_json())
     return value_hash(
         {
             "view": view.record.identity,
             "model": model.model_dump(mode="json"),
-            **{name: dump[name] for name in DECIDING},
+            **deciding_values(recipe),
             "seed": recipe.seed,
             "start": weights_hash(model, model.architecture),
             "lora_rank": recipe.lora_rank(iteration),

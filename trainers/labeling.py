@@ -178,6 +178,8 @@ def _opened(store: Store, teacher: TeacherRecord, labeling: Labeling) -> Bundle:
     if labeling.identity is None:
         _check_settings(store, labeling)
     bundle = load_teacher(store, teacher, device=labeling.device)
+    if labeling.noise is not None:
+        bundle = labeling.noise.on(bundle, labeling.device)
     embed_for(store, bundle, labeling.splits, device=labeling.device, backend=labeling.backend)
     is_looking = bundle.embeddings is None and labeling.compiled
     if is_looking and count_missing(store, labeling):  # compiling takes its time

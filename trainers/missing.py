@@ -16,6 +16,7 @@ from plstore.loaders.work import Backend
 from plstore.schema import ACCEPTED
 from plstore.store import Shard, Store, Table
 from trainers.inference import Batching, check_batch
+from trainers.teacher_noise import TeacherNoise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,7 @@ class Labeling:
             ones. Halved where memory is short.
         compiled: Whether the model is compiled first, by `torch.compile`: its labels are the
             same but for rounding.
+        noise: Of the teacher; None for the paper's, which sees clean images.
         identity: Of the step of a run that labels: labels that it did not make are replaced.
             None adds to the labels that there are.
         images_version: Of the table `images`; the newest, of each range anew, unless given.
@@ -51,6 +53,7 @@ class Labeling:
     backend: Backend = "auto"
     batch: Batching = "auto"
     compiled: bool = False
+    noise: TeacherNoise | None = None
     identity: str | None = None
     images_version: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from plstore.embeddings import EmbeddingSet, read_embeddings
 from plstore.errors import InputError
 from plstore.labels import LabelBatch, LabelWriter
+from plstore.loaders import Batch
 from plstore.store import Shard, Store
 from trainers.inference import Look, Seer, batch_size_of, common_looks, decoding
 from trainers.missing import Labeling, Missing
 from trainers.model import Bundle
 from trainers.portions import Portions, read_images
+from trainers.teacher_noise import seed_model_noise
 
 
 def of_same_images(lacking: Mapping[int, Missing]) -> list[list[int]]:
@@ -102,7 +104,8 @@ def _batches(
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, asked in enumerate(assignments):
         if asked.bundle.embeddings is None:
-            groups.setdefault(decoding(asked.bundle.format), []).append(number)
+            same = (*decoding(asked.bundle.format), _noise_key(asked.labeling))
+            groups.setdefault(same, []).append(number)
             continue
         for batch in _from_embeddings(store, asked.labeling, asked.bundle, asked.missing):
             yield number, batch
@@ -139,14 +142,31 @@ def _looks(
 ) -> Iterator[list[Look]]:
     """Yield what models that see the same pixels see of portions."""
     labeling, format_ = assignments[0].labeling, assignments[0].bundle.format
+    noise = labeling.noise
     return common_looks(
-        [Seer(asked.bundle, asked.labeling.temperature) for asked in assignments],
+        [_seer(asked) for asked in assignments],
         portions,
         reader=reader,
         device=labeling.device,
         backend=labeling.backend,
         batch_size=batch_size_of(labeling.batch, format_, labeling.device),
+        noise=None if noise is None else noise.of_images,
     )
+
+
+def _seer(asked: Assignment) -> Seer:
+    noise = asked.labeling.noise
+    if noise is None:
+        return Seer(asked.bundle, asked.labeling.temperature)
+
+    def before(batch: Batch) -> None:
+        seed_model_noise(noise.seed, int(batch.sample_ids[0]))
+
+    return Seer(asked.bundle, asked.labeling.temperature, before=before)
+
+
+def _noise_key(labeling: Labeling) -> str:
+    return "" if labeling.noise is None else repr(labeling.noise)
 
 
 def _from_embeddings(

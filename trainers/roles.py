@@ -40,7 +40,7 @@ def split_model_noise(
         if gets.all():
             continue
         if part == "dropout":
-            _as_module(network)
+            dropout_as_module(network)
         put_back = _put_back(gets)
         for module in network.modules():
             if isinstance(module, kinds):
@@ -57,7 +57,7 @@ def _put_back(gets: Tensor) -> Hook:
     return hook
 
 
-def _as_module(network: nn.Module) -> None:
+def dropout_as_module(network: nn.Module) -> None:
     """Make dropout before the classifier, where timm has it as a function, a module."""
     rate = float(getattr(network, "drop_rate", 0.0) or 0.0)
     is_module = any(isinstance(m, nn.Dropout) and m.p == rate for m in network.modules())

@@ -1,6 +1,7 @@
 """Clean batches of images: as teachers and evaluations see them."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -10,13 +11,60 @@ import torch
 from plstore.errors import StoreError
 from plstore.loaders.backends import pick_backend, run_backend, work_of
 from plstore.loaders.imageset import ImageSet
-from plstore.loaders.noise import center_windows
+from plstore.loaders.noise import (
+    INPUT_PARTS,
+    Gets,
+    InputPart,
+    Noise,
+    NoiseDraw,
+    center_windows,
+    draw_noise,
+)
 from plstore.loaders.settings import check_device, check_whole
-from plstore.loaders.sources import TwinSource
+from plstore.loaders.sources import Samples, TwinSource
 from plstore.loaders.work import Backend, BackendSpec, Batch, ImageFormat, Work
+from plstore.seeds import Purpose, uniforms
 
 MAX_BATCH: Final = 256
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNoise:
+    """Noise of images that are looked at, not drawn: by seed and sample id alone.
+
+    Attributes:
+        noise: What there is.
+        parts: Which of crop, flip and augment images get.
+        seed: Of the run.
+    """
+
+    noise: Noise
+    parts: tuple[InputPart, ...]
+    seed: int
+
+    def of(self, samples: Samples, image_format: ImageFormat) -> NoiseDraw:
+        """Return the noise of some images."""
+        numbers = [
+            uniforms(
+                self.seed,
+                Purpose.TEACHER_NOISE,
+                first=int(sample_id),
+                count=1,
+                width=self.noise.num_uniforms,
+            )
+            for sample_id in samples.sample_ids
+        ]
+        count = len(samples.sample_ids)
+        gets = {part: np.full(count, part in self.parts) for part in INPUT_PARTS}
+        return draw_noise(
+            self.noise,
+            widths=samples.widths,
+            heights=samples.heights,
+            size=image_format.size,
+            uniforms=np.concatenate(numbers),
+            gets=Gets(**gets, crop_pct=image_format.crop_pct),
+        )
 
 
 def clean_batches(
@@ -60,6 +108,7 @@ def clean_stream(
     device: str = "cpu",
     backend: Backend = "auto",
     batch_size: int = MAX_BATCH,
+    noise: ImageNoise | None = None,
 ) -> Generator[Batch, None, None]:
     """Yield the images of portions, clean, without a pause between two portions.
 
@@ -72,6 +121,7 @@ def clean_stream(
         device: Where batches are made and left.
         backend: As in `load`.
         batch_size: Images a batch; the last of a portion may have fewer.
+        noise: Makes them not clean, for a teacher that is noised.
 
     Raises:
         InputError: If an argument is not as it must be.
@@ -80,11 +130,11 @@ def clean_stream(
     """
     check_whole("batch_size", batch_size, low=1)
     check_device(device)
-    works = _clean_works(portions, image_format, batch_size)
+    works = _clean_works(portions, image_format, batch_size, noise)
     spec = BackendSpec(
         work=lambda _: next(works),
         format=image_format,
-        noise=None,
+        noise=None if noise is None else noise.noise,
         max_batch=batch_size,
         device=device,
     )
@@ -104,6 +154,7 @@ def _clean_works(
     portions: Iterator[tuple[ImageSet, Rows]],
     image_format: ImageFormat,
     batch_size: int,
+    noise: ImageNoise | None,
 ) -> Iterator[Work]:
     for images, rows in portions:
         windows = center_windows(images.widths, images.heights, image_format.crop_pct)
@@ -118,4 +169,8 @@ def _clean_works(
                     "what is wrong. A copy in the cache may be damaged: delete the cache and "
                     "run again"
                 )
-            yield work_of(samples, windows[here], image_format)
+            if noise is None:
+                yield work_of(samples, windows[here], image_format)
+                continue
+            drawn = noise.of(samples, image_format)
+            yield work_of(samples, drawn.windows, image_format, drawn)

@@ -120,6 +120,31 @@ def test_a_models_folder_says_what_made_it(store: Store) -> None:
     assert said["role"] == "student"
 
 
+def labels_of(store: Store, teacher_id: str, split: str = "unlabeled") -> dict[int, float]:
+    rows = store.table("soft_labels").read().to_pylist()
+    here = [row for row in rows if (row["teacher_id"], row["split"]) == (teacher_id, split)]
+    return {row["sample_id"]: row["confidence"] for row in here}
+
+
+@pytest.mark.parametrize("parts", [["augment"], ["dropout"], ["crop", "stochastic_depth"]])
+def test_a_teacher_that_is_noised_says_something_else_of_the_pool(
+    store: Store, parts: list[str]
+) -> None:
+    model = {**MODEL, "architecture": "resnet10t", "dropout": 0.5, "stochastic_depth": 0.5}
+    optimizer = {"learning_rate": 0.01}
+    clean = run(recipe(model=model, optimizer=optimizer), store, device="cpu")
+    teacher = clean["teacher"]["teacher_id"]
+    bare, seen = labels_of(store, teacher), labels_of(store, teacher, "validation")
+    noised = recipe(model=model, optimizer=optimizer, noise={"teacher": parts})
+    run(noised, store, device="cpu")
+    found = labels_of(store, teacher)
+    again = labels_of(store, teacher, "validation")
+
+    assert set(found) == set(bare)
+    assert sum(found[n] != bare[n] for n in bare) > len(bare) / 2
+    assert again == seen
+
+
 def test_a_smaller_student_is_told(store: Store) -> None:
     notes: list[Event] = []
     smaller = {"1": {"model": {"architecture": "test_vit", "resolution": 16}}}

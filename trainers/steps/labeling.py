@@ -13,6 +13,7 @@ from trainers.estimate import LABEL_BYTES, Estimate, Estimator
 from trainers.labeling import Labeling, embed_for_teacher, label_missing
 from trainers.result import Findings
 from trainers.steps.step import Step
+from trainers.teacher_noise import TeacherNoise
 
 _SPLITS: tuple[Split, ...] = ("unlabeled", "validation")
 
@@ -26,8 +27,10 @@ class Label(Step):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return how labels are made and kept."""
-        settings = self.recipe(context).label.model_dump_json(exclude={"best"})
-        what: dict[str, object] = json.loads(settings)
+        recipe = self.recipe(context)
+        what: dict[str, object] = json.loads(recipe.label.model_dump_json(exclude={"best"}))
+        if recipe.noise.teacher:
+            what |= {"noise": recipe.noise.model_dump(mode="json"), "seed": recipe.seed}
         return what
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
@@ -69,10 +72,20 @@ class Label(Step):
             device=context.device,
             backend=context.backend,
             identity=self.key,
+            noise=self._noise(context, split),
             part=(context.processes.rank, context.processes.size),
             images_version=version,
             notes={"step": self.name, "recipe_hash": context.recipe.hash},
         )
+
+    def _noise(self, context: Context, split: str) -> TeacherNoise | None:
+        """Return the noise of the teacher, if it has any: of the pool, not of validation."""
+        recipe = self.recipe(context)
+        if not recipe.noise.teacher or split != "unlabeled":
+            return None
+        last = context.recipe.at(self.iteration - 1).member(self.member)
+        model = last.model_of(self.iteration - 1)
+        return TeacherNoise(noise=recipe.noise, model=model, seed=recipe.seed)
 
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the images that are labeled."""

@@ -1,6 +1,5 @@
 """A model is trained on a view: the teacher, a student, or the control."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from plstore.labels import Role, TeacherRecord
 from plstore.seeds import Purpose, torch_seed
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
-from trainers.keeping import DECIDING, Place, train_and_keep, training_on
+from trainers.keeping import Place, deciding_values, train_and_keep, training_on
 from trainers.model import fetch_bundle
 from trainers.pretrained import weights_hash
 from trainers.result import Findings
@@ -73,11 +72,10 @@ class Train(Step):
     def what(self, context: Context) -> Mapping[str, object]:
         """Return all that training follows from, beside the view."""
         recipe = self.recipe(context)
-        dump: dict[str, Any] = json.loads(recipe.model_dump_json())
         model = recipe.model_of(self.iteration, is_control=self.is_control)
         what = {
             "model": model.model_dump(mode="json"),
-            **{name: dump[name] for name in DECIDING},
+            **deciding_values(recipe),
             "seed": recipe.seed,
             "name": self.model,
             "lora_rank": recipe.lora_rank(self.iteration),
