@@ -1,13 +1,20 @@
 """A training whose result is kept: the model becomes a teacher of the store."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
-from plstore.labels import Role, TeacherRecord, add_teacher, check_teacher_id, find_teacher
+from plstore.labels import (
+    Role,
+    TeacherRecord,
+    ViewLabels,
+    add_teacher,
+    check_teacher_id,
+    find_teacher,
+)
 from plstore.loaders import import_backend, open_split, pick_backend
 from plstore.seeds import Purpose, torch_seed
 from plstore.store import Store
@@ -19,6 +26,7 @@ from trainers.model import fetch_bundle, keep_bundle
 from trainers.pretrained import weights_hash
 from trainers.recipe import Recipe
 from trainers.train import Trained, Training, pick_device, teacher_record, train
+from trainers.view_labels import ViewLabeling, make_view_labels
 from trainers.watching import Watch
 
 DECIDING: Final = ("train", "optimizer", "schedule", "loss", "noise")
@@ -58,7 +66,7 @@ def train_and_keep(
         fetch_bundle(store, known.checkpoint, known.checkpoint_hash)  # or says that it is gone
         return known
     partial = store.cache_folder("partial", f"{place.identity}.pt")
-    backend = pick_backend(training.recipe.train.backend, training.device)
+    backend = pick_backend(training.backend, training.device)
     title, steps = f"train {place.title}, fed by {backend}", training.course.steps
     with teller.task(title, steps) as advance:
         shown = 0
@@ -76,6 +84,11 @@ def train_and_keep(
         teller.say(
             f"  {trained.num_replaced} draws of damaged images were replaced by others; "
             "'plstore verify' names the images"
+        )
+    if trained.num_not_replayed:
+        teller.say(
+            f"  {trained.num_not_replayed} draws had the label of their clean image: that of "
+            "their view is of another image, or of one that was deleted"
         )
     record = _keep(store, training, trained, place)
     partial.unlink(missing_ok=True)
@@ -197,8 +210,7 @@ def train_on_view(
     Raises:
         InputError: If the name is taken, or settings are not as they must be.
     """
-    device = pick_device(device)
-    store = view.store
+    device, store = pick_device(device), view.store
     is_student = bool(view.record.counts.get("kept"))
     iteration = _iteration_of(view) if is_student else 0
     seen = recipe.at(iteration)
@@ -207,15 +219,10 @@ def train_on_view(
     _check_free(store, check_teacher_id(name), view, recipe)
     check_models(recipe, len(store.class_names))
     import_backend(pick_backend(seen.train.backend, device))
-    training = training_on(
-        view,
-        seen,
-        recipe,
-        iteration,
-        role="student" if is_student else "teacher",
-        seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
-        device=device,
-    )
+    training, teller = _training_of_view(view, recipe, device), Teller(on_event)
+    if is_student and seen.label.views:
+        labeling = _view_labeling(training, None)
+        training = replace(training, labels=make_view_labels(labeling, teller))
     place = Place(
         teacher_id=name,
         iteration=iteration,
@@ -224,7 +231,74 @@ def train_on_view(
         step="train",
         title=name,
     )
-    return train_and_keep(store, training, place, Teller(on_event))
+    return train_and_keep(store, training, place, teller)
+
+
+def label_views(
+    view: View,
+    recipe: Recipe,
+    *,
+    teacher_id: str | None = None,
+    device: str = "auto",
+    on_event: Listener = unheard,
+) -> ViewLabels:
+    """Let a teacher label the images that a student of a view will see, with their noise.
+
+    They are the pseudo-labeled draws of the first `label.view_epochs` epochs of the training
+    that `train_on_view` does with the recipe, pixel by pixel. Labels are kept in the store; a
+    labeling that was stopped goes on, and one that was done is not done again. Give them to
+    `plstore.load` with the same batches, noise, seed and format, or to no one: `train_on_view`
+    finds them if the recipe has `label.views`.
+
+    Args:
+        view: With pseudo-labels.
+        recipe: How the student is trained; of the section `label`: codec, topk, temperature and
+            view_epochs.
+        teacher_id: Who labels; whoever labeled the view unless given.
+        device: "auto", "cpu" or a CUDA device.
+        on_event: Told of progress.
+
+    Raises:
+        InputError: If the view has no pseudo-labels, or the teacher no model.
+    """
+    if not view.record.counts.get("kept"):
+        raise InputError(
+            f"{view.key} has no pseudo-labeled images; wanted the view of a student"
+        )
+    device = pick_device(device)
+    training = _training_of_view(view, recipe, device)
+    import_backend(pick_backend(training.backend, device))
+    return make_view_labels(_view_labeling(training, teacher_id), Teller(on_event))
+
+
+def _training_of_view(view: View, recipe: Recipe, device: str) -> Training:
+    is_student = bool(view.record.counts.get("kept"))
+    iteration = _iteration_of(view) if is_student else 0
+    return training_on(
+        view,
+        recipe.at(iteration),
+        recipe,
+        iteration,
+        role="student" if is_student else "teacher",
+        seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
+        device=device,
+    )
+
+
+def _view_labeling(training: Training, teacher_id: str | None) -> ViewLabeling:
+    view = training.view
+    made = view.record.parameters
+    named = [*made.get("teachers", ()), *([made["teacher_id"]] if "teacher_id" in made else ())]
+    names = [str(name).partition("=")[2].partition("@")[0] or str(name) for name in named]
+    if teacher_id is None and len(names) != 1:
+        raise InputError(
+            f"{view.key} has labels of {', '.join(names) or 'no one'}; name the teacher that "
+            "labels its views"
+        )
+    teacher = find_teacher(view.store, teacher_id or names[0])
+    if teacher is None:
+        raise InputError(f"{view.store.root} has no teacher {teacher_id or names[0]!r}")
+    return ViewLabeling(training=training, teacher=teacher, settings=training.recipe.label)
 
 
 def _identity(view: View, recipe: Recipe, iteration: int) -> str:
@@ -239,6 +313,7 @@ def _identity(view: View, recipe: Recipe, iteration: int) -> str:
             "start": weights_hash(model, model.architecture),
             "lora_rank": recipe.lora_rank(iteration),
             "code": __version__,
+            **({"label": dump["label"]} if iteration and recipe.label.views else {}),
         }
     )
 

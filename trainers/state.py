@@ -14,6 +14,7 @@ from trainers.recipe import Recipe
 
 LOSS: Final = "train/loss"
 REPLACED: Final = "input/replaced_images"
+NOT_REPLAYED: Final = "input/labels_not_replayed"
 _RATE: Final = "train/learning_rate"
 _METRIC_STEPS: Final = 50
 

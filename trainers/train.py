@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
+from typing import cast
 
 import torch
 from torch import nn
 
 from plstore.errors import PlstoreError
-from plstore.labels import Role, TeacherRecord
-from plstore.loaders import ImageFormat, Loader, load
+from plstore.labels import Role, TeacherRecord, ViewLabels
+from plstore.loaders import Batch, ImageFormat, Loader, load
 from plstore.loaders.settings import check_device
+from plstore.loaders.work import Backend
 from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
 from trainers.forward import Forward
@@ -28,7 +30,7 @@ from trainers.model import build_model, image_format, take_weights
 from trainers.optimisation import Course, course_of
 from trainers.recipe import Recipe
 from trainers.sections import Model
-from trainers.state import LOSS, REPLACED, State
+from trainers.state import LOSS, NOT_REPLAYED, REPLACED, State
 from trainers.watching import VALIDATION, Watch
 
 _CHECKPOINT_SECONDS = 20.0
@@ -52,6 +54,8 @@ class Training:
         start: Folder of a model whose weights it begins with; None as `model` says.
         frozen_blocks: First blocks that stay as they are.
         watch: How validation is looked at meanwhile; it changes no weight.
+        labels: Of the noised images of its first pseudo-labeled draws; None for those of the
+            view alone.
     """
 
     recipe: Recipe
@@ -67,11 +71,24 @@ class Training:
     start: Path | None = None
     frozen_blocks: int = 0
     watch: Watch | None = None
+    labels: ViewLabels | None = None
 
     @cached_property
     def course(self) -> Course:
         """How long it is."""
         return course_of(self.recipe, self.view.record.num_labeled)
+
+    @property
+    def backend(self) -> Backend:
+        """What feeds it: where it replays labels of views, what made their pixels."""
+        if self.labels is not None:
+            return cast("Backend", self.labels.label_set.backend)
+        return self.recipe.train.backend
+
+    def format(self) -> ImageFormat:
+        """Return how images reach its model, which is made for that."""
+        network = build_model(self.model, self.model.architecture, self.num_classes)
+        return image_format(self.model, network)
 
     def loader(self, format_: ImageFormat, first_step: int) -> Loader:
         """Return the loader of its batches."""
@@ -89,8 +106,9 @@ class Training:
             shuffle=settings.shuffle,
             window=settings.window,
             device=self.device,
-            backend=settings.backend,
+            backend=self.backend,
             num_threads=settings.threads,
+            labels=self.labels,
         )
 
 
@@ -109,11 +127,17 @@ class Trained:
         return int(sum(value for _, name, value in self.metrics if name == REPLACED))
 
     @property
+    def num_not_replayed(self) -> int:
+        """Draws that had the view's label where that of their noised image was wanted."""
+        return int(sum(value for _, name, value in self.metrics if name == NOT_REPLAYED))
+
+    @property
     def summary(self) -> dict[str, float | str]:
         """What the table `teachers` keeps: the last loss, the input's backend and damage."""
         losses = [value for _, name, value in self.metrics if name == LOSS]
         last = {LOSS: losses[-1]} if losses else {}
-        return {**last, REPLACED: self.num_replaced, "input/backend": self.backend}
+        lacking = {NOT_REPLAYED: self.num_not_replayed} if self.num_not_replayed else {}
+        return {**last, REPLACED: self.num_replaced, **lacking, "input/backend": self.backend}
 
 
 def pick_device(device: str) -> str:
@@ -157,15 +181,15 @@ def train(
     loader = training.loader(format_, state.step)
     if state.input is not None and state.input != loader.state_dict():
         raise PlstoreError(
-            f"the images of {training.view.key} changed since {partial} was written: were some "
-            "deleted? Delete that file to train this model from its start"
+            f"the images of {training.view.key}, or the labels of its views, changed since "
+            f"{partial} was written: were some deleted? Delete that file to train this model "
+            "from its start"
         )
     forward = Forward(training.recipe, training.seed, network, format_, training.device)
     steps, batches, saved = training.course.steps, iter(loader), monotonic()
     while state.step < steps:
         batch = next(batches)
-        if batch.replaced:
-            state.metrics.append((state.step, REPLACED, float(len(batch.replaced))))
+        _note_drops(state, batch)
         forward.step(state, batch)
         on_step(state.step, state.last_loss)
         if _has_ended(training, state, format_, on_look):
@@ -179,6 +203,14 @@ def train(
     return Trained(
         network=averaged, format=format_, metrics=state.metrics, backend=loader.backend
     )
+
+
+def _note_drops(state: State, batch: Batch) -> None:
+    """Count what a batch holds in the place of what it was to hold."""
+    if batch.replaced:
+        state.metrics.append((state.step, REPLACED, float(len(batch.replaced))))
+    if batch.not_replayed:
+        state.metrics.append((state.step, NOT_REPLAYED, float(batch.not_replayed)))
 
 
 def _network(training: Training) -> nn.Module:

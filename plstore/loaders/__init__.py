@@ -6,8 +6,9 @@ resume and for any number of ranks, and the loader has no state but the step.
 """
 
 from plstore.loaders.backends import import_backend, pick_backend
+from plstore.loaders.clean import clean_batches
 from plstore.loaders.imageset import ImageSet, image_table, open_split, open_view_images
-from plstore.loaders.loader import Loader, clean_batches, load
+from plstore.loaders.loader import Loader, load
 from plstore.loaders.noise import ComposedAugment, Crop, Noise
 from plstore.loaders.plan import Plan, Share
 from plstore.loaders.randaugment import RandAugment

@@ -25,7 +25,8 @@ class Label(Step):
 
     def what(self, context: Context) -> Mapping[str, object]:
         """Return how labels are made and kept."""
-        settings = self.recipe(context).label.model_dump_json(exclude={"best"})
+        left_out = {"best", "views", "view_epochs"}  # they change no label of a clean image
+        settings = self.recipe(context).label.model_dump_json(exclude=left_out)
         what: dict[str, object] = json.loads(settings)
         return what
 
