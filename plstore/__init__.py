@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from trainers.embedding import Embedding
     from trainers.embedding import embed_images as embed
     from trainers.evaluation import evaluate
-    from trainers.keeping import train_on_view as train
     from trainers.labeling import Labeling, label, label_by_all
     from trainers.loop import run
+    from trainers.on_view import train_on_view as train
     from trainers.planned import plan_recipe
     from trainers.planning import Wishes
     from trainers.prediction import (
@@ -127,7 +127,7 @@ _HOMES = {
     "tag": "plstore.store:add_tag",
     "tags": "plstore.store",
     "tar_files": "plstore.exchange",
-    "train": "trainers.keeping:train_on_view",
+    "train": "trainers.on_view:train_on_view",
     "verify": "plstore.upkeep",
     "write_predictions": "trainers.prediction",
 }

@@ -79,12 +79,15 @@ class TableSpec:
         columns: All columns, partition columns included.
         partition_by: Columns kept in the path of a file.
         raw_columns: Leaf columns written without compression or dictionary (compressed bytes).
+        zstd_level: Of the other columns: 3 where files are read as soon as they are written, 19
+            where millions of rows are waited for anyway.
     """
 
     name: str
     columns: pa.Schema
     partition_by: tuple[str, ...] = ()
     raw_columns: tuple[str, ...] = ()
+    zstd_level: int = 3
 
     @property
     def file_schema(self) -> pa.Schema:
@@ -98,12 +101,14 @@ def _table(
     *,
     partition_by: tuple[str, ...] = (),
     raw_columns: tuple[str, ...] = (),
+    zstd_level: int = 3,
 ) -> TableSpec:
     return TableSpec(
         name=name,
         columns=pa.schema([pa.field(column, kind) for column, kind in columns]),
         partition_by=partition_by,
         raw_columns=raw_columns,
+        zstd_level=zstd_level,
     )
 
 
@@ -250,6 +255,19 @@ TABLES: Final[dict[str, TableSpec]] = {
             ],
             partition_by=("view", "version"),
             raw_columns=("image",),
+        ),
+        _table(
+            "view_labels",
+            [
+                ("view", pa.string()),
+                ("version", pa.int64()),
+                ("identity", pa.string()),
+                ("draw", pa.int64()),
+                ("sample_id", pa.int64()),
+                ("label", LABEL_TYPE),
+            ],
+            partition_by=("view", "version", "identity"),
+            zstd_level=19,
         ),
         _table(
             "runs",

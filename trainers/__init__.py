@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trainers.evaluation import evaluate
-    from trainers.keeping import train_on_view
     from trainers.labeling import Labeling, label, label_by_all
     from trainers.loop import run
+    from trainers.on_view import train_on_view
     from trainers.recipe import Recipe, load_recipe
 
 _HOMES = {
@@ -22,7 +22,7 @@ _HOMES = {
     "label_by_all": "trainers.labeling",
     "load_recipe": "trainers.recipe",
     "run": "trainers.loop",
-    "train_on_view": "trainers.keeping",
+    "train_on_view": "trainers.on_view",
 }
 
 __all__ = [

@@ -250,6 +250,59 @@ def precision(device: str) -> Literal["bfloat16", "float32"]:
     return "bfloat16" if native else "float32"
 
 
+def answers(
+    bundle: Bundle,
+    images: torch.Tensor,
+    *,
+    device: str,
+    temperature: float = 1.0,
+    batch_size: BatchSize | None = None,
+) -> torch.Tensor:
+    """Return what a model says of images that are made already.
+
+    Args:
+        bundle: The model, in evaluation mode.
+        images: uint8 [images, channels, side, side], on its device; of another side than the
+            model's they are resized there, with antialiasing, and gray ones become RGB.
+        device: "cpu" or a CUDA device, for the error.
+        temperature: Logits are divided by it.
+        batch_size: Most images at once; halved where memory does not hold them.
+
+    Returns:
+        float32 [images, classes], on the CPU.
+
+    Raises:
+        InputError: If a single image does not fit into memory.
+    """
+    size, found, done = BatchSize() if batch_size is None else batch_size, [], 0
+    while done < len(images):
+        try:
+            with torch.inference_mode():
+                seen = _as_model_wants(images[done : done + size.images], bundle.format)
+                found.append(torch.softmax(bundle.logits(seen) / temperature, dim=1).cpu())
+            done += len(seen)
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            if size.images == 1:
+                raise InputError(_too_large(bundle, device, error)) from error
+        size.halve()
+    return torch.cat(found)
+
+
+def _as_model_wants(images: torch.Tensor, format_: ImageFormat) -> torch.Tensor:
+    """Return images with the side and channels of a model, 0 to 255."""
+    if images.shape[1] != format_.channels:
+        images = images.expand(-1, format_.channels, -1, -1)
+    if images.shape[2] == format_.size:
+        return images
+    resized = torch.nn.functional.interpolate(
+        images.float(), size=format_.size, mode=format_.interpolation, antialias=True
+    )
+    return resized.clamp_(0, 255)  # bicubic leaves the range
+
+
 def _lacks_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

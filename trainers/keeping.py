@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any, Final
 
 from plstore.errors import InputError, StoreError
-from plstore.fingerprint import value_hash
-from plstore.labels import Role, TeacherRecord, add_teacher, check_teacher_id, find_teacher
-from plstore.loaders import import_backend, open_split, pick_backend
-from plstore.seeds import Purpose, torch_seed
+from plstore.labels import (
+    Role,
+    TeacherRecord,
+    add_teacher,
+    find_teacher,
+)
+from plstore.loaders import open_split, pick_backend
 from plstore.store import Store
 from plstore.version import __version__
 from plstore.views import View
-from trainers.checking import check_models
-from trainers.events import Listener, Measured, Teller, unheard
+from trainers.events import Measured, Teller
 from trainers.model import fetch_bundle, keep_bundle
-from trainers.pretrained import weights_hash
 from trainers.processes import ALONE, Processes
 from trainers.recipe import Recipe
 from trainers.recording import Metric
-from trainers.train import Trained, Training, pick_device, teacher_record, train
+from trainers.train import Trained, Training, teacher_record, train
 from trainers.watching import Watch
 
 _DECIDING: Final = ("train", "optimizer", "schedule", "loss", "noise")
@@ -71,7 +72,7 @@ def train_and_keep(
         fetch_bundle(store, known.checkpoint, known.checkpoint_hash)  # or says that it is gone
         return known
     partial = store.cache_folder("partial", f"{place.identity}.pt")
-    backend = pick_backend(training.recipe.train.backend, training.device)
+    backend = pick_backend(training.backend, training.device)
     title, steps = f"train {place.title}, fed by {backend}", training.course.steps
     with teller.task(title, steps) as advance:
         shown = 0
@@ -93,6 +94,11 @@ def train_and_keep(
         teller.say(
             f"  {trained.num_replaced} draws of damaged images were replaced by others; "
             "'plstore verify' names the images"
+        )
+    if trained.num_not_replayed:
+        teller.say(
+            f"  {trained.num_not_replayed} draws had the label of their clean image: that of "
+            "their view is of another image, or of one that was deleted"
         )
     if training.processes.is_first:
         _keep(store, training, trained, place)
@@ -214,96 +220,3 @@ def _provenance(training: Training, place: Place) -> dict[str, Any]:
         "seed": training.run.seed,
         "code_version": __version__,
     }
-
-
-def train_on_view(
-    view: View,
-    recipe: Recipe,
-    *,
-    teacher_id: str | None = None,
-    device: str = "auto",
-    on_event: Listener = unheard,
-    processes: Processes = ALONE,
-) -> TeacherRecord:
-    """Train one model on a view; it becomes a teacher of the view's store.
-
-    A view with pseudo-labels gives a student: labeled and pseudo-labeled images in the recipe's
-    ratio. One without gives a teacher, of as many images a step.
-
-    Args:
-        view: What to train on.
-        recipe: As the iteration of the labels sees it; its `finetune` is not done.
-        teacher_id: Its name; made of iteration and settings unless given.
-        device: "auto", "cpu" or a CUDA device.
-        on_event: Told of progress.
-        processes: That train it together, each calling this; see `trainers.processes.join`.
-
-    Returns:
-        The teacher; one that was trained in the very same way before is returned as it is.
-
-    Raises:
-        InputError: If the name is taken, or settings are not as they must be.
-    """
-    device = processes.device(pick_device(device))
-    store = view.store
-    is_student = bool(view.record.counts.get("kept"))
-    iteration = _iteration_of(view) if is_student else 0
-    seen = recipe.at(iteration)
-    identity = _identity(view, seen, iteration)
-    name = teacher_id or f"t{iteration}-{identity[:8]}"
-    _check_free(store, check_teacher_id(name), view, recipe)
-    check_models(recipe, len(store.class_names))
-    import_backend(pick_backend(seen.train.backend, device))
-    training = training_on(
-        view,
-        seen,
-        recipe,
-        iteration,
-        role="student" if is_student else "teacher",
-        seed=torch_seed(recipe.seed, Purpose.TRAINING, iteration),
-        device=device,
-        processes=processes,
-    )
-    place = Place(
-        teacher_id=name,
-        iteration=iteration,
-        role="student" if is_student else "teacher",
-        identity=identity,
-        step="train",
-        title=name,
-    )
-    return train_and_keep(store, training, place, Teller(on_event))
-
-
-def _identity(view: View, recipe: Recipe, iteration: int) -> str:
-    model = recipe.model_of(iteration)
-    return value_hash(
-        {
-            "view": view.record.identity,
-            "model": model.model_dump(mode="json"),
-            **deciding_values(recipe),
-            "seed": recipe.seed,
-            "start": weights_hash(model, model.architecture),
-            "lora_rank": recipe.lora_rank(iteration),
-            "code": __version__,
-        }
-    )
-
-
-def _iteration_of(view: View) -> int:
-    """Return the iteration of the labels of a view; 1 where it does not say."""
-    names = view.record.parameters.get("teachers", ())
-    numbers = [str(name).rpartition("@")[2] for name in names]
-    known = [int(number) for number in numbers if number.isdigit()]
-    return max([*known, int(view.record.parameters.get("iteration", 0)), 1])
-
-
-def _check_free(store: Store, teacher_id: str, view: View, recipe: Recipe) -> None:
-    known = find_teacher(store, teacher_id)
-    if known is None:
-        return
-    same_view = (known.view, known.view_version) == (view.record.view, view.record.version)
-    if not same_view or known.recipe_hash != recipe.hash:
-        raise InputError(
-            f"{store.root} has another teacher named {teacher_id!r}; name this one otherwise"
-        )

@@ -103,6 +103,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_noised_views(self) -> "Recipe":
+        if self.label.views and self.method.students == "probe":
+            raise ValueError(
+                "label.views is of images with noise, and method.students is 'probe', whose "
+                "images have none; wanted scratch, finetune or warm"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Recipe":
         warmup = self.schedule.warmup_steps or 0
         if self.train.epochs is None and warmup >= self.train.num_steps(0):
@@ -205,8 +214,11 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """Identity of all that the recipe says."""
-        return value_hash(self.model_dump(mode="json"))
+        """Identity of all that the recipe says; of labels of views, where it wants them."""
+        values = self.model_dump(mode="json")
+        if not self.label.views:  # recipes of before have the same identity
+            del values["label"]["views"], values["label"]["view_epochs"]
+        return value_hash(values)
 
 
 def recipes_folder() -> Path:

@@ -12,6 +12,7 @@ import torch
 LOSS: Final = "train/loss"
 RATE: Final = "train/learning_rate"
 REPLACED: Final = "input/replaced_images"
+NOT_REPLAYED: Final = "input/labels_not_replayed"
 SPEED: Final = "train/images_per_second"
 WAITING: Final = "input/wait_share"
 EPOCH: Final = "train/epoch_seconds"

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
+from typing import cast
 
 import torch
 from torch import nn
 
 from plstore.errors import PlstoreError
-from plstore.labels import Role, TeacherRecord
-from plstore.loaders import ImageFormat, Loader, load
+from plstore.labels import Role, TeacherRecord, ViewLabels
+from plstore.loaders import Batch, ImageFormat, Loader, load
 from plstore.loaders.settings import check_device
+from plstore.loaders.work import Backend
 from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
 from trainers.forward import Forward
@@ -28,7 +30,7 @@ from trainers.model import build_model, image_format, take_weights
 from trainers.optimisation import Course, course_of
 from trainers.processes import ALONE, Processes, synchronised
 from trainers.recipe import Recipe
-from trainers.recording import LOSS, REPLACED, Metric, Recorder
+from trainers.recording import LOSS, NOT_REPLAYED, REPLACED, Metric, Recorder
 from trainers.sections import Model
 from trainers.state import State
 from trainers.watching import VALIDATION, Watch
@@ -56,6 +58,8 @@ class Training:
         frozen_blocks: First blocks that stay as they are.
         watch: How validation is looked at meanwhile; it changes no weight.
         processes: That train it together; each has its share of every step's images.
+        labels: Of the noised images of its first pseudo-labeled draws; None for those of the
+            view alone.
     """
 
     recipe: Recipe
@@ -72,11 +76,24 @@ class Training:
     frozen_blocks: int = 0
     watch: Watch | None = None
     processes: Processes = ALONE
+    labels: ViewLabels | None = None
 
     @cached_property
     def course(self) -> Course:
         """How long it is."""
         return course_of(self.recipe, self.view.record.num_labeled)
+
+    @property
+    def backend(self) -> Backend:
+        """What feeds it: where it replays labels of views, what made their pixels."""
+        if self.labels is not None:
+            return cast("Backend", self.labels.label_set.backend)
+        return self.recipe.train.backend
+
+    def format(self) -> ImageFormat:
+        """Return how images reach its model, which is made for that."""
+        network = build_model(self.model, self.model.architecture, self.num_classes)
+        return image_format(self.model, network)
 
     def loader(self, format_: ImageFormat, first_step: int) -> Loader:
         """Return the loader of its batches."""
@@ -94,10 +111,11 @@ class Training:
             shuffle=settings.shuffle,
             window=settings.window,
             device=self.device,
-            backend=settings.backend,
+            backend=self.backend,
             num_threads=settings.threads,
             rank=self.processes.rank,
             world_size=self.processes.size,
+            labels=self.labels,
         )
 
 
@@ -116,11 +134,17 @@ class Trained:
         return int(sum(value for _, name, value in self.metrics if name == REPLACED))
 
     @property
+    def num_not_replayed(self) -> int:
+        """Draws that had the view's label where that of their noised image was wanted."""
+        return int(sum(value for _, name, value in self.metrics if name == NOT_REPLAYED))
+
+    @property
     def summary(self) -> dict[str, float | str]:
         """What the table `teachers` keeps: the last loss, the input's backend and damage."""
         losses = [value for _, name, value in self.metrics if name == LOSS]
         last = {LOSS: losses[-1]} if losses else {}
-        return {**last, REPLACED: self.num_replaced, "input/backend": self.backend}
+        lacking = {NOT_REPLAYED: self.num_not_replayed} if self.num_not_replayed else {}
+        return {**last, REPLACED: self.num_replaced, **lacking, "input/backend": self.backend}
 
 
 def pick_device(device: str) -> str:
@@ -170,8 +194,9 @@ def train(
     loader = _loader(training, format_, state.step)
     if state.input is not None and state.input != loader.state_dict():
         raise PlstoreError(
-            f"the images of {training.view.key} changed since {partial} was written: were some "
-            "deleted? Delete that file to train this model from its start"
+            f"the images of {training.view.key}, or the labels of its views, changed since "
+            f"{partial} was written: were some deleted? Delete that file to train this model "
+            "from its start"
         )
     forward = Forward(
         training.recipe, training.seed, network, format_, training.device, processes
@@ -180,8 +205,7 @@ def train(
     while state.step < steps:
         with recorder.waiting():
             batch = next(batches)
-        if batch.replaced:
-            recorder.note(state.step, REPLACED, float(len(batch.replaced)))
+        _note_drops(recorder, state.step, batch)
         forward.step(state, batch)
         recorder.step_done(state.step, state.last_loss, state.rate)
         on_step(state.step, state.last_loss)
@@ -217,6 +241,14 @@ def _loader(training: Training, format_: ImageFormat, first_step: int) -> Loader
     if not training.processes.local_rank:
         training.processes.wait()
     return loader
+
+
+def _note_drops(recorder: Recorder, step: int, batch: Batch) -> None:
+    """Count what a batch holds in the place of what it was to hold."""
+    if batch.replaced:
+        recorder.note(step, REPLACED, float(len(batch.replaced)))
+    if batch.not_replayed:
+        recorder.note(step, NOT_REPLAYED, float(batch.not_replayed))
 
 
 def _network(training: Training) -> nn.Module:

@@ -52,7 +52,7 @@ def train(
     from plstore.store import open as open_store
     from plstore.views import open_view
     from trainers.events import Shown
-    from trainers.keeping import train_on_view
+    from trainers.on_view import train_on_view
     from trainers.processes import join, leave
     from trainers.recipe import load_recipe
 

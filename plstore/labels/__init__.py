@@ -26,10 +26,22 @@ from plstore.labels.teachers import (
     list_teachers,
 )
 from plstore.labels.truth import Validation, corrected_labels, read_validation
+from plstore.labels.view_labels import (
+    DRAWS_OF_A_FILE,
+    Span,
+    ViewLabels,
+    ViewLabelSet,
+    commit_view_labels,
+    missing_spans,
+    open_view_labels,
+    span_of,
+    view_label_rows,
+)
 from plstore.labels.weighting import Weighting
 from plstore.labels.writing import LabelWriter, coded_rows, commit_labels, write_labels
 
 __all__ = [
+    "DRAWS_OF_A_FILE",
     "HISTOGRAM",
     "NUM_BUCKETS",
     "SHARD_IDS",
@@ -40,14 +52,18 @@ __all__ = [
     "Member",
     "Method",
     "Role",
+    "Span",
     "TeacherRecord",
     "Validation",
+    "ViewLabelSet",
+    "ViewLabels",
     "Weighting",
     "add_teacher",
     "at_temperature",
     "check_teacher_id",
     "coded_rows",
     "commit_labels",
+    "commit_view_labels",
     "corrected_labels",
     "find_counts",
     "find_label_sets",
@@ -57,8 +73,12 @@ __all__ = [
     "list_teachers",
     "make_ensemble",
     "member_of",
+    "missing_spans",
+    "open_view_labels",
     "read_validation",
+    "span_of",
     "stale_counts",
+    "view_label_rows",
     "write_histograms",
     "write_labels",
 ]

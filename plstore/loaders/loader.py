@@ -1,6 +1,7 @@
 """The loader: batches of a view for training."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor
 
 from plstore.errors import InputError, StoreError
+from plstore.labels import ViewLabels
 from plstore.loaders.backends import pick_backend, run_backend, work_of
 from plstore.loaders.imageset import view_hash
 from plstore.loaders.noise import INPUT_PARTS, InputPart, Noise
 from plstore.loaders.plan import Plan, Share
+from plstore.loaders.replaying import check_labels
 from plstore.loaders.settings import check_device, check_kind, check_whole
 from plstore.loaders.sources import Samples, Shuffle, open_source
 from plstore.loaders.verification import Verification, verify_loader
@@ -26,6 +29,7 @@ from plstore.loaders.work import (
 )
 from plstore.views import View
 
+_IDENTITY: Final = ("view", "plan", "seed")
 _REPLACEMENTS: Final = 100
 DEFAULT_WINDOW: Final = 4096
 DEFAULT_CACHE_BYTES: Final = 256 << 20
@@ -35,7 +39,8 @@ class Loader:
     """The noised batches of a view, without end. Made by `load`.
 
     The batch of a step follows from the view, the plan, the seed and the step alone, so its
-    whole state is four values, and a run can go on from any step with any number of ranks.
+    whole state is four values (and which labels it replays, where it does), and a run can go on
+    from any step with any number of ranks.
 
     Attributes:
         view: What it reads.
@@ -43,6 +48,7 @@ class Loader:
         plan: Which images, with which noise.
         step: Of the batch that comes next.
         replaced: By sample id of a damaged image, how often others took its place.
+        labels: That it replays, None for those of the view alone.
     """
 
     def __init__(  # noqa: PLR0913  one keyword per part
@@ -57,6 +63,7 @@ class Loader:
         num_threads: int | None,
         cache_bytes: int,
         first_step: int,
+        labels: ViewLabels | None = None,
     ) -> None:
         """See `load`."""
         self.view, self.plan, self.source = view, plan, plan.source
@@ -66,11 +73,15 @@ class Loader:
         self.step = first_step
         self._cache_bytes = cache_bytes
         self.replaced: dict[int, int] = {}
-        self._identity = {
+        self._identity: dict[str, Any] = {
             "view": view_hash(view),
             "plan": plan_hash,
             "seed": plan.seed,
         }
+        self.labels = labels
+        if labels is not None:
+            check_labels(labels, view, self._identity, self.backend)
+            self._identity["labels"] = labels.identity
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches from `step` on."""
@@ -95,6 +106,7 @@ class Loader:
                 num_labeled=self.plan.num_labeled,
                 step=step,
                 replaced=done.replaced,
+                not_replayed=done.not_replayed,
             )
 
     @property
@@ -123,7 +135,12 @@ class Loader:
         """Return what there is to do for a step, its images read and checked."""
         samples, replaced = self.samples(step)
         noise = self.plan.noise(step, samples)
-        return work_of(samples, noise.windows, self.format, noise, replaced)
+        work = work_of(samples, noise.windows, self.format, noise, replaced)
+        if self.labels is None or not self.plan.pseudo_batch:
+            return work
+        first, pseudo = self.plan.first_pseudo_draw(step), slice(self.plan.num_labeled, None)
+        lacking = self.labels.fill(first, work.sample_ids[pseudo], work.targets[pseudo])
+        return replace(work, not_replayed=lacking)
 
     def samples(self, step: int) -> tuple[Samples, tuple[int, ...]]:
         """Return the intact samples of a step, and the ids of those that were replaced.
@@ -177,9 +194,11 @@ class Loader:
         """Go on from a state, of any number of ranks; for batches that are not yet begun.
 
         Raises:
-            InputError: If it is the state of another view, plan or seed, or none.
+            InputError: If it is the state of another view, plan or seed, of other labels, or
+                none.
         """
-        for name, mine in self._identity.items():
+        for name in (*_IDENTITY, "labels"):
+            mine = self._identity.get(name)
             if state.get(name) != mine:
                 raise InputError(
                     f"the state is of {name} {state.get(name)!r}, this loader of {mine!r}: "
@@ -240,6 +259,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
     backend: Backend = "auto",
     num_threads: int | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    labels: ViewLabels | None = None,
 ) -> Loader:
     """Return the loader of a view.
 
@@ -269,9 +289,12 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         num_threads: That decode; cores by ranks of this machine unless given.
         cache_bytes: `threads` keeps the decoded images of a view that is smaller than this;
             those that are decoded at a scale take up to half as much again.
+        labels: What a teacher said of the first pseudo-labeled draws, noise included, to be
+            their targets in place of the view's; see `plstore.label_views`.
 
     Raises:
-        InputError: If an argument is not as it must be, or a stream has no images.
+        InputError: If an argument is not as it must be, a stream has no images, or labels are
+            of other draws.
         MissingExtraError: If the backend is not installed.
     """
     noise = Noise() if noise is None else noise
@@ -306,6 +329,7 @@ def load(  # noqa: PLR0913  one keyword per choice of the user
         num_threads=num_threads,
         cache_bytes=cache_bytes,
         first_step=first_step,
+        labels=labels,
     )
 
 

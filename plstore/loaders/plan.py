@@ -177,6 +177,13 @@ class Plan:
             taken.append(stream.take((step + ahead) * batch + slots.start, len(slots)))
         return np.concatenate(taken)
 
+    def first_pseudo_draw(self, step: int) -> int:
+        """Return the number of this rank's first pseudo-labeled draw of a step, in its stream.
+
+        The draws of the step's further pseudo-labeled slots follow it.
+        """
+        return step * self.pseudo_batch + self.share.of(self.pseudo_batch).start
+
     def blocks(self, step: int) -> set[int]:
         """Return the blocks that a step needs, and those that come next."""
         near: set[int] = set()

@@ -110,6 +110,8 @@ class Batch:
         num_labeled: The first this many are labeled, the rest pseudo-labeled.
         step: Number of the batch.
         replaced: Sample ids of damaged images whose place others took.
+        not_replayed: Draws that were to have the label of their noised image and have the
+            view's: another image took the place of a damaged one, or the label is gone.
     """
 
     images: Tensor
@@ -119,6 +121,7 @@ class Batch:
     num_labeled: int
     step: int
     replaced: tuple[int, ...] = ()
+    not_replayed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,7 @@ class Work:
         scales: int32 [batch], 1, 2, 4 or 8: sides are divided by it when it is decoded.
         noise: The noise after resizing, None for clean images.
         replaced: As in `Batch`.
+        not_replayed: As in `Batch`.
     """
 
     rows: npt.NDArray[np.int64]
@@ -150,6 +154,7 @@ class Work:
     scales: npt.NDArray[np.int32]
     noise: NoiseDraw | None
     replaced: tuple[int, ...] = ()
+    not_replayed: int = 0
 
 
 Tensors = tuple[Tensor, Tensor, Tensor]

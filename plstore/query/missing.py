@@ -18,6 +18,10 @@ _MADE_BY: Final[dict[str, tuple[str, str]]] = {
     "soft_labels": ("soft labels", "plstore run, plstore label or plstore import predictions"),
     "embeddings": ("embeddings", "plstore embed"),
     "views": ("views", "plstore run, or plstore select"),
+    "view_labels": (
+        "labels of views",
+        "plstore run with label.views, or plstore train with it",
+    ),
     "runs": ("measurements", "plstore run, plstore train or plstore evaluate"),
 }
 _SAME: Final = {"view_rows": "views"}

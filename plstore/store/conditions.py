@@ -24,6 +24,7 @@ TABLES_OF_IMAGES = (
     "exclusions",
     "corrections",
     "view_rows",
+    "view_labels",
 )
 """Every table that has rows of images; `images` first, so that no reader finds them anew."""
 

@@ -11,30 +11,30 @@ from plstore.schema import Profile, TableSpec
 
 _ROW_GROUP_BYTES = 8 << 20
 _MAX_ROW_GROUP_ROWS = 65_536
-_ZSTD_LEVEL = 3
+_COUNTED = ("sample_id", "draw")
 
 
 def parquet_bytes(rows: pa.Table, spec: TableSpec, profile: Profile) -> memoryview:
     """Return a Parquet file of rows.
 
     Encodings: zstd with a dictionary for every column; compressed images and coded tails
-    without a dictionary; sample ids, which ascend, without one either, and in the `compact`
-    profile by DELTA_BINARY_PACKED: DuckDB reads them five times as fast as a dictionary. Floats
-    of that profile by BYTE_STREAM_SPLIT. Row groups hold at most 8 MiB of Arrow data and 65,536
-    rows.
+    without a dictionary; sample ids and draws, which ascend, without one either, and in the
+    `compact` profile by DELTA_BINARY_PACKED: DuckDB reads them five times as fast as a
+    dictionary. Floats of that profile by BYTE_STREAM_SPLIT. Row groups hold at most 8 MiB of
+    Arrow data and 65,536 rows.
     """
     leaves = _leaves(rows.schema)
     raw = set(spec.raw_columns)
     encodings = _encodings(leaves) if profile == "compact" else {}
     binary = {n for n, kind in leaves.items() if kind == pa.binary()}
-    no_dictionary = {*encodings, *raw, *binary, "sample_id"}
+    no_dictionary = {*encodings, *raw, *binary, *_COUNTED}
     compression = {name: "NONE" if name in raw else "ZSTD" for name in leaves}
     sink = pa.BufferOutputStream()
     pq.write_table(
         rows,
         sink,
         compression=compression,
-        compression_level={n: _ZSTD_LEVEL for n in leaves if compression[n] == "ZSTD"},
+        compression_level={n: spec.zstd_level for n in leaves if compression[n] == "ZSTD"},
         use_dictionary=[name for name in leaves if name not in no_dictionary],
         column_encoding=encodings or None,
         row_group_size=_row_group_size(rows),
@@ -52,9 +52,7 @@ def _encodings(leaves: Mapping[str, pa.DataType]) -> dict[str, str]:
     """Return the encodings of the columns that the `compact` profile writes otherwise."""
     floats = sorted(name for name, kind in leaves.items() if kind == pa.float32())
     encodings = dict.fromkeys(floats, "BYTE_STREAM_SPLIT")
-    if "sample_id" in leaves:
-        encodings["sample_id"] = "DELTA_BINARY_PACKED"
-    return encodings
+    return encodings | {name: "DELTA_BINARY_PACKED" for name in _COUNTED if name in leaves}
 
 
 def statistics(rows: pa.Table) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from plstore.fingerprint import content_hash, file_hash
 from plstore.labels import list_teachers
 from plstore.schema import ACCEPTED
 from plstore.store import TABLES_OF_IMAGES, read_log, step_pins, tags, view_pins
+from plstore.upkeep.view_labels import verify_view_labels
 from plstore.views import open_view
 
 if TYPE_CHECKING:
@@ -193,6 +194,8 @@ def _verify_rows(name: str, rows: pa.Table, shard: "Shard") -> Iterator[tuple[st
     if name == "view_rows":
         yield from _verify_view_rows(rows)
         yield from _verify_packed(rows)
+    if name == "view_labels":
+        yield from verify_view_labels(rows, shard)
     if name == "embeddings":
         yield from _verify_embeddings(rows)
     if name == "images":

@@ -19,6 +19,12 @@ class Label(Section):
     """Of the teacher's softmax."""
     best: bool = False
     """In the end the model that is best by validation labels the pool as well."""
+    views: bool = False
+    """The teacher also labels the very images that a student sees, noise included. Noisy
+    Student's labels are of clean images (algorithm 1, step 2): they follow `view_epochs`."""
+    view_epochs: Annotated[float, Field(gt=0)] = 1.0
+    """For so many epochs of a student: passes over the labeled images, as train.epochs are. A
+    draw takes some 60 bytes of the store, at 20 classes."""
 
 
 class Fusion(Section):

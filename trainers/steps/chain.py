@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.version import __version__
 from trainers.context import Context
@@ -22,6 +23,7 @@ from trainers.steps.probing import Probe
 from trainers.steps.selecting import Select
 from trainers.steps.step import CONTROL, Step
 from trainers.steps.training import Train
+from trainers.steps.view_labels import LabelViews
 
 _IMPORT, _LABELED = "import", "labeled"
 
@@ -65,8 +67,28 @@ def _iterations(context: Context) -> list[Step]:
         relabeled = recipe.at(n).select.relabel and n > 1
         chosen_from = (labels, "select-1") if relabeled else (labels,)
         steps.append(Select(name=f"select-{n}", needs=chosen_from, iteration=n))
-        steps += _trained(str(n), f"select-{n}", n, context)
+        views = _views_labeled(n, context)
+        steps += [*views, *_trained(str(n), f"select-{n}", n, context, labels=views)]
     return steps
+
+
+def _views_labeled(n: int, context: Context) -> list[Step]:
+    """Return the labeling of what student n sees, if the recipe wants it.
+
+    Raises:
+        InputError: If its teacher has labels and no model.
+    """
+    if not context.recipe.at(n).label.views:
+        return []
+    given = context.teacher if n == 1 else None
+    if (given is not None and not given.checkpoint) or (n == 1 and _num_members(context) > 1):
+        who = "several first teachers (model.also)" if given is None else repr(given.teacher_id)
+        raise InputError(
+            f"label.views asks the teacher of student {n} about noised images, and {who} gives "
+            "labels and no model; set label.views to false, or name a teacher with a model"
+        )
+    needs = (f"select-{n}", _model_step(context, str(n - 1), n - 1))
+    return [LabelViews(name=f"label-views-{n}", needs=needs, iteration=n)]
 
 
 def _num_members(context: Context) -> int:
@@ -110,9 +132,15 @@ def _labeled_by_best(steps: Sequence[Step], iterations: int) -> Step:
 
 
 def _trained(
-    model: str, view: str, iteration: int, context: Context, member: int = 1
+    model: str,
+    view: str,
+    iteration: int,
+    context: Context,
+    member: int = 1,
+    *,
+    labels: Sequence[Step] = (),
 ) -> list[Step]:
-    """Return the training of a model, and its evaluation."""
+    """Return the training of a model, by the labels of its views if any, and its evaluation."""
     recipe = context.recipe.at(iteration).member(member)
     how = recipe.how(iteration, is_control=model == CONTROL)
     place: dict[str, Any] = {"iteration": iteration, "member": member}
@@ -120,7 +148,8 @@ def _trained(
     if how == "warm":
         needs = (view, _model_step(context, str(iteration - 1), iteration - 1))
     kind, name = (Probe if how == "probe" else Train), f"train-{model}"
-    steps: list[Step] = [kind(name=name, needs=needs, **place)]
+    needs += tuple(step.name for step in labels)
+    steps: list[Step] = [kind(name=name, needs=needs, replays=bool(labels), **place)]
     last = _model_step(context, model, iteration, member)
     if last != name:
         steps.append(Finetune(name=last, needs=(view, name), **place))

@@ -28,7 +28,8 @@ class Label(Step):
     def what(self, context: Context) -> Mapping[str, object]:
         """Return how labels are made and kept."""
         recipe = self.recipe(context)
-        what: dict[str, object] = json.loads(recipe.label.model_dump_json(exclude={"best"}))
+        left_out = {"best", "views", "view_epochs"}  # they change no label of a clean image
+        what: dict[str, object] = json.loads(recipe.label.model_dump_json(exclude=left_out))
         if recipe.noise.teacher:
             what |= {"noise": recipe.noise.model_dump(mode="json"), "seed": recipe.seed}
         return what

@@ -1,7 +1,7 @@
 """A model is trained on a view: the teacher, a student, or the control."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from trainers.result import Findings
 from trainers.sections import How
 from trainers.steps.step import CONTROL, Step
 from trainers.train import Training
+from trainers.view_labels import labels_of
 
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
 _MEMBER_STREAM = 10_000
@@ -25,10 +26,16 @@ OUTPUTS = ("teacher_id", "role", "architecture", "checkpoint", "checkpoint_hash"
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Step):
-    """A model is trained on the view of the step that it needs."""
+    """A model is trained on the view of the step that it needs.
+
+    Attributes:
+        replays: Whether the last step that it needs labeled the images that it sees.
+    """
 
     kind: ClassVar[str] = "train"
     is_shared: ClassVar[bool] = True
+
+    replays: bool = False
 
     @property
     def is_student(self) -> bool:
@@ -85,7 +92,10 @@ class Train(Step):
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Train it, or go on from its last checkpoint; keep it in the store."""
-        training = self._training(context, *needs)
+        *others, last = needs
+        training = self._training(context, *(others if self.replays else needs))
+        if self.replays:
+            training = replace(training, labels=labels_of(context.store, last))
         record = train_and_keep(context.store, training, self.place, context.teller)
         return outputs_of(record, self.how(context))
 
