@@ -48,6 +48,7 @@ class Forward:
         self._network, self._device = network, device
         self._processes = processes
         self._joined: Joined | None = None
+        self._has_looked = False
 
     def step(self, state: State, batch: Batch) -> None:
         """Do one optimizer step."""
@@ -97,8 +98,24 @@ class Forward:
         with torch.autocast(
             self._device.partition(":")[0], dtype or torch.bfloat16, enabled=dtype is not None
         ):
-            logits = joined(self._format.normalise(images))
+            pixels = self._format.normalise(images)
+            logits = joined(pixels) if self._has_looked else self._first_look(joined, pixels)
         return logits.float()
+
+    def _first_look(self, joined: Joined, pixels: Tensor) -> Tensor:
+        """Return logits of the first images, at which a model is compiled if it is to be."""
+        self._has_looked = True
+        if not self._recipe.train.compile:
+            return joined(pixels)
+        try:
+            return joined(pixels)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise InputError(
+                f"the model cannot be compiled for {self._device}: {reason}. torch.compile "
+                "wants a C++ compiler such as g++ on the PATH (or in CXX), for CUDA also Triton; "
+                "install them, or set train.compile to false"
+            ) from error
 
     def _ready(self, num_labeled: int, num_pseudo: int) -> Joined:
         """Return the network with the noise that each kind of image gets, compiled if asked."""

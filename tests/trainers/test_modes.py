@@ -184,6 +184,30 @@ def test_a_run_of_other_precision_is_another_one(store: Store) -> None:
     assert torch.allclose(whole, half, atol=2e-2)
 
 
+@pytest.mark.nightly
+def test_a_compiled_training_is_the_same_but_for_rounding(store: Store) -> None:
+    found = []
+    for compiled in (False, True):
+        asked = recipe(train={**TRAIN, "compile": compiled})
+        found.append(run(asked, store, device="cpu")["teacher"]["teacher_id"])
+    plain, fast = (weights(store, name)["fc.weight"] for name in found)
+
+    assert found[0] != found[1]
+    assert torch.allclose(plain, fast, atol=1e-3)
+
+
+@pytest.mark.nightly
+def test_a_model_that_cannot_be_compiled_says_what_is_wanted(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", "/no/compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    asked = recipe(train={**TRAIN, "compile": True}, model={**MODEL, "resolution": 24})
+
+    with pytest.raises(InputError, match=r"cannot be compiled for cpu: .*train\.compile"):
+        run(asked, store, device="cpu")
+
+
 def test_a_gradient_that_is_not_finite_harms_no_weight() -> None:
     network = torch.nn.Linear(2, 2)
     course = Course(steps=9, steps_per_epoch=1, warmup_steps=0)
