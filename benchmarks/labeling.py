@@ -18,6 +18,7 @@ the budget is of one thread.
 import argparse
 import io
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -332,7 +333,8 @@ def main() -> None:
     parser.add_argument("--images", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    given = parser.parse_args()
+    argv = sys.argv[1:]
+    given = parser.parse_args(argv)
     quick = given.quick
     model = given.model or ("test_resnet" if quick else "resnet18")
     with tempfile.TemporaryDirectory(dir=given.folder, prefix="labeling-") as folder:
@@ -341,8 +343,9 @@ def main() -> None:
         check(bench)
         found = list(measure(bench, model, given.rounds or (1 if quick else 3)))
         found += measure_budget(bench, model)
-    command = "python -m benchmarks.labeling" + (" --quick" if quick else "")
-    publish(found, command=f"{command} --model {model}", json_path=given.json)
+    publish(
+        found, command=" ".join(["python -m benchmarks.labeling", *argv]), json_path=given.json
+    )
 
 
 if __name__ == "__main__":

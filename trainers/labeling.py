@@ -202,7 +202,7 @@ def commit_ranges(
     store: Store,
     teacher: TeacherRecord,
     labeling: Labeling,
-    written: "Sequence[tuple[Missing, list[Shard]]]",
+    written: Sequence[tuple[Missing, list[Shard]]],
 ) -> int:
     """Make what `label_range` wrote visible, in one commit; return the version.
 

@@ -28,7 +28,7 @@ def label_range(
     store: Store,
     bundle: Bundle,
     labeling: Labeling,
-    missing: "Missing",
+    missing: Missing,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> list[Shard]:
     """Write what a model says of the images of one range: files that nothing names yet.
