@@ -113,7 +113,7 @@ class Forward:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise InputError(
                 f"the model cannot be compiled for {self._device}: {reason}. torch.compile "
-                "wants a C++ compiler such as g++ on the PATH (or in CXX), for CUDA Triton too; "
+                "wants a C++ compiler such as g++ on the PATH (or in CXX), for CUDA Triton; "
                 "install them, or set train.compile to false"
             ) from error
 

@@ -17,6 +17,7 @@ from plstore.store import Store
 from plstore.version import __version__
 from plstore.views import View
 from trainers.events import Measured, Teller
+from trainers.inference import room_to_look
 from trainers.model import fetch_bundle, keep_bundle
 from trainers.processes import ALONE, Processes
 from trainers.recipe import Recipe
@@ -74,7 +75,7 @@ def train_and_keep(
     partial = store.cache_folder("partial", f"{place.identity}.pt")
     backend = pick_backend(training.backend, training.device)
     title, steps = f"train {place.title}, fed by {backend}", training.course.steps
-    with teller.task(title, steps) as advance:
+    with teller.task(title, steps) as advance, room_to_look(training.device):
         shown = 0
 
         def on_step(done: int, loss: float) -> None:
