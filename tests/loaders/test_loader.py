@@ -19,6 +19,7 @@ from plstore.loaders import (
     RandAugment,
     clean_batches,
     open_split,
+    open_view_images,
 )
 from plstore.loaders.sources import WindowSource
 from plstore.selection import Balance, Selection, select
@@ -226,7 +227,8 @@ def test_ranks_that_cannot_share_a_batch_are_refused(view: View) -> None:
 
 
 IMPOSSIBLE_ARGUMENTS: list[tuple[str, object, str]] = [
-    ("labeled_batch", 0, "a whole number of 1 or more"),
+    ("labeled_batch", -1, "a whole number of 0 or more"),
+    ("labeled_noise", ["crop", "blur"], "'crop', 'flip', 'augment'"),
     ("labeled_batch", 2.5, "a whole number"),
     ("pseudo_batch", -4, "a whole number of 0 or more"),
     ("image_format", 32, "ImageFormat"),
@@ -240,6 +242,40 @@ IMPOSSIBLE_ARGUMENTS: list[tuple[str, object, str]] = [
     ("num_threads", 0, "a whole number of 1 or more"),
     ("cache_bytes", -1, "a whole number of 0 or more"),
 ]
+
+
+def test_a_batch_of_no_image_is_refused(view: View) -> None:
+    with pytest.raises(InputError, match="labeled_batch is 0; wanted a whole number of 1"):
+        loader_of(view, labeled_batch=0, pseudo_batch=0)
+
+
+def test_pseudo_labels_may_be_alone(view: View) -> None:
+    (batch,) = some(loader_of(view, labeled_batch=0), 1)
+    (both,) = some(loader_of(view), 1)
+
+    assert batch.num_labeled == 0
+    assert torch.equal(batch.images, both.images[8:])
+    assert torch.equal(batch.targets, both.targets[8:])
+
+
+def test_what_a_kind_of_image_gets_does_not_depend_on_what_it_does_not(view: View) -> None:
+    """Noise that is left out leaves the rest of it, and the other kind, as they were."""
+    (whole,) = some(loader_of(view), 1)
+    (bare,) = some(loader_of(view, pseudo_noise=[]), 1)
+    (flipped,) = some(loader_of(view, labeled_noise=["flip"]), 1)
+    clean = {
+        int(n): image
+        for batch in clean_batches(open_view_images(view), RGB)
+        for n, image in zip(batch.sample_ids, batch.images, strict=True)
+    }
+
+    assert torch.equal(bare.images[:8], whole.images[:8])
+    assert torch.equal(flipped.images[8:], whole.images[8:])
+    for n, image in zip(bare.sample_ids[8:], bare.images[8:], strict=True):
+        assert torch.equal(image, clean[int(n)])
+    for n, image in zip(flipped.sample_ids[:8], flipped.images[:8], strict=True):
+        expected = clean[int(n)]
+        assert torch.equal(image, expected) or torch.equal(image, expected.flip(-1))
 
 
 def test_impossible_numbers_are_refused(view: View) -> None:
