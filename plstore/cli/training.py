@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -12,6 +12,8 @@ from plstore.errors import InputError, MissingExtraError
 from plstore.storage import location
 
 if TYPE_CHECKING:
+    from plstore.exchange import Source
+    from plstore.report.progress import Display
     from trainers.planning import Wishes
     from trainers.recipe import Recipe
 
@@ -157,13 +159,13 @@ def run(
     """
     programs = programs_of_training()
     from plstore.report.progress import Display
-    from trainers.planned import planned_recipe
     from trainers.processes import join
 
     processes = join(device)
     if not processes.is_first:
         programs.take_part(device, processes)
         return
+    _check_together(dry_run, card, seeds)
     folders = {
         "labeled": labeled,
         "unlabeled": unlabeled,
@@ -171,61 +173,94 @@ def run(
         "test": test,
     }
     named = {name: str(path) for name, path in folders.items() if path is not None}
-    data: dict[str, object] = {"source": "folders", **named} if named else {}
-    if not named and recipe is None:
-        data = {"source": "store"}
-        if store is None:
-            raise typer.BadParameter(
-                "name a recipe (plstore run fashion_mnist), your own images with --labeled and "
-                "--unlabeled, or a --store that has images"
-            )
+    display = Display(quiet=quiet)
     chosen = {**model_values(model, resolution, pretrained, weights), **_also(also or [])}
-    home = location(store if store is not None else f"plstore-{recipe or FOLDERS_RECIPE}/store")
-    display, source, seconds = Display(quiet=quiet), None, None
-    if named and recipe is None:
-        wishes = _wishes(chosen, method, budget, device)
-        seconds = wishes.seconds
-        loaded, source = planned_recipe(
-            data,
-            wishes,
-            set_ or [],
-            programs.beside(home, "plan.toml"),
-            device=device,
-            display=display,
-        )
-    else:
-        loaded = _unplanned(recipe, data, chosen, method, budget, set_ or [])
-        if store is None:
-            home = location(f"plstore-{loaded.name}/store")
-    if teacher is not None:
-        loaded = loaded.model_copy(update={"teacher": teacher})
-    if patience is not None:
-        loaded = loaded.model_copy(update={"patience": patience})
-    _check_together(dry_run, card, seeds)
+    told = _Told(recipe, store, named, chosen, method, budget, set_ or [], device)
+    asked = _planned(told, display) if named and recipe is None else _unplanned(told)
+    given = {"teacher": teacher, "patience": patience}
+    changes = {name: value for name, value in given.items() if value is not None}
+    loaded = asked.recipe.model_copy(update=changes)
     if dry_run:
         rows = programs.dry_run(
             loaded,
-            home,
+            asked.home,
             device=device,
             display=display,
-            source=source,
+            source=asked.source,
             card=card,
             cards=cards,
         )
     else:
         rows = programs.run_all(
             loaded,
-            home,
+            asked.home,
             seeds=None if seeds is None else programs.parse_seeds(seeds),
             device=device,
             display=display,
-            source=source,
-            budget=seconds,
+            source=asked.source,
+            budget=asked.seconds,
             processes=processes,
             tensorboard=tensorboard,
         )
     programs.end_together(processes)
     print_rows(rows, format_)
+
+
+class _Told(NamedTuple):
+    """What the command line says of recipe, images and store."""
+
+    recipe: str | None
+    store: str | None
+    folders: Mapping[str, str]
+    model: dict[str, object]
+    method: str | None
+    budget: str | None
+    overrides: Sequence[str]
+    device: str
+
+    @property
+    def home(self) -> Path:
+        """The store's place."""
+        return location(self.store or f"plstore-{self.recipe or FOLDERS_RECIPE}/store")
+
+    @property
+    def data(self) -> dict[str, object]:
+        """Values of a recipe's section `data`."""
+        if self.folders:
+            return {"source": "folders", **self.folders}
+        if self.recipe is not None:
+            return {}
+        if self.store is None:
+            raise typer.BadParameter(
+                "name a recipe (plstore run fashion_mnist), your own images with --labeled and "
+                "--unlabeled, or a --store that has images"
+            )
+        return {"source": "store"}
+
+
+class _Asked(NamedTuple):
+    """What is to be run, where, on which listed images, in how many seconds."""
+
+    recipe: "Recipe"
+    home: Path
+    source: "Source | None" = None
+    seconds: float | None = None
+
+
+def _planned(told: _Told, display: "Display") -> _Asked:
+    """Return the plan for folders of images."""
+    from trainers.planned import planned_recipe
+
+    wishes = _wishes(told.model, told.method, told.budget, told.device)
+    recipe, source = planned_recipe(
+        told.data,
+        wishes,
+        told.overrides,
+        programs_of_training().beside(told.home, "plan.toml"),
+        device=told.device,
+        display=display,
+    )
+    return _Asked(recipe, told.home, source, wishes.seconds)
 
 
 def _check_together(dry_run: bool, card: str | None, seeds: str | None) -> None:
@@ -235,24 +270,19 @@ def _check_together(dry_run: bool, card: str | None, seeds: str | None) -> None:
         raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
 
 
-def _unplanned(
-    recipe: str | None,
-    data: Mapping[str, object],
-    chosen: dict[str, object],
-    method: str | None,
-    budget: str | None,
-    overrides: Sequence[str],
-) -> "Recipe":
+def _unplanned(told: _Told) -> _Asked:
     """Return a recipe that is named, or the one for a store that has images."""
     from trainers.planning import check_weights
     from trainers.recipe import load_recipe
 
-    if budget is not None:
+    if told.budget is not None:
         raise typer.BadParameter("--budget is for the plan of --labeled and --unlabeled")
-    if recipe is None:
-        check_weights(_wishes(chosen, method, None, "cpu"), overrides)
-    values = {"data": data, "model": chosen, "method": _methods(method)}
-    return load_recipe(recipe or FOLDERS_RECIPE, overrides, values)
+    if told.recipe is None:
+        check_weights(_wishes(told.model, told.method, None, "cpu"), told.overrides)
+    values = {"data": told.data, "model": told.model, "method": _methods(told.method)}
+    recipe = load_recipe(told.recipe or FOLDERS_RECIPE, told.overrides, values)
+    home = told.home if told.store is not None else location(f"plstore-{recipe.name}/store")
+    return _Asked(recipe, home)
 
 
 def _also(names: Sequence[str]) -> dict[str, object]:
