@@ -207,6 +207,7 @@ def train(
             batch = next(batches)
         _note_drops(recorder, state.step, batch)
         forward.step(state, batch)
+        del batch  # freed here, it hands the GIL to the loader: that is no waiting for images
         recorder.step_done(state.step, state.last_loss, state.rate)
         on_step(state.step, state.last_loss)
         if _has_ended(training, state, format_, recorder, on_look):

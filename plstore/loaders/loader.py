@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ from plstore.loaders.work import (
     BackendSpec,
     Batch,
     ImageFormat,
+    Tensors,
     Work,
     threads_of_a_rank,
 )
@@ -91,23 +92,28 @@ class Loader:
             works[step] = self.work(step)
             return works[step]
 
-        spec = self.spec(work, first_step=self.step)
-        for step, pixels in enumerate(run_backend(self.backend, spec), start=self.step):
-            images, targets, sample_ids = pixels
-            done = works.pop(step)
-            for sample_id in done.replaced:
-                self.replaced[sample_id] = self.replaced.get(sample_id, 0) + 1
+        def batch(step: int, pixels: Tensors) -> Batch:
             self.step = step + 1
-            yield Batch(
-                images=images,
-                targets=targets,
-                weights=torch.from_numpy(done.weights).to(targets.device),
-                sample_ids=sample_ids,
-                num_labeled=self.plan.num_labeled,
-                step=step,
-                replaced=done.replaced,
-                not_replayed=done.not_replayed,
-            )
+            return self._batch(step, works.pop(step), pixels)
+
+        spec = self.spec(work, first_step=self.step)
+        yield from map(batch, count(self.step), run_backend(self.backend, spec))
+
+    def _batch(self, step: int, work: Work, pixels: Tensors) -> Batch:
+        images, targets, sample_ids = pixels
+        for sample_id in work.replaced:
+            self.replaced[sample_id] = self.replaced.get(sample_id, 0) + 1
+        weights = torch.from_numpy(work.weights)
+        return Batch(
+            images=images,
+            targets=targets,
+            weights=weights.to(targets.device) if targets.is_cuda else weights,
+            sample_ids=sample_ids,
+            num_labeled=self.plan.num_labeled,
+            step=step,
+            replaced=work.replaced,
+            not_replayed=work.not_replayed,
+        )
 
     @property
     def steps_per_epoch(self) -> int:

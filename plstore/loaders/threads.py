@@ -8,6 +8,7 @@ without the GIL, so threads scale, and there is nothing to pickle and nobody to 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from threading import local
 from typing import Final
 
@@ -40,23 +41,24 @@ def run(spec: BackendSpec) -> Iterator[Tensors]:
 
 
 def _made(spec: BackendSpec) -> Iterator[Tensors]:
-    painter = _Painter(spec)
-    step = spec.first_step
+    painter, steps = _Painter(spec), count(spec.first_step)
     planner = ThreadPoolExecutor(1, thread_name_prefix="plstore-plan")
     pool = ThreadPoolExecutor(spec.num_threads, thread_name_prefix="plstore-pixels")
-    begun: deque[Future[_Begun | None]] = deque()
+    begun: deque[Future[_Begun]] = deque()
     try:
         while True:
             while len(begun) <= _BATCHES_AHEAD:
-                begun.append(planner.submit(_begin, spec, painter, pool, step))
-                step += 1
-            batch = begun.popleft().result()
-            if batch is None:
-                return
-            yield batch.finished()
+                begun.append(planner.submit(_begin, spec, painter, pool, next(steps)))
+            yield begun.popleft().result().finished()  # kept in no name: freed once it is used
+    except _EndedError:
+        return
     finally:
         planner.shutdown(wait=True, cancel_futures=True)  # it reads from what others will
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _EndedError(Exception):
+    """There are no more batches."""
 
 
 class _Begun:
@@ -74,11 +76,11 @@ class _Begun:
 
 def _begin(
     spec: BackendSpec, painter: "_Painter", pool: ThreadPoolExecutor, step: int
-) -> _Begun | None:
+) -> _Begun:
     try:
         work = spec.work(step)
-    except StopIteration:
-        return None
+    except StopIteration:  # which no future may carry
+        raise _EndedError from None
     format_ = spec.format
     shape = (len(work.encoded), format_.channels, format_.size, format_.size)
     images = torch.empty(
@@ -87,12 +89,12 @@ def _begin(
         memory_format=torch.channels_last,
         pin_memory=spec.device.startswith("cuda"),
     )
-    noised, count = painter.prepare(work), len(work.encoded)
+    noised, num_images = painter.prepare(work), len(work.encoded)
     tasks = [
         pool.submit(
-            painter.paint, work, noised, images, range(n, min(n + _IMAGES_A_TASK, count))
+            painter.paint, work, noised, images, range(n, min(n + _IMAGES_A_TASK, num_images))
         )
-        for n in range(0, count, _IMAGES_A_TASK)
+        for n in range(0, num_images, _IMAGES_A_TASK)
     ]
     return _Begun(work, images, tasks)
 

@@ -100,6 +100,13 @@ def test_a_run_of_probes_leaves_models_that_say_what_they_said(
     assert measured["test"]["accuracy"] == result["students"][0]["test_accuracy"]
 
 
+def test_a_probe_cannot_be_noised(store: Store, weights: Path) -> None:
+    noised = recipe(weights, noise={"teacher": ["randaugment"]})
+
+    with pytest.raises(InputError, match=r"is a probe, .*; noise\.teacher is for one that is"):
+        trainers.run(noised, store, device="cpu")
+
+
 def test_a_frozen_teacher_teaches_a_small_student_from_scratch(
     store: Store, weights: Path
 ) -> None:

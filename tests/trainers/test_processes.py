@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from plstore.errors import InputError
 from plstore.images import import_images
 from plstore.store import Store, create
 from plstore.store import open as open_store
 from tests.conftest import CLASS_NAMES, make_records
-from trainers.processes import ALONE, join
+from trainers.processes import ALONE, Processes, join, synchronised
 
 RUN = ["-m", "plstore", "run", "--device", "cpu"]
 SMALL = {
@@ -105,6 +106,16 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_any_number(tmp_path: P
     assert "result: " in ended, ended
     expected, found = losses(whole), losses(store)
     assert np.allclose(expected["t1"], found["t1"], rtol=1e-3), (expected, found)
+
+
+def test_batch_norms_see_the_images_of_all_processes_on_gpus_alone() -> None:
+    network, two = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), Processes(size=2)
+
+    assert synchronised(network, ALONE, "cpu") is network
+    spread = synchronised(network, two, "cuda:0")
+    assert isinstance(spread.get_submodule("1"), nn.SyncBatchNorm)
+    with pytest.raises(InputError, match=r"train\.sync_batch_norm is for GPUs: on the CPU"):
+        synchronised(network, two, "cpu")
 
 
 def second_process(store: Store) -> int:

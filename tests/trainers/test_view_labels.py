@@ -11,12 +11,14 @@ import pytest
 import torch
 
 import plstore
-from plstore.codec import decode
+from benchmarks.codec import simulate
+from plstore.codec import Codec, decode
 from plstore.errors import InputError, PlstoreError, RecipeError
 from plstore.labels import find_teacher
 from plstore.labels import view_labels as kept
 from plstore.loaders import Batch, Loader
-from plstore.store import Store
+from plstore.schema import TABLES
+from plstore.store import Store, parquet_bytes
 from plstore.upkeep import verify
 from plstore.views import View, open_view
 from tests.conftest import CLASS_NAMES, give_labels
@@ -197,6 +199,19 @@ def test_a_labeling_that_was_stopped_ends_with_the_same_files(
     draws = twin.store.table("view_labels").read(columns=["draw"])["draw"].to_pylist()
     assert sorted(draws) == list(range(labels.num_draws)) == list(range(48))
     assert sum(b.not_replayed for b in some(loader_of(view, labels), 6)) == 0
+
+
+def test_a_label_of_a_thousand_classes_takes_62_bytes_at_most() -> None:
+    """Figures of others: 42 to 73 bytes a view (see `plstore.labels.view_labels`)."""
+    num_rows = 8_192
+    ids = np.random.default_rng(0).permutation(num_rows)
+    codec = Codec(name=recipe().label.codec, k=recipe().label.topk)
+    rows = kept.view_label_rows(0, ids, simulate(num_rows, 1_000), codec)
+
+    size = len(parquet_bytes(rows, TABLES["view_labels"], "compact"))
+
+    assert size / num_rows <= 62
+    assert len(rows["label"][0]["class_ids"]) == 20
 
 
 def test_other_draws_are_refused(view: View) -> None:
