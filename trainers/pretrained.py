@@ -115,14 +115,18 @@ def architecture_of(place: str) -> str | None:
     """
     path = Path(place)
     folder = path if path.is_dir() else path.parent
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-        config = {}
-    said = config.get("architecture") if isinstance(config, dict) else None
+    said = _config_of(folder).get("architecture")
     files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", *_PICKLES})
     names = [said, path.stem, *(file.stem for file in files), folder.resolve().name]
     return next((name for name in names if name and timm.is_model(name)), None)
+
+
+def _config_of(folder: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def weights_hash(model: Model, architecture: str) -> str | None:
@@ -149,11 +153,17 @@ def check_start(model: Model, network: nn.Module, architecture: str) -> None:
     """Check that a recipe's file of weights has all of a model's, but for its classifier.
 
     Raises:
-        InputError: If one is missing: it would start at random, without a word.
+        InputError: If one is missing: it would start at random, without a word. If they are of
+            a model for small images, and the recipe's is none: they fit, and see other strides.
     """
     if model.weights is None:
         return
     path = weights_file(model.weights, architecture)
+    if _config_of(path.parent).get("small_images") and not model.small_images:
+        raise InputError(
+            f"{path} has the weights of a model for small images, by {CONFIG} beside it; set "
+            "model.small_images to true"
+        )
     stored = stored_shapes(path)
     heads: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)

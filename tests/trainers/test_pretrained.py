@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from plstore.errors import InputError
 from plstore.store import Store
+from tests.conftest import CLASS_NAMES
 from trainers import pretrained
 from trainers.checking import check_models
 from trainers.loop import open_run
-from trainers.model import build_model
+from trainers.model import build_model, image_format, save_bundle
 from trainers.pretrained import architecture_of, starting_weights, weights_file
 from trainers.recipe import load_recipe
 from trainers.sections import Model
@@ -52,6 +53,19 @@ def test_weights_of_another_model_are_refused(weights: Path) -> None:
 
     with pytest.raises(InputError, match=r"lacks \d+ weights of 'test_resnet', such as c"):
         check_models(recipe, 10)
+
+
+def test_weights_for_small_images_are_for_a_model_of_small_images(tmp_path: Path) -> None:
+    small = SMALL.model_copy(update={"architecture": "test_efficientnet", "small_images": True})
+    network = build_model(small, small.architecture, len(CLASS_NAMES))
+    save_bundle(tmp_path, network, image_format(small, network), CLASS_NAMES)
+    from_it = small.model_copy(update={"weights": str(tmp_path)})
+
+    found = build_model(from_it, small.architecture, 3).state_dict()
+    assert torch.equal(found["conv_stem.weight"], network.state_dict()["conv_stem.weight"])
+    large = from_it.model_copy(update={"small_images": False})
+    with pytest.raises(InputError, match=r"set model\.small_images to true"):
+        build_model(large, small.architecture, 3)
 
 
 @pytest.mark.parametrize("name", ["gone", "empty", "model.onnx"])
