@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +13,29 @@ from torch import Tensor
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, find_teacher, list_teachers
-from plstore.loaders import ImageSet, import_backend, open_split, pick_backend
+from plstore.loaders import ImageSet
 from plstore.loaders.work import Backend
+from plstore.query import run_query
 from plstore.schema import SPLITS, Split
 from plstore.store import Store
-from trainers.absence import leave_out_gone
 from trainers.embedding import embed_for, vectors_of
 from trainers.events import Listener, Teller, unheard
 from trainers.inference import probabilities
-from trainers.model import Bundle, load_teacher
-from trainers.train import pick_device
+from trainers.labeling import Labeling, as_labeled_before, label_by_all
+from trainers.model import Bundle
 
-_LEAST: Final = 1e-12
+_MEASURED: Final = (
+    "accuracy",
+    "low",
+    "high",
+    "top5_accuracy",
+    "nll",
+    "brier",
+    "ece",
+    "mean_confidence",
+)
+_ENDS: Final = ("low", "high")
+_PERCENT: Final = dict.fromkeys(("accuracy", *_ENDS, "top5_accuracy"), 100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,29 +58,15 @@ def _is_right(probs: Tensor, classes: Tensor) -> Tensor:
     return (probs.argmax(dim=1) == classes).double()
 
 
-def _is_in_five(probs: Tensor, classes: Tensor) -> Tensor:
-    best = probs.topk(min(5, probs.shape[1]), dim=1).indices
-    return (best == classes[:, None]).any(dim=1).double()
-
-
-def _nll(probs: Tensor, classes: Tensor) -> Tensor:
-    return -probs.gather(1, classes[:, None])[:, 0].double().clamp_min(_LEAST).log()
-
-
 ACCURACY: Final = Metric(name="accuracy", scale=100, of_images=_is_right)
-METRICS: Final = (
-    ACCURACY,
-    Metric(name="top5_accuracy", scale=100, of_images=_is_in_five),
-    Metric(name="nll", scale=1, of_images=_nll),
-)
-"""Top-1 and top-5 accuracy in percent; negative log-likelihood in nats."""
+"""Top-1 accuracy in percent."""
 
 
 def measure(
     bundle: Bundle,
     images: ImageSet,
     *,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] = (ACCURACY,),
     device: str,
     backend: Backend = "auto",
     vectors: npt.NDArray[np.float32] | None = None,
@@ -99,7 +97,7 @@ def measure_split(
     images: ImageSet,
     split: Split,
     *,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] = (ACCURACY,),
     device: str,
     backend: Backend = "auto",
     on_event: Listener = unheard,
@@ -141,77 +139,129 @@ def _seen(
 
 def evaluate(
     store: Store,
-    teacher_id: str,
+    teacher_ids: str | Sequence[str],
     *,
     splits: Sequence[Split] = ("validation", "test"),
     device: str = "auto",
     backend: Backend = "auto",
     on_event: Listener = unheard,
-) -> dict[str, dict[str, float]]:
-    """Measure a teacher on labeled images; keep what comes of it in `runs`.
+) -> list[dict[str, Any]]:
+    """Measure teachers on labeled images; keep what comes of it in `runs`.
+
+    What a model says is kept as its labels of the split, of the iteration after its own: a
+    second call labels what is new, images are read once for all teachers, and every metric is
+    the saved query `evaluation/metrics` over the table `soft_labels`. The other queries of
+    `evaluation/` then tell more of the same labels.
 
     Args:
         store: The store.
-        teacher_id: A teacher with a model.
+        teacher_ids: Of teachers with a model, or with labels of the split.
         splits: Which images, with the labels that people corrected.
         device: "auto", "cpu" or a CUDA device.
         backend: Of the loader.
         on_event: Told of progress.
 
     Returns:
-        By split, of which those without images are left out: by metric; see `METRICS`.
+        Of each split, of which those without images are left out, and each teacher:
+        teacher_id, split, iteration, num_images; accuracy with the ends of its 95 % interval
+        (low, high) and top5_accuracy in percent; nll in nats, brier (0 to 2), ece and
+        mean_confidence (0 to 1).
 
     Raises:
-        InputError: If there is no such teacher, it has no model, or there are no such images.
+        InputError: If there is no such teacher, it has neither model nor labels, or there are
+            no such images.
     """
-    device = pick_device(device)
-    picked = pick_backend(backend, device)
-    import_backend(picked)
-    bundle = load_teacher(store, _teacher(store, teacher_id), device=device)
-    leave_out_gone(store, Teller(on_event).say)
-    pins = store.versions(["images", "corrections"])
-    found: dict[str, dict[str, float]] = {}
-    for split in splits:
-        images = _images(store, split, pins)
-        if images is None:
-            continue
-        values = measure_split(
-            store, bundle, images, split, device=device, backend=picked, on_event=on_event
-        )
-        identity = value_hash({"teacher": teacher_id, "split": split, "pins": pins})
-        named = {f"{split}_{name}": value for name, value in values.items()}
-        keep_metrics(store, teacher_id, named, identity)
-        found[split] = values
-    if not found:
+    names = [teacher_ids] if isinstance(teacher_ids, str) else list(teacher_ids)
+    teachers = [_teacher(store, name) for name in names]
+    there = [split for split in splits if _has_images(store, split)]
+    if not there:
         raise InputError(f"{store.root} has no {' or '.join(splits)} images to evaluate on")
-    return found
+    asked = [
+        as_labeled_before(
+            store,
+            Labeling(
+                teacher_id=teacher.teacher_id,
+                iteration=teacher.iteration + 1,
+                splits=there,
+                device=device,
+                backend=backend,
+            ),
+        )
+        for teacher in teachers
+        if teacher.checkpoint
+    ]
+    if asked:
+        label_by_all(store, asked, on_event=on_event)
+    return [row for split in there for row in _measured(store, teachers, split)]
+
+
+def _measured(
+    store: Store, teachers: Sequence[TeacherRecord], split: Split
+) -> Iterator[dict[str, Any]]:
+    """Yield what teachers are worth on a split by their labels; keep it in `runs`."""
+    pins = store.versions()
+    rows = run_query(store, "evaluation/metrics", as_of=pins, split=split).to_pylist()
+    found = {(row["teacher_id"], row["iteration"]): row for row in rows}
+    for teacher in teachers:
+        name = teacher.teacher_id
+        iterations = [number for whose, number in found if whose == name]
+        newest = teacher.iteration + 1 if teacher.checkpoint else max(iterations, default=-1)
+        if (name, newest) not in found:
+            raise InputError(
+                f"{name!r} has labels and no model, and none of them are of {split} images of "
+                "known class; 'plstore import predictions' brings some"
+            )
+        row = found[name, newest]
+        values = {key: _PERCENT.get(key, 1) * row[key] for key in _MEASURED}
+        keep_metrics(
+            store,
+            name,
+            {f"{split}_{key}": value for key, value in values.items() if key not in _ENDS},
+            value_hash({"teacher": name, "split": split, **values}),
+            notes={"split": split, "pins": pins, "query": "evaluation/metrics"},
+        )
+        of = {"teacher_id": name, "split": split, "iteration": newest}
+        yield {**of, "num_images": row["num_images"], **values}
+
+
+def agreement(store: Store, teacher_ids: Sequence[str], split: Split) -> list[dict[str, Any]]:
+    """Return how alike what teachers say of the images of a split is, two by two.
+
+    They are rows of the saved query `evaluation/agreement`, of labels that `evaluate` made.
+    """
+    own = {(t.teacher_id, t.iteration + 1) for t in map(partial(_teacher, store), teacher_ids)}
+    rows = run_query(store, "evaluation/agreement", split=split).to_pylist()
+    sides = [{(row[f"teacher_{x}"], row[f"iteration_{x}"]) for x in "ab"} for row in rows]
+    return [{"split": split, **row} for row, of in zip(rows, sides, strict=True) if of <= own]
 
 
 def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
     teacher = find_teacher(store, teacher_id)
     if teacher is None:
-        known = ", ".join(t.teacher_id for t in list_teachers(store) if t.checkpoint)
+        known = ", ".join(t.teacher_id for t in list_teachers(store))
         raise InputError(
-            f"{store.root} has no teacher {teacher_id!r}; those with a model are "
-            f"{known or 'none'}"
+            f"{store.root} has no teacher {teacher_id!r}; there are {known or 'none'}"
         )
     return teacher
 
 
-def _images(store: Store, split: Split, pins: Mapping[str, int]) -> ImageSet | None:
+def _has_images(store: Store, split: Split) -> bool:
     if split not in SPLITS or split == "unlabeled":
         raise InputError(f"split is {split!r}; wanted labeled, validation or test")
-    if not store.count_images(split, version=pins["images"]):
-        return None
-    return open_split(store, split, version=pins["images"], corrections=pins["corrections"])
+    return bool(store.count_images(split))
 
 
 def keep_metrics(
-    store: Store, teacher_id: str, values: Mapping[str, float], identity: str
+    store: Store,
+    teacher_id: str,
+    values: Mapping[str, float],
+    identity: str,
+    *,
+    notes: Mapping[str, Any] | None = None,
 ) -> None:
     """Keep what was measured of a teacher in `runs`."""
     rows = [
         {"run": teacher_id, "step": 0, "name": name, "value": value}
         for name, value in values.items()
     ]
-    store.append("runs", rows, identity=identity, step="evaluate")
+    store.append("runs", rows, identity=identity, step="evaluate", notes=notes)

@@ -6,10 +6,11 @@ visible. So a labeling that is stopped goes on with the ranges that are left, se
 share them, and memory stays flat.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, commit_labels, find_teacher, list_teachers
@@ -35,6 +36,7 @@ __all__ = [
     "Assignment",
     "Labeling",
     "Missing",
+    "as_labeled_before",
     "commit_ranges",
     "count_missing",
     "embed_for_teacher",
@@ -46,6 +48,8 @@ __all__ = [
     "label_ranges",
     "missing_labels",
 ]
+
+_SETTINGS: Final = ("teacher_id", "iteration", "temperature", "codec")
 
 
 def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> dict[str, int]:
@@ -230,15 +234,31 @@ def commit_ranges(
 def _check_settings(store: Store, labeling: Labeling) -> None:
     """Stop rather than add labels of other settings to those that there are."""
     wanted = _settings(labeling)
-    for commit in store.table("soft_labels").history():
-        found = {name: commit.lineage.get(name) for name in wanted}
-        same_set = all(found[name] == wanted[name] for name in ("teacher_id", "iteration"))
-        if commit.lineage.get("step") == "label" and same_set and found != wanted:
+    for found in _settings_of(store, labeling.teacher_id, labeling.iteration):
+        if found != wanted:
             raise InputError(
                 f"{labeling.teacher_id!r} has labeled iteration {labeling.iteration} with "
                 f"temperature {found['temperature']} and codec {found['codec']}; now "
                 f"{wanted['temperature']} and {wanted['codec']}. Name another --iteration"
             )
+
+
+def _settings_of(store: Store, teacher_id: str, iteration: int) -> Iterator[dict[str, Any]]:
+    """Yield the settings of what a teacher labeled for an iteration, the newest first."""
+    for commit in store.table("soft_labels").history():
+        lineage = commit.lineage
+        of = lineage.get("step"), lineage.get("teacher_id"), lineage.get("iteration")
+        if of == ("label", teacher_id, iteration):
+            yield {name: lineage.get(name) for name in _SETTINGS}
+
+
+def as_labeled_before(store: Store, labeling: Labeling) -> Labeling:
+    """Return a labeling with temperature and codec of the labels that it adds to, if any."""
+    found = next(_settings_of(store, labeling.teacher_id, labeling.iteration), None)
+    if found is None:
+        return labeling
+    codec = Codec(**found["codec"])
+    return replace(labeling, temperature=found["temperature"], codec=codec)
 
 
 def _settings(labeling: Labeling) -> dict[str, Any]:

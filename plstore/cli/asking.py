@@ -48,11 +48,13 @@ def sql(
     Functions over the label of soft_labels and view_rows:
       prob(label, class_id)   dense(label)   entropy(label)   kl(a, b)   js(a, b)
       class_name(class_id)    confidence_bucket(confidence)   lottery(sample_id, seed)
+      wilson_low(share, num)  wilson_high(share, num)
 
     Tables with parameters, after from:
       candidates(teacher_id, iteration)   labels of unlabeled images, with their standing
       labeled_images()                    sample_id and class_id of what students train on
       embeddings_of(model)                those of a model; '' for the only one
+      evaluated(split, dataset)           labels of images of known class; '' for any dataset
 
     Example:
       plstore sql --store demo/store "select class_id, count(*) from soft_labels group by 1"

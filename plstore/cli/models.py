@@ -84,7 +84,9 @@ def train(
 
 def evaluate(
     store: StoreOption,
-    teacher: Annotated[str, typer.Argument(help="A teacher with a model.")],
+    teacher: Annotated[
+        list[str], typer.Argument(help="With a model, or with labels of the split.")
+    ],
     splits: Annotated[str, typer.Option(help="By commas: validation, test, labeled.")] = (
         "validation,test"
     ),
@@ -92,25 +94,38 @@ def evaluate(
     backend: BackendOption = "auto",
     format_: FormatOption = "table",
 ) -> None:
-    """Measure a model on images that no one trains on; kept in the table runs.
+    """Measure models on images that no one trains on; kept in the table runs.
 
-    Columns: top-1 and top-5 accuracy in percent; nll, the negative log-likelihood in nats.
+    What they say is kept as labels of the split, which images are read for once. Columns:
+    top-1 accuracy with its 95 % interval, and top-5 accuracy, in percent; nll, the negative
+    log-likelihood in nats; Brier score; expected calibration error. Of several teachers a
+    second table says how alike they are. More of the same labels:
 
-    Example:
+      plstore query run evaluation/per_class --split test
+      plstore query run evaluation/confusions
+      plstore query run evaluation/selective_accuracy
+
+    Examples:
       plstore evaluate t3-1a2b3c4d --splits test --store pets/store
+      plstore evaluate t0-5d6e7f80 t3-1a2b3c4d control-9a8b7c6d --store pets/store
     """
     programs_of_training()
     from plstore.report.progress import Display
     from plstore.store import open as open_store
+    from trainers.evaluation import agreement
     from trainers.evaluation import evaluate as measure
     from trainers.events import Shown
 
+    opened = open_store(store)
     found = measure(
-        open_store(store),
+        opened,
         teacher,
         splits=splits.split(","),  # type: ignore[arg-type]  # checked there
         device=device,
         backend=backend,  # type: ignore[arg-type]  # checked there
         on_event=Shown(Display()),
     )
-    print_rows([{"split": split, **values} for split, values in found.items()], format_)
+    print_rows(found, format_)
+    if format_ == "table" and len(teacher) > 1:
+        for split in dict.fromkeys(row["split"] for row in found):
+            print_rows(agreement(opened, teacher, split), format_)

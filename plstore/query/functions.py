@@ -8,6 +8,7 @@
 | ``kl(a, b)`` | Kullback-Leibler divergence of a from b, in nats |
 | ``js(a, b)`` | Jensen-Shannon divergence, in nats: 0 to ln 2 |
 | ``class_name(class_id)`` | name of a class |
+| ``wilson_low(share, num)``, ``wilson_high(share, num)`` | ends of a share's 95 % interval |
 | ``confidence_bucket(confidence)``, ``lottery(sample_id, seed)`` | as selection uses them |
 """
 
@@ -53,6 +54,15 @@ create macro class_name(number) as (
 )
 """
 
+# Wilson's score interval of a binomial share, without correction for continuity.
+_WILSON = """
+create macro wilson_{end}(share, num) as
+(
+    share + {z2} / (2 * num) {sign} {z} * sqrt((share * (1 - share) + {z2} / (4 * num)) / num)
+) / (1 + {z2} / num)
+"""
+_Z = 1.959963984540054  # of 95 %, two-sided
+
 
 def create_functions(connection: duckdb.DuckDBPyConnection, num_classes: int) -> None:
     """Add the functions of the module to a connection that is not locked yet.
@@ -69,6 +79,8 @@ def create_functions(connection: duckdb.DuckDBPyConnection, num_classes: int) ->
     connection.execute("create macro entropy(label) as label_entropy(label)")
     connection.execute(_PROB.format(num_classes=num_classes))
     connection.execute(_CLASS_NAME)
+    for end, sign in (("low", "-"), ("high", "+")):
+        connection.execute(_WILSON.format(end=end, sign=sign, z=_Z, z2=_Z**2))
     create_macros(connection)
 
 

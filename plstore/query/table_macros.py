@@ -1,10 +1,11 @@
-"""Tables that SQL calls like functions: what selections begin with.
+"""Tables that SQL calls like functions: what selections and evaluations begin with.
 
 | table | its rows |
 |---|---|
 | ``candidates(teacher_id, iteration)`` | a teacher's labels of accepted unlabeled images |
 | ``labeled_images()`` | images with a label that students train on |
 | ``embeddings_of(model)`` | embeddings of a model; of the only one that there is for ``''`` |
+| ``evaluated(split, dataset)`` | labels of images of known class; any dataset for ``''`` |
 """
 
 import re
@@ -106,6 +107,28 @@ where embeddings.model = (
 )
 """
 
+_EVALUATED = """
+select
+    labels.iteration,
+    labels.teacher_id,
+    labels.sample_id,
+    labels.class_id,
+    labels.confidence,
+    labels.label,
+    coalesce(corrected.label, images.label)::integer as true_id
+from soft_labels as labels
+inner join images on labels.sample_id = images.sample_id
+left join (
+    select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
+) as corrected on images.sample_id = corrected.sample_id
+where
+    labels.split = which
+    and images.split = which
+    and images.verdict = 'accepted'
+    and whose in ('', images.dataset)
+    and coalesce(corrected.label, images.label) is not null
+"""
+
 TABLE_MACROS: Final = (
     TableMacro(
         name="candidates",
@@ -124,6 +147,12 @@ TABLE_MACROS: Final = (
         signature="embeddings_of(wanted)",
         reads=("embeddings", "images"),
         body=_EMBEDDINGS_OF,
+    ),
+    TableMacro(
+        name="evaluated",
+        signature="evaluated(which, whose)",
+        reads=("soft_labels", "images", "corrections"),
+        body=_EVALUATED,
     ),
 )
 

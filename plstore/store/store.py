@@ -127,7 +127,13 @@ class Store:
         return int(self.table("images").dataset(version).count_rows(filter=where))
 
     def append(
-        self, table: str, rows: Iterable[Mapping[str, Any]], *, identity: str, step: str
+        self,
+        table: str,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        identity: str,
+        step: str,
+        notes: Mapping[str, Any] | None = None,
     ) -> int:
         """Append rows to an unpartitioned table.
 
@@ -136,10 +142,11 @@ class Store:
             rows: One mapping per row; missing columns are null.
             identity: Of these rows: appended twice, they are there once.
             step: Who writes; kept in the commit's lineage.
+            notes: More for the lineage.
         """
         content = pa.Table.from_pylist(list(rows), schema=TABLES[table].columns)
         return self.table(table).append(
-            content, lineage={"step": step}, transaction=f"{table}-{identity}"
+            content, lineage={"step": step, **(notes or {})}, transaction=f"{table}-{identity}"
         )
 
     def work_folder(self, *names: str) -> Path:

@@ -135,7 +135,7 @@ def test_labeling_and_evaluation_go_on_without_them(home: Path) -> None:
 
     assert counts["unlabeled"] == 11
     assert any(isinstance(n, Note) and "file is gone: 2" in n.text for n in notes)
-    assert found["test"]["accuracy"] in {100 * right / 7 for right in range(8)}
+    assert [row["num_images"] for row in found] == [7]
 
 
 @pytest.mark.parametrize("folder", ["all", "labeled/dog", "test"])

@@ -1,12 +1,15 @@
-"""A step reads what its run pinned, with the backend of its recipe."""
+"""What models are worth: by the labels that they give; a step reads what its run pinned."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
+from torchmetrics.functional.classification import multiclass_calibration_error
 
-from plstore.exchange import parquet_folder
+from plstore.errors import InputError
+from plstore.exchange import import_predictions, parquet_folder
 from plstore.labels import TeacherRecord, add_teacher
 from plstore.loaders import ImageFormat, ImageSet, open_split
 from plstore.store import Store
@@ -15,7 +18,10 @@ from tests.conftest import CLASS_NAMES
 from tests.trainers.given import record_backends
 from trainers.context import Context, Outputs
 from trainers.data import sample_folder
+from trainers.evaluation import agreement, evaluate
 from trainers.events import Teller, unheard
+from trainers.inference import probabilities
+from trainers.labeling import Labeling, label
 from trainers.model import build_model, fetch_bundle, keep_bundle, load_bundle
 from trainers.recipe import check_recipe
 from trainers.sections import Model
@@ -23,21 +29,25 @@ from trainers.steps.evaluating import Evaluate
 from trainers.steps.labeling import Label
 
 
-@pytest.fixture
-def trained(store: Store) -> Outputs:
-    torch.manual_seed(0)
+def add_model(store: Store, teacher_id: str, *, iteration: int, seed: int) -> Outputs:
+    torch.manual_seed(seed)
     settings = Model(architecture="test_resnet", resolution=16, stochastic_depth=0)
     network = build_model(settings, "test_resnet", len(CLASS_NAMES))
-    name, digest = keep_bundle(store, "t0", network, ImageFormat(size=16), CLASS_NAMES)
+    name, digest = keep_bundle(store, teacher_id, network, ImageFormat(size=16), CLASS_NAMES)
     record = TeacherRecord(
-        teacher_id="t0",
-        iteration=0,
-        role="teacher",
+        teacher_id=teacher_id,
+        iteration=iteration,
+        role="student" if iteration else "teacher",
         checkpoint=name,
         checkpoint_hash=digest,
     )
-    add_teacher(store, record, identity="t0", step="train")
-    return {"teacher_id": "t0", "checkpoint": name, "checkpoint_hash": digest}
+    add_teacher(store, record, identity=teacher_id, step="train")
+    return {"teacher_id": teacher_id, "checkpoint": name, "checkpoint_hash": digest}
+
+
+@pytest.fixture
+def trained(store: Store) -> Outputs:
+    return add_model(store, "t0", iteration=0, seed=0)
 
 
 def run_of(store: Store, backend: str = "auto") -> Context:
@@ -52,14 +62,116 @@ def imported(store: Store) -> Outputs:
     return {"images_version": store.table("images").version()}
 
 
-def predicted(store: Store, trained: Outputs, images: ImageSet) -> dict[int, str]:
+def said(store: Store, trained: Outputs, images: ImageSet) -> torch.Tensor:
     folder = fetch_bundle(store, trained["checkpoint"], trained["checkpoint_hash"])
-    bundle = load_bundle(folder)
-    from trainers.inference import probabilities
+    ((_, probs),) = probabilities(load_bundle(folder), images, device="cpu")
+    return probs
 
-    (found,) = probabilities(bundle, images, device="cpu")
-    classes = found[1].argmax(dim=1).tolist()
+
+def predicted(store: Store, trained: Outputs, images: ImageSet) -> dict[int, str]:
+    classes = said(store, trained, images).argmax(dim=1).tolist()
     return {i: CLASS_NAMES[c] for i, c in zip(images.sample_ids.tolist(), classes, strict=True)}
+
+
+def test_metrics_of_labels_are_those_of_the_model(store: Store, trained: Outputs) -> None:
+    images = open_split(store, "test")
+    correct(store, {int(images.sample_ids[0]): "owl"}, who="me")
+    images = open_split(store, "test")
+    truth = torch.from_numpy(images.class_ids.astype(np.int64))
+    probs = said(store, trained, images).double()
+    right = int((probs.argmax(1) == truth).sum())
+    low, high = binomtest(right, len(truth)).proportion_ci(method="wilson")
+
+    (found,) = evaluate(store, "t0", splits=["test"], device="cpu")
+
+    wanted = {
+        "accuracy": 100 * float((probs.argmax(1) == truth).double().mean()),
+        "low": 100 * low,
+        "high": 100 * high,
+        "top5_accuracy": 100.0,
+        "nll": float(torch.nn.functional.nll_loss(probs.log(), truth)),
+        "brier": float(((probs - torch.eye(3)[truth]) ** 2).sum(1).mean()),
+        "ece": float(multiclass_calibration_error(probs, truth, num_classes=3, n_bins=15)),
+        "mean_confidence": float(probs.max(1).values.mean()),
+    }
+    assert truth[0] == CLASS_NAMES.index("owl")
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=2e-3)
+    assert (found["split"], found["iteration"], found["num_images"]) == ("test", 1, 6)
+    kept = {
+        row["name"]: row["value"]
+        for row in store.table("runs").read().to_pylist()
+        if row["run"] == "t0"
+    }
+    assert kept == {
+        f"test_{name}": found[name] for name in wanted if name not in {"low", "high"}
+    }
+
+
+def test_a_second_evaluation_looks_at_no_image(store: Store, trained: Outputs) -> None:
+    second = add_model(store, "t1", iteration=1, seed=1)
+    first = evaluate(store, ["t0", "t1"], device="cpu")
+    versions = store.versions()
+    again = evaluate(store, ["t0", "t1"], device="cpu")
+    (alike,) = agreement(store, ["t0", "t1"], "test")
+    images = open_split(store, "test")
+    ours = said(store, trained, images).argmax(1)
+    theirs = said(store, second, images).argmax(1)
+
+    assert again == first
+    assert store.versions() == versions
+    assert [(row["teacher_id"], row["split"]) for row in first] == [
+        ("t0", "validation"),
+        ("t1", "validation"),
+        ("t0", "test"),
+        ("t1", "test"),
+    ]
+    assert (alike["teacher_a"], alike["teacher_b"]) == ("t0", "t1")
+    assert alike["same_top1"] == float((ours == theirs).double().mean())
+    assert alike["mean_kl"] > 0
+
+
+def test_labels_are_measured_without_a_model(store: Store, tmp_path: Path) -> None:
+    ids = open_split(store, "test").sample_ids
+    np.save(tmp_path / "ids.npy", ids)
+    np.save(tmp_path / "probs.npy", np.array([[0.5, 0.25, 0.25]] * len(ids), np.float32))
+    import_predictions(
+        store, tmp_path / "probs.npy", ids=tmp_path / "ids.npy", teacher_id="clip"
+    )
+
+    (found,) = evaluate(store, "clip", splits=["test"])
+    assert found["mean_confidence"] == 0.5
+    assert found["accuracy"] == 100 * float((open_split(store, "test").class_ids == 0).mean())
+    with pytest.raises(InputError, match="none of them are of validation images"):
+        evaluate(store, "clip", splits=["validation"])
+
+
+def test_labels_of_another_temperature_are_those_that_are_measured(
+    store: Store, trained: Outputs
+) -> None:
+    label(store, Labeling(teacher_id="t0", splits=["test"], temperature=4.0, device="cpu"))
+    images = open_split(store, "test")
+    probs = torch.softmax(said(store, trained, images).double().log() / 4, dim=1)
+
+    (found,) = evaluate(store, "t0", splits=["test"], device="cpu")
+    assert found["mean_confidence"] == pytest.approx(
+        float(probs.max(1).values.mean()), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("teacher", "split", "words"),
+    [
+        ("gone", "test", "has no teacher 'gone'; there are t0"),
+        ("t0", "unlabeled", "split is 'unlabeled'; wanted labeled, validation or test"),
+        ("t0", "tset", "split is 'tset'"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(
+    store: Store, trained: Outputs, teacher: str, split: str, words: str
+) -> None:
+    assert trained["teacher_id"] == "t0"
+    with pytest.raises(InputError, match=words):
+        evaluate(store, teacher, splits=[split], device="cpu")  # type: ignore[list-item]  # that is it
 
 
 def test_evaluation_reads_the_corrections_that_its_run_pinned(

@@ -96,8 +96,8 @@ def test_a_run_of_probes_leaves_models_that_say_what_they_said(
     assert result["control"]["test_accuracy"] == result["teacher"]["test_accuracy"]
     assert result["best"] in {m["teacher_id"] for m in (result["teacher"], *result["students"])}
     assert any("validation accuracy of the teacher" in note for note in notes)
-    measured = evaluate(store, student.teacher_id, splits=["test"], device="cpu")
-    assert measured["test"]["accuracy"] == result["students"][0]["test_accuracy"]
+    (measured,) = evaluate(store, student.teacher_id, splits=["test"], device="cpu")
+    assert measured["accuracy"] == result["students"][0]["test_accuracy"]
 
 
 def test_a_probe_cannot_be_noised(store: Store, weights: Path) -> None:
