@@ -173,6 +173,22 @@ TABLES: Final[dict[str, TableSpec]] = {
             partition_by=("iteration", "teacher_id", "split"),
         ),
         _table(
+            "perturbed_labels",
+            [
+                ("teacher_id", pa.string()),
+                ("split", pa.string()),
+                ("kind", pa.string()),
+                ("perturbation", pa.string()),
+                ("level", pa.float32()),
+                ("sample_id", pa.int64()),
+                ("class_id", pa.int32()),
+                ("confidence", pa.float32()),
+                ("entropy", pa.float32()),
+                ("label", LABEL_TYPE),
+            ],
+            partition_by=("teacher_id", "split", "kind", "perturbation"),
+        ),
+        _table(
             "embeddings",
             [
                 ("model", pa.string()),

@@ -54,6 +54,7 @@ def sql(
       candidates(teacher_id, iteration)   labels of unlabeled images, with their standing
       labeled_images()                    sample_id and class_id of what students train on
       embeddings_of(model)                those of a model; '' for the only one
+      perturbed(split, kind)              labels of images that were made worse
       evaluated(split, dataset)           labels of images of known class; '' for any dataset
 
     Example:

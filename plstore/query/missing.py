@@ -16,6 +16,7 @@ _MADE_BY: Final[dict[str, tuple[str, str]]] = {
     "truth": ("true labels of unlabeled images", "imports that know them, such as of idx"),
     "teachers": ("teachers", "plstore run, plstore train or plstore import predictions"),
     "soft_labels": ("soft labels", "plstore run, plstore label or plstore import predictions"),
+    "perturbed_labels": ("labels of perturbed images", "plstore evaluate --corruptions"),
     "embeddings": ("embeddings", "plstore embed"),
     "views": ("views", "plstore run, or plstore select"),
     "view_labels": (

@@ -5,6 +5,7 @@
 | ``candidates(teacher_id, iteration)`` | a teacher's labels of accepted unlabeled images |
 | ``labeled_images()`` | images with a label that students train on |
 | ``embeddings_of(model)`` | embeddings of a model; of the only one that there is for ``''`` |
+| ``perturbed(split, kind)`` | labels of images of known class that were made worse |
 | ``evaluated(split, dataset)`` | labels of images of known class; any dataset for ``''`` |
 """
 
@@ -107,7 +108,22 @@ where embeddings.model = (
 )
 """
 
-_EVALUATED = """
+_TRUE_CLASSES = """
+select
+    images.sample_id,
+    images.dataset,
+    coalesce(corrected.label, images.label)::integer as true_id
+from images
+left join (
+    select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
+) as corrected on images.sample_id = corrected.sample_id
+where
+    images.split = which
+    and images.verdict = 'accepted'
+    and coalesce(corrected.label, images.label) is not null
+"""
+
+_EVALUATED = f"""
 select
     labels.iteration,
     labels.teacher_id,
@@ -115,19 +131,26 @@ select
     labels.class_id,
     labels.confidence,
     labels.label,
-    coalesce(corrected.label, images.label)::integer as true_id
+    known.true_id
 from soft_labels as labels
-inner join images on labels.sample_id = images.sample_id
-left join (
-    select sample_id, arg_max(label, decided_at) as label from corrections group by sample_id
-) as corrected on images.sample_id = corrected.sample_id
-where
-    labels.split = which
-    and images.split = which
-    and images.verdict = 'accepted'
-    and whose in ('', images.dataset)
-    and coalesce(corrected.label, images.label) is not null
-"""
+inner join ({_TRUE_CLASSES}) as known on labels.sample_id = known.sample_id
+where labels.split = which and whose in ('', known.dataset)
+"""  # noqa: S608
+
+_PERTURBED = f"""
+select
+    labels.teacher_id,
+    labels.perturbation,
+    labels.level,
+    labels.sample_id,
+    labels.class_id,
+    labels.confidence,
+    labels.label,
+    known.true_id
+from perturbed_labels as labels
+inner join ({_TRUE_CLASSES}) as known on labels.sample_id = known.sample_id
+where labels.split = which and labels.kind = how
+"""  # noqa: S608
 
 TABLE_MACROS: Final = (
     TableMacro(
@@ -153,6 +176,12 @@ TABLE_MACROS: Final = (
         signature="evaluated(which, whose)",
         reads=("soft_labels", "images", "corrections"),
         body=_EVALUATED,
+    ),
+    TableMacro(
+        name="perturbed",
+        signature="perturbed(which, how)",
+        reads=("perturbed_labels", "images", "corrections"),
+        body=_PERTURBED,
     ),
 )
 

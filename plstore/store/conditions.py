@@ -20,6 +20,7 @@ TABLES_OF_IMAGES = (
     "images",
     "truth",
     "soft_labels",
+    "perturbed_labels",
     "embeddings",
     "exclusions",
     "corrections",

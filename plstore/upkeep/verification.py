@@ -189,7 +189,7 @@ def _verify_rows(name: str, rows: pa.Table, shard: "Shard") -> Iterator[tuple[st
             yield "sample_ids", f"{ids.min()} to {ids.max()}; the log says otherwise"
         if name in {"images", "soft_labels"} and (np.diff(ids) <= 0).any():
             yield "sample_ids", "they do not ascend"
-    if name == "soft_labels":
+    if name in {"soft_labels", "perturbed_labels"}:
         yield from _verify_labels(rows)
     if name == "view_rows":
         yield from _verify_view_rows(rows)

@@ -3,7 +3,6 @@
 -- grain: one row per (teacher_a, iteration_a, teacher_b, iteration_b)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
--- needs: soft_labels
 -- column teacher_a varchar: one teacher
 -- column iteration_a integer: the iteration of its labels
 -- column teacher_b varchar: the other one, later in order

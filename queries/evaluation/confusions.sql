@@ -3,7 +3,6 @@
 -- grain: one row per (iteration, teacher_id, true_name, predicted_name)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
--- needs: soft_labels
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column true_name varchar: the class an image is of

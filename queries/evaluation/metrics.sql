@@ -7,7 +7,6 @@
 -- grain: one row per (iteration, teacher_id)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
--- needs: soft_labels
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column num_images bigint: images of known class that it labeled

@@ -3,7 +3,6 @@
 -- grain: one row per (iteration, teacher_id, coverage)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
--- needs: soft_labels
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column coverage double: share of the images, the surest first, 0.1 to 1

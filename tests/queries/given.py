@@ -23,6 +23,7 @@ CLASSES = ("cat", "dog", "owl")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "images": {"dataset": "pets", "split": "unlabeled", "verdict": "accepted"},
     "soft_labels": {"iteration": 1, "teacher_id": "t0", "split": "unlabeled"},
+    "perturbed_labels": {"teacher_id": "t0", "split": "test"},
     "view_rows": {"view": "v", "version": 1, "kind": "pseudo", "copies": 1},
     "views": {"view": "v", "version": 1, "parameters": "{}"},
     "embeddings": {"model": "net", "split": "unlabeled"},

@@ -101,7 +101,7 @@ def test_a_run_of_probes_leaves_models_that_say_what_they_said(
 
 
 def test_a_probe_cannot_be_noised(store: Store, weights: Path) -> None:
-    noised = recipe(weights, noise={"teacher": ["randaugment"]})
+    noised = recipe(weights, noise={"teacher": ["augment"]})
 
     with pytest.raises(InputError, match=r"is a probe, .*; noise\.teacher is for one that is"):
         trainers.run(noised, store, device="cpu")
