@@ -31,6 +31,11 @@ _FOOLBOX: Final = {
     ("pgd", "linf"): "LinfProjectedGradientDescentAttack",
     ("pgd", "l2"): "L2ProjectedGradientDescentAttack",
 }
+_NO_GRADIENT: Final = (
+    *("does not require grad", "not have been used in the graph"),
+    *("Inference tensors", "derivative for"),
+)
+"""What torch says where there is no gradient."""
 _NUM_AXES: Final = 4
 _SUM_ERROR: Final = 1e-4
 
@@ -223,10 +228,12 @@ def _gradients(network: nn.Module, pixels: Tensor, classes: Tensor) -> Tensor:
         loss = functional.cross_entropy(logits.float(), classes, reduction="sum")
         [gradients] = torch.autograd.grad(loss, inputs)
     except RuntimeError as error:
+        if not any(words in str(error) for words in _NO_GRADIENT):
+            raise
         raise InputError(
             f"{name} cannot be attacked, its logits have no gradient by its images: "
             f"{str(error).splitlines()[0]}. Wanted weights made outside "
-            "torch.inference_mode(), and no argmax, rounding or detach() on the way"
+            "torch.inference_mode(), and no argmax or detach() on the way"
         ) from error
     if not gradients.isfinite().all():
         raise InputError(

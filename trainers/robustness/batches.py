@@ -18,13 +18,14 @@ def check_batch(batch: ImageBatch) -> ImageBatch:
     """Return a batch as it came.
 
     Raises:
-        InputError: If the ids are not int64 [images] of 0 or more, or there are not as many
-            square images of uint8 and 1 or 3 channels.
+        InputError: If the ids are not int64 [images] of 0 or more, at least one, or there are
+            not as many square images of uint8 and 1 or 3 channels.
     """
     ids, pixels = batch
-    if ids.dtype != np.int64 or ids.ndim != 1 or (ids < 0).any():
+    if ids.dtype != np.int64 or ids.ndim != 1 or not ids.size or (ids < 0).any():
         raise InputError(
-            f"sample ids are {ids.dtype} {list(ids.shape)}; wanted int64 [images] of 0 or more"
+            f"sample ids are {ids.dtype} {list(ids.shape)}; wanted int64 [images] of 0 or "
+            "more, at least one"
         )
     if len(pixels) != len(ids):
         raise InputError(

@@ -1,6 +1,6 @@
 """ImageNet-C's corruptions of any images, the same bits for the same image wherever it is.
 
-Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 3 and appendix B, by the package
+Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 4.1, by the package
 imagecorruptions-imaug. The authors compare models by their released JPEG files. What is made
 here is for other data, and for models compared on one machine with one set of versions.
 """

@@ -1,7 +1,7 @@
 """mCE, relative mCE, mFR and mT5D, as Hendrycks and Dietterich define them.
 
 Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019, arXiv
-1903.12261, section 3.2; figures of videos as ImageNet-P/test.py of
+1903.12261, section 4.2; figures of videos as ImageNet-P/test.py of
 github.com/hendrycks/robustness computes them. All goes by name. Shares are 0 to 1; what the
 paper gives in percent (CE, mCE, mFR, mT5D) is in percent here.
 """
@@ -79,7 +79,7 @@ def normalised_errors(
 ) -> dict[str, float]:
     """Return the corruption error CE of every corruption: a model's error over a baseline's.
 
-    Section 3.2: the sum of errors over severities, divided by that of AlexNet.
+    Section 4.2: the sum of errors over severities, divided by that of AlexNet.
 
     Args:
         errors: Mean error, a share, by corruption, see `corruption_errors`.
@@ -120,7 +120,7 @@ def relative_mce(
 ) -> float:
     """Return the relative mCE: how much of its accuracy a model loses, beside a baseline.
 
-    Section 3.2: as mCE, with the error on clean images taken from each error first.
+    Section 4.2: as mCE, with the error on clean images taken from each error first.
 
     Args:
         errors: Mean error, a share, by corruption.
@@ -174,7 +174,7 @@ def flips(predictions: npt.NDArray[np.integer], *, noise: bool) -> npt.NDArray[n
 def flip_probability(predictions: npt.NDArray[np.integer], *, noise: bool) -> float:
     """Return the flip probability FP of a perturbation: the mean of `flips` over videos.
 
-    Section 3.2. Args and errors are those of `flips`.
+    Section 4.2. Args and errors are those of `flips`.
 
     Returns:
         A share.
@@ -206,7 +206,7 @@ def mfr(
 def top5_distances(scores: npt.NDArray[np.floating], *, noise: bool) -> npt.NDArray[np.float64]:
     """Return how far the five likeliest classes of a video's frames move, in ranks.
 
-    Section 3.2: between two frames, the sum over ranks i = 1 to 5 of the number of ranks j in
+    Section 4.2: between two frames, the sum over ranks i = 1 to 5 of the number of ranks j in
     (min(i, s), max(i, s)] with 1 <= j - 1 <= 5, where s is the rank in the second frame of the
     class that has rank i in the first. What leaves the top five counts as rank 6. Of fewer than
     five classes all are taken. Ties go to the class that comes first.

@@ -5,7 +5,7 @@ frames are not coded as video, which in the originals takes detail and noise awa
 stands for ImageMagick and Pillow. Figures compare models with each other; over AlexNet's
 published ones they are an estimate.
 
-Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 3.
+Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 4.1.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 SEVERITIES: Final = (1, 2, 3, 4, 5)
-"""Of every corruption of ImageNet-C, from mild to strong; section 3."""
+"""Of every corruption of ImageNet-C, from mild to strong; section 4.1."""
 
 CORRUPTIONS: Final = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -21,19 +21,19 @@ CORRUPTIONS: Final = (
     *("snow", "frost", "fog", "brightness"),
     *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
-"""The 15 that mCE is a mean over: noise, blur, weather, digital; section 3 and figure 1."""
+"""The 15 that mCE is a mean over: noise, blur, weather, digital; section 4.1."""
 
 EXTRA_CORRUPTIONS: Final = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""For choosing hyper-parameters, never part of mCE; appendix B."""
+"""For choosing hyper-parameters, never part of mCE."""
 
 PERTURBATIONS: Final = (
     *("gaussian_noise", "shot_noise", "motion_blur", "zoom_blur", "snow"),
     *("brightness", "translate", "rotate", "tilt", "scale"),
 )
-"""The 10 that mFR and mT5D are means over; section 3."""
+"""The 10 that mFR and mT5D are means over; section 4.1."""
 
 NOISE_PERTURBATIONS: Final = ("gaussian_noise", "shot_noise")
-"""Whose frames are not in an order of time: each is compared with the first; section 3.2."""
+"""Whose frames are not in an order of time: each is compared with the first; section 4.2."""
 
 ALEXNET_CLEAN_ERROR: Final = 0.435
 """Top-1 error of AlexNet on the clean validation images, a share; table 1."""
@@ -90,7 +90,7 @@ ALEXNET_ERRORS: Final[Mapping[str, float]] = MappingProxyType(
 """Top-1 error of AlexNet, a share, by corruption: the mean of severities 1 to 5.
 
 The 15 of mCE and the extra four. From the authors' spreadsheet "Calculating the mCE", linked
-from the README of their repository; the extra four, to three digits, from their appendix B.
+from the README of their repository; the extra four, to three digits, from the paper.
 """
 
 ALEXNET_FLIP_PROBABILITIES: Final[Mapping[str, float]] = MappingProxyType(

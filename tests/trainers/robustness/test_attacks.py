@@ -49,7 +49,7 @@ def climb(network: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
 
 
 def length(changes: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(changes.flatten(1), dim=1).view(-1, 1, 1, 1)
+    return changes.flatten(1).square().sum(1).sqrt().view(-1, 1, 1, 1)
 
 
 def pgd(
@@ -184,10 +184,18 @@ def test_networks_without_gradients_are_refused() -> None:
     fails(Layer(lambda x: network(x).detach()), "Layer cannot be attacked")
     fails(Layer(lambda x: (network(x) / 0).log()), "gradients by its images are not finite")
     fails(nn.Sequential(network, nn.Softmax(1)), "Sequential gives probabilities; wanted")
+    fails(Layer(lambda _: torch.zeros(4, 5)), "Layer cannot be attacked")
     fails(Layer(lambda x: x), r"Layer gives \[4, 3, 32, 32\] for 4 images; wanted logits")
     with torch.inference_mode():
         frozen = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
     fails(frozen, r"Sequential cannot be attacked.* made outside torch\.inference_mode\(\)")
+
+
+def test_other_errors_of_a_network_are_its_own() -> None:
+    network, (images, classes) = make_network(), make_batch()
+
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 1 channels"):
+        attacked(network.network, images[:, :1], classes, Attack())
 
 
 def test_images_at_which_nothing_changes_are_told() -> None:

@@ -225,6 +225,7 @@ def test_what_is_no_batch_of_images_is_refused() -> None:
     fails((ids[:1], pixels), "2 images came with 1 sample ids; wanted one each")
     fails((ids - 1000, pixels), r"sample ids are int64 \[2\]; wanted int64 \[images\] of 0")
     fails((ids.astype(np.int32), pixels), r"sample ids are int32 \[2\]")
+    fails((ids[:0], pixels[:0]), r"sample ids are int64 \[0\]; wanted .* at least one")
     fails((ids, pixels[:, :20]), r"images are uint8 \[2, 20, 32, 3\]; wanted uint8 \[images")
     fails((ids, pixels[..., :2]), r"images are uint8 \[2, 32, 32, 2\]")
     fails((ids, pixels / 255), r"images are float64 \[2, 32, 32, 3\]")  # type: ignore[arg-type]

@@ -155,7 +155,7 @@ def test_flips_are_counted_from_the_frame_before_or_the_first() -> None:
 
 
 def distance_by_definition(first: list[int], second: list[int]) -> int:
-    """Return d of section 3.2 for two rankings, each a list of classes, likeliest first."""
+    """Return d of section 4.2 for two rankings, each a list of classes, likeliest first."""
     total = 0
     for i in range(1, min(5, len(first)) + 1):
         s = second.index(first[i - 1]) + 1
