@@ -15,6 +15,8 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps 'daft>=0.7'  # it asks for pyarrow < 26, and reads 26
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python  # of imagecorruptions-imaug: wants libGL
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps 'opencv-python-headless>=4.11'
 	touch $(READY)
 
 setup: $(READY)  ## make .venv and install plstore with all extras

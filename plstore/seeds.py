@@ -26,6 +26,9 @@ class Purpose(IntEnum):
     VIEW_GROUPS = 10
     VIEW_ROWS = 11
     TEACHER_NOISE = 12
+    CORRUPTION = 14
+    PERTURBATION = 15
+    ATTACK = 16
 
 
 def generator(seed: int, purpose: Purpose, *path: int) -> np.random.Generator:
