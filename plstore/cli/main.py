@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from plstore.cli import (
     asking,
     deciding,
+    evaluating,
     exporting,
     importing,
     labeling,
@@ -86,7 +87,7 @@ app = typer.Typer(
 app.command("init")(with_examples(importing.init))
 app.add_typer(importing.verbs, name="import")
 for verb in (
-    *(training.run, models.train, models.evaluate, predicting.predict),
+    *(training.run, models.train, evaluating.evaluate, predicting.predict),
     *(labeling.label, labeling.calibrate, labeling.fuse, labeling.embed, selecting.select),
     *(asking.sql, asking.audit, reading.diff, reading.log, reading.info, reading.files),
     *(reporting.runs, reporting.report),

@@ -1,10 +1,9 @@
-"""Verbs that train and measure one model: train, evaluate."""
+"""The verb that trains one model: train."""
 
 from typing import Annotated
 
 import typer
 
-from plstore.cli.labeling import BackendOption
 from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.cli.training import (
     FOLDERS_RECIPE,
@@ -80,52 +79,3 @@ def train(
     row = {name: getattr(record, name) for name in ("teacher_id", "role", "architecture")}
     row |= {"view": found.key, **{k: str(v) for k, v in (record.metrics or {}).items()}}
     print_rows([row], format_)
-
-
-def evaluate(
-    store: StoreOption,
-    teacher: Annotated[
-        list[str], typer.Argument(help="With a model, or with labels of the split.")
-    ],
-    splits: Annotated[str, typer.Option(help="By commas: validation, test, labeled.")] = (
-        "validation,test"
-    ),
-    device: DeviceOption = "auto",
-    backend: BackendOption = "auto",
-    format_: FormatOption = "table",
-) -> None:
-    """Measure models on images that no one trains on; kept in the table runs.
-
-    What they say is kept as labels of the split, which images are read for once. Columns:
-    top-1 accuracy with its 95 % interval, and top-5 accuracy, in percent; nll, the negative
-    log-likelihood in nats; Brier score; expected calibration error. Of several teachers a
-    second table says how alike they are. More of the same labels:
-
-      plstore query run evaluation/per_class --split test
-      plstore query run evaluation/confusions
-      plstore query run evaluation/selective_accuracy
-
-    Examples:
-      plstore evaluate t3-1a2b3c4d --splits test --store pets/store
-      plstore evaluate t0-5d6e7f80 t3-1a2b3c4d control-9a8b7c6d --store pets/store
-    """
-    programs_of_training()
-    from plstore.report.progress import Display
-    from plstore.store import open as open_store
-    from trainers.evaluation import agreement
-    from trainers.evaluation import evaluate as measure
-    from trainers.events import Shown
-
-    opened = open_store(store)
-    found = measure(
-        opened,
-        teacher,
-        splits=splits.split(","),  # type: ignore[arg-type]  # checked there
-        device=device,
-        backend=backend,  # type: ignore[arg-type]  # checked there
-        on_event=Shown(Display()),
-    )
-    print_rows(found, format_)
-    if format_ == "table" and len(teacher) > 1:
-        for split in dict.fromkeys(row["split"] for row in found):
-            print_rows(agreement(opened, teacher, split), format_)

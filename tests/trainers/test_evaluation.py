@@ -10,39 +10,21 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from plstore.errors import InputError
 from plstore.exchange import import_predictions, parquet_folder
-from plstore.labels import TeacherRecord, add_teacher
-from plstore.loaders import ImageFormat, ImageSet, open_split
+from plstore.loaders import ImageSet, open_split
 from plstore.store import Store
 from plstore.upkeep import correct
 from tests.conftest import CLASS_NAMES
-from tests.trainers.given import record_backends
+from tests.trainers.given import add_model, record_backends
 from trainers.context import Context, Outputs
 from trainers.data import sample_folder
 from trainers.evaluation import agreement, evaluate
 from trainers.events import Teller, unheard
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, label
-from trainers.model import build_model, fetch_bundle, keep_bundle, load_bundle
+from trainers.model import fetch_bundle, load_bundle
 from trainers.recipe import check_recipe
-from trainers.sections import Model
 from trainers.steps.evaluating import Evaluate
 from trainers.steps.labeling import Label
-
-
-def add_model(store: Store, teacher_id: str, *, iteration: int, seed: int) -> Outputs:
-    torch.manual_seed(seed)
-    settings = Model(architecture="test_resnet", resolution=16, stochastic_depth=0)
-    network = build_model(settings, "test_resnet", len(CLASS_NAMES))
-    name, digest = keep_bundle(store, teacher_id, network, ImageFormat(size=16), CLASS_NAMES)
-    record = TeacherRecord(
-        teacher_id=teacher_id,
-        iteration=iteration,
-        role="student" if iteration else "teacher",
-        checkpoint=name,
-        checkpoint_hash=digest,
-    )
-    add_teacher(store, record, identity=teacher_id, step="train")
-    return {"teacher_id": teacher_id, "checkpoint": name, "checkpoint_hash": digest}
 
 
 @pytest.fixture

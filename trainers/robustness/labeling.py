@@ -7,7 +7,7 @@ other: an evaluation that is stopped goes on with the next one.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,12 +51,14 @@ class Made(NamedTuple):
         level: Severity, number of the frame from 0, or epsilon.
         sample_ids: int64 [images].
         pixels: uint8 [images, size, size, channels].
+        probs: float32 [images, classes], where they are known: an attack asks the model.
     """
 
     name: str
     level: float
     sample_ids: Ids
     pixels: Pixels
+    probs: npt.NDArray[np.float32] | None = None
 
 
 class Perturbations(Protocol):
@@ -64,15 +66,20 @@ class Perturbations(Protocol):
 
     Attributes:
         kind: Of which they are.
-        names: Theirs, [a-z0-9_]+.
-        num_levels: How many images come of one by each.
     """
 
-    kind: PerturbationKind
-    names: Sequence[str]
-    num_levels: int
+    kind: ClassVar[PerturbationKind]
 
-    def identity(self) -> Mapping[str, Any]:
+    @property
+    def names(self) -> Sequence[str]:
+        """Theirs, [a-z0-9_]+."""
+        ...
+
+    def num_levels(self, name: str, size: int) -> int:
+        """Return how many images come of one, of `size` pixels a side, by a name."""
+        ...
+
+    def identity(self, name: str) -> Mapping[str, Any]:
         """Return all that pixels follow from, beside the images and the name."""
         ...
 
@@ -157,7 +164,7 @@ def label_perturbed(
     jobs = [
         _Job(store, perturbations, asked, images, rows, seers, names)
         for seers in groups.values()
-        for names in _chunks(perturbations, len(rows))
+        for names in _chunks(perturbations, len(rows), seers[0].bundle.format.size)
     ]
     lacking = [(job, job.lacking()) for job in jobs]
     total = sum(job.num_images(found) for job, found in lacking)
@@ -167,10 +174,13 @@ def label_perturbed(
         return sum(job.do(found, advance) for job, found in lacking if found)
 
 
-def _chunks(perturbations: Perturbations, num_images: int) -> Iterator[Sequence[str]]:
+def _chunks(
+    perturbations: Perturbations, num_images: int, size: int
+) -> Iterator[Sequence[str]]:
     """Yield names that are done and kept together."""
-    names, each = perturbations.names, max(num_images * perturbations.num_levels, 1)
-    at_once = max(_LABELS_AT_ONCE // each, 1)
+    names = perturbations.names
+    levels = max(perturbations.num_levels(name, size) for name in names)
+    at_once = max(_LABELS_AT_ONCE // max(num_images * levels, 1), 1)
     for first in range(0, len(names), at_once):
         yield names[first : first + at_once]
 
@@ -198,9 +208,8 @@ class _Job:
 
     def num_images(self, lacking: "_Lacking") -> int:
         """Return how many images are made."""
-        return (
-            len({name for name, _ in lacking}) * self.perturbations.num_levels * len(self.rows)
-        )
+        names, size = {name for name, _ in lacking}, self.seers[0].bundle.format.size
+        return len(self.rows) * sum(self.perturbations.num_levels(n, size) for n in names)
 
     def do(self, lacking: "_Lacking", on_images: Callable[[int], None]) -> int:
         """Make the images, look at them, and keep what is said; return how many labels."""
@@ -210,11 +219,9 @@ class _Job:
         with room_to_look(device):
             clean = _pixels(self.images, self.rows, format_, self.asked)
             for made in self.perturbations.made(clean, names):
-                batch = torch.from_numpy(made.pixels).permute(0, 3, 1, 2).to(device)
                 for (name, teacher_id), seer in lacking.items():
                     if name == made.name:
-                        probs = answers(seer.bundle, batch, device=device).numpy()
-                        parts[name, teacher_id].append(_rows(made, probs))
+                        parts[name, teacher_id].append(_rows(made, seer.bundle, device))
                 on_images(len(made.sample_ids))
         for (name, _), seer in lacking.items():
             rows = pa.concat_tables(parts[name, seer.record.teacher_id])
@@ -223,7 +230,7 @@ class _Job:
                 self.set_of(name, seer),
                 rows,
                 self.identity(name, seer),
-                lineage=self.lineage(seer),
+                lineage=self.lineage(name, seer),
             )
         return sum(len(table) for tables in parts.values() for table in tables)
 
@@ -240,17 +247,17 @@ class _Job:
         """Return the hash of all that labels follow from."""
         return value_hash(
             {
-                "perturbation": [name, dict(self.perturbations.identity())],
+                "perturbation": [name, dict(self.perturbations.identity(name))],
                 "images": self.images.sample_ids[self.rows].tolist(),
                 "checkpoint": seer.record.checkpoint_hash,
                 "device": self.asked.device.partition(":")[0],
             }
         )
 
-    def lineage(self, seer: _Seer) -> dict[str, Any]:
+    def lineage(self, name: str, seer: _Seer) -> dict[str, Any]:
         """Return what the commit says of how labels were made."""
         return {
-            **self.perturbations.identity(),
+            **self.perturbations.identity(name),
             "checkpoint_hash": seer.record.checkpoint_hash,
             "num_images": len(self.rows),
             "seed": self.asked.seed,
@@ -263,10 +270,14 @@ _Lacking = Mapping[tuple[str, str], _Seer]
 """By name of the perturbation and teacher."""
 
 
-def _rows(made: Made, probs: npt.NDArray[np.float32]) -> pa.Table:
+def _rows(made: Made, bundle: Bundle, device: str) -> pa.Table:
+    probs = made.probs
+    if probs is None:
+        batch = torch.from_numpy(made.pixels).permute(0, 3, 1, 2).to(device)
+        probs = answers(bundle, batch, device=device).numpy()
     order = np.argsort(made.sample_ids)
-    batch = LabelBatch(sample_ids=made.sample_ids[order], probabilities=probs[order])
-    return perturbed_rows(coded_rows(batch, Codec()), made.level)
+    labels = LabelBatch(sample_ids=made.sample_ids[order], probabilities=probs[order])
+    return perturbed_rows(coded_rows(labels, Codec()), made.level)
 
 
 def _pixels(

@@ -1,0 +1,268 @@
+"""How robust are teachers? Corruptions, sequences and attacks on the images of a split.
+
+Robustness as the paper has it is a number beside that of the first teacher: mCE and mFR over a
+baseline (Noisy Student, tables 4 and 5; Hendrycks and Dietterich, arXiv 1903.12261).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+
+from plstore.errors import InputError
+from plstore.fingerprint import value_hash
+from plstore.labels import TeacherRecord, find_teacher
+from plstore.loaders import open_split, pick_backend
+from plstore.query import connect, run_query
+from plstore.store import Store
+from trainers.evaluation import evaluate, keep_metrics
+from trainers.events import Listener, Teller, unheard
+from trainers.model import load_teacher
+from trainers.robustness.attacks import Attack
+from trainers.robustness.kinds import Attacks, Corruptions, Sequences
+from trainers.robustness.labeling import Asked, check_models, label_perturbed
+from trainers.robustness.metrics import mce, mean_corruption_error, mfr
+from trainers.robustness.published import (
+    ALEXNET_ERRORS,
+    ALEXNET_FLIP_PROBABILITIES,
+    CORRUPTIONS,
+    PERTURBATIONS,
+)
+from trainers.train import pick_device
+
+ALEXNET: Final = "alexnet"
+"""The baseline of the published figures: for ImageNet-1k alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """What is done to the images of a split.
+
+    Attributes:
+        asked: Which images; their device may be "auto".
+        corruptions: None for none.
+        sequences: None for none.
+        attacks: None if empty.
+        baseline: The teacher whose errors others are divided by, or "alexnet"; the first unless
+            given.
+    """
+
+    asked: Asked = field(default_factory=Asked)
+    corruptions: Corruptions | None = None
+    sequences: Sequences | None = None
+    attacks: Sequence[Attack] = ()
+    baseline: str = ""
+
+
+def robustness(
+    store: Store,
+    teacher_ids: Sequence[str],
+    what: Robustness,
+    *,
+    on_event: Listener = unheard,
+) -> list[dict[str, Any]]:
+    """Return how robust teachers are, side by side; keep it in `runs`.
+
+    What they say of each image is kept in `perturbed_labels`, which saved queries of
+    `evaluation/` read; what is there is not made again.
+
+    Args:
+        store: The store.
+        teacher_ids: Of teachers with models.
+        what: Is done to which images.
+        on_event: Told of progress.
+
+    Returns:
+        By teacher: teacher_id, split, num_perturbed, and in percent, of what was done:
+        clean_accuracy of the images that were made worse, corrupted_accuracy,
+        mean_corruption_error and mCE (if all 15 corruptions were done), flip_probability and
+        mFR (if all ten sequences were), and accuracy by attack and epsilon, such as
+        "pgd_linf 0.0157".
+
+    Raises:
+        InputError: If a teacher has no model, the baseline is none of them, or there are no
+            images.
+        MissingExtraError: If the extra `robustness` is not installed.
+    """
+    device = pick_device(what.asked.device)
+    backend = pick_backend(what.asked.backend, device)
+    asked = replace(what.asked, device=device, backend=backend)
+    teachers = [_teacher(store, name) for name in teacher_ids]
+    check_models(teachers)
+    if what.baseline not in {"", ALEXNET, *teacher_ids}:
+        raise InputError(
+            f"the baseline is {what.baseline!r}; wanted {ALEXNET}, for images of ImageNet-1k, "
+            f"or one of {', '.join(teacher_ids)}"
+        )
+    evaluate(
+        store,
+        teacher_ids,
+        splits=[asked.split],
+        device=device,
+        backend=backend,
+        on_event=on_event,
+    )
+    teller = Teller(on_event)
+    if what.corruptions is not None:
+        corruptions = replace(what.corruptions, on_note=teller.say)
+        label_perturbed(store, teachers, corruptions, asked, on_event=on_event)
+    if what.sequences is not None:
+        label_perturbed(store, teachers, what.sequences, asked, on_event=on_event)
+    if what.attacks:
+        _attack(store, teachers, what.attacks, asked, teller)
+    rows = _summary(store, teachers, what, asked)
+    for row in rows:
+        _keep(store, row, what)
+    return rows
+
+
+def _attack(
+    store: Store,
+    teachers: Sequence[TeacherRecord],
+    attacks: Sequence[Attack],
+    asked: Asked,
+    teller: Teller,
+) -> None:
+    images = open_split(store, asked.split)
+    classes = dict(zip(images.sample_ids.tolist(), images.class_ids.tolist(), strict=True))
+    for teacher in teachers:
+        bundle = load_teacher(store, teacher, device=asked.device)
+        done = Attacks(attacks=attacks, bundle=bundle, classes=classes)
+        label_perturbed(store, [teacher], done, asked, on_event=teller.tell)
+        for name, count in done.without_gradient.items():
+            if count:
+                teller.say(
+                    f"{count} images have no gradient for {teacher.teacher_id}: {name} does "
+                    "nothing to them, which is no robustness"
+                )
+
+
+def _summary(
+    store: Store, teachers: Sequence[TeacherRecord], what: Robustness, asked: Asked
+) -> list[dict[str, Any]]:
+    names = [teacher.teacher_id for teacher in teachers]
+    baseline = what.baseline or names[0]
+    rows: dict[str, dict[str, Any]] = {
+        name: {"teacher_id": name, "split": asked.split} for name in names
+    }
+    images = open_split(store, asked.split)
+    chosen = images.sample_ids[asked.rows(images)]
+    for name, found in _clean(store, teachers, asked, chosen.tolist()).items():
+        rows[name].update(num_perturbed=len(chosen), clean_accuracy=found)
+    if what.corruptions is not None:
+        errors = _errors(store, asked, what.corruptions)
+        for name in names:
+            rows[name].update(_of_corruptions(errors, name, baseline))
+    if what.sequences is not None:
+        flips = _flips(store, asked, what.sequences)
+        for name in names:
+            rows[name].update(_of_sequences(flips, name, baseline))
+    for name in names:
+        rows[name].update(_of_attacks(store, asked, name, what.attacks))
+    return list(rows.values())
+
+
+def _clean(
+    store: Store, teachers: Sequence[TeacherRecord], asked: Asked, ids: list[int]
+) -> Mapping[str, float]:
+    """Return percent of the clean images, by teacher: of those that are made worse alone."""
+    sql = """
+        select teacher_id, iteration, 100 * avg((class_id = true_id)::integer) as accuracy
+        from evaluated($split, '')
+        where sample_id in (select unnest($ids::bigint[]))
+        group by teacher_id, iteration
+    """
+    with connect(store) as connection:
+        rows = connection.execute(sql, {"split": asked.split, "ids": ids}).fetchall()
+    found = {(name, iteration): accuracy for name, iteration, accuracy in rows}
+    return {t.teacher_id: found[t.teacher_id, t.iteration + 1] for t in teachers}
+
+
+def _errors(
+    store: Store, asked: Asked, corruptions: Corruptions
+) -> dict[str, dict[str, float]]:
+    """Return mean error, a share, by teacher and corruption."""
+    table = run_query(store, "evaluation/perturbed_accuracy", split=asked.split)
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in table.to_pylist():
+        if row["perturbation"] in corruptions.names:
+            of = found.setdefault(row["teacher_id"], {})
+            of.setdefault(row["perturbation"], []).append(1 - row["accuracy"])
+    return {
+        name: {kind: float(np.mean(values)) for kind, values in of.items()}
+        for name, of in found.items()
+    }
+
+
+def _of_corruptions(
+    errors: Mapping[str, Mapping[str, float]], name: str, baseline: str
+) -> dict[str, float]:
+    own = errors[name]
+    found = {"corrupted_accuracy": 100 * (1 - float(np.mean(list(own.values()))))}
+    if set(CORRUPTIONS) <= set(own):
+        base = ALEXNET_ERRORS if baseline == ALEXNET else errors[baseline]
+        found["mean_corruption_error"] = 100 * mean_corruption_error(own)
+        found["mCE"] = mce(own, base)
+    return found
+
+
+def _flips(store: Store, asked: Asked, sequences: Sequences) -> dict[str, dict[str, float]]:
+    """Return flip probability, a share, by teacher and perturbation."""
+    table = run_query(store, "evaluation/flip_probabilities", split=asked.split)
+    found: dict[str, dict[str, float]] = {}
+    for row in table.to_pylist():
+        if row["perturbation"] in sequences.names:
+            found.setdefault(row["teacher_id"], {})[row["perturbation"]] = row[
+                "flip_probability"
+            ]
+    return found
+
+
+def _of_sequences(
+    flips: Mapping[str, Mapping[str, float]], name: str, baseline: str
+) -> dict[str, float]:
+    own = flips[name]
+    found = {"flip_probability": 100 * float(np.mean(list(own.values())))}
+    base = ALEXNET_FLIP_PROBABILITIES if baseline == ALEXNET else flips[baseline]
+    if set(PERTURBATIONS) <= set(own) and all(base.get(kind) for kind in PERTURBATIONS):
+        found["mFR"] = mfr(own, base)
+    return found
+
+
+def _of_attacks(
+    store: Store, asked: Asked, name: str, attacks: Sequence[Attack]
+) -> Iterator[tuple[str, float]]:
+    if not attacks:
+        return
+    table = run_query(store, "evaluation/perturbed_accuracy", split=asked.split, kind="attack")
+    wanted = {f"{attack.kind}_{attack.norm}" for attack in attacks}
+    for row in table.to_pylist():
+        if row["teacher_id"] == name and row["perturbation"] in wanted:
+            yield f"{row['perturbation']} {row['level']:.4f}", 100 * row["accuracy"]
+
+
+def _keep(store: Store, row: Mapping[str, Any], what: Robustness) -> None:
+    name, split = row["teacher_id"], row["split"]
+    values = {
+        f"{split}_{key}": float(value)
+        for key, value in row.items()
+        if key not in {"teacher_id", "split", "num_perturbed", "clean_accuracy"}
+    }
+    notes = {
+        "split": split,
+        "num_perturbed": row["num_perturbed"],
+        "limit": what.asked.limit,
+        "seed": what.asked.seed,
+        "baseline": what.baseline,
+    }
+    keep_metrics(
+        store, name, values, value_hash({"teacher": name, **values, **notes}), notes=notes
+    )
+
+
+def _teacher(store: Store, name: str) -> TeacherRecord:
+    teacher = find_teacher(store, name)
+    if teacher is None:
+        raise InputError(f"{store.root} has no teacher {name!r}")
+    return teacher
