@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         write_predictions,
     )
     from trainers.recipe import Recipe, load_recipe
+    from trainers.robustness.evaluation import Robustness, robustness
 
 _HOMES = {
     "Balance": "plstore.selection",
@@ -75,6 +76,7 @@ _HOMES = {
     "Predicted": "trainers.prediction",
     "Prediction": "trainers.prediction",
     "Recipe": "trainers.recipe",
+    "Robustness": "trainers.robustness.evaluation",
     "Rule": "plstore.selection",
     "Selection": "plstore.selection",
     "Source": "plstore.exchange",
@@ -119,6 +121,7 @@ _HOMES = {
     "preview": "plstore.selection",
     "read_corrections": "plstore.exchange",
     "report_run": "plstore.report.runs",
+    "robustness": "trainers.robustness.evaluation",
     "run": "trainers.loop",
     "run_query": "plstore.query",
     "run_sql": "plstore.query",
@@ -143,6 +146,7 @@ __all__ = [
     "Predicted",
     "Prediction",
     "Recipe",
+    "Robustness",
     "Rule",
     "Selection",
     "Source",
@@ -188,6 +192,7 @@ __all__ = [
     "preview",
     "read_corrections",
     "report_run",
+    "robustness",
     "run",
     "run_query",
     "run_sql",

@@ -286,7 +286,7 @@ def test_a_compiled_model_labels_as_it_does_uncompiled(taught: Store) -> None:
     assert named == {1: False, 2: True}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_a_compiler_a_compiled_model_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from plstore.query import run_query, run_sql
 
 TINY = [
     "train.steps=24",
+    "train.looks=2",
     "schedule.warmup_steps=2",
     "train.labeled_batch=16",
     "data.limit_unlabeled=200",

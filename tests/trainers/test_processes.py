@@ -76,23 +76,34 @@ def filled(folder: Path) -> Store:
     return store
 
 
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    """A step in two parts of one process is a part in each of two, dropout and all."""
-    one, two = filled(tmp_path / "one"), filled(tmp_path / "two")
-    said = finish(start(one, 1, train__steps=100, train__accumulate=2))
-    also = finish(start(two, 2, train__steps=100, train__accumulate=1))
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return the store of one process that did each step in two parts."""
+    store = filled(tmp_path_factory.mktemp("alone"))
+    said = finish(start(store, 1, train__steps=100, train__accumulate=2))
+    assert "result: " in said, said
+    return store
 
-    expected, found = losses(one), losses(two)
-    assert set(expected) == set(found) == {"t0", "t1"}, said + also
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(alone: Store, tmp_path: Path) -> None:
+    """A step in two parts of one process is a part in each of two, dropout and all."""
+    two = filled(tmp_path)
+    said = finish(start(two, 2, train__steps=100))
+
+    expected, found = losses(alone), losses(two)
+    assert set(expected) == set(found) == {"t0", "t1"}, said
     for model, values in expected.items():
         assert np.allclose(values, found[model], rtol=1e-3), (model, values, found[model])
     assert len(open_store(two.root).table("teachers").read()) == 2
-    assert also.count("result: ") == 1
+    assert said.count("result: ") == 1
 
 
-def test_a_killed_process_ends_the_run_which_goes_on_with_any_number(tmp_path: Path) -> None:
-    store, whole = filled(tmp_path / "killed"), filled(tmp_path / "whole")
-    finish(start(whole, 1, train__steps=100, train__accumulate=2))
+@pytest.mark.slow
+def test_a_killed_process_ends_the_run_which_goes_on_with_any_number(
+    alone: Store, tmp_path: Path
+) -> None:
+    store = filled(tmp_path)
     process = start(store, 2, train__steps=100)
     assert process.stdout is not None
     until_it_trains = next(line for line in process.stdout if "train the teacher" in line)
@@ -104,7 +115,29 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_any_number(tmp_path: P
     assert "SIGKILL" in said or "lost another" in said or "exitcode: -9" in said
     ended = finish(start(store, 1, train__steps=100, train__accumulate=2))
     assert "result: " in ended, ended
-    expected, found = losses(whole), losses(store)
+    expected, found = losses(alone), losses(store)
+    assert np.allclose(expected["t1"], found["t1"], rtol=1e-3), (expected, found)
+
+
+@pytest.mark.nightly
+def test_two_processes_replay_the_labels_of_views_of_one(tmp_path: Path) -> None:
+    one, two = filled(tmp_path / "one"), filled(tmp_path / "two")
+    how: dict[str, object] = {
+        "train__steps": 50,
+        "label__views": "true",
+        "label__view_epochs": 5,
+    }
+    how["train__ratio"] = 2
+    finish(start(one, 1, **how, train__accumulate=2))
+    said = finish(start(two, 2, **how))
+
+    labels = [open_store(s.root).table("view_labels").read() for s in (one, two)]
+    assert [table.num_rows for table in labels] == [15 * 8] * 2, (
+        said
+    )  # 12 labeled images, 4 a step
+    draws = [table.sort_by("draw")["sample_id"].to_pylist() for table in labels]
+    assert draws[0] == draws[1]
+    expected, found = losses(one), losses(two)
     assert np.allclose(expected["t1"], found["t1"], rtol=1e-3), (expected, found)
 
 
