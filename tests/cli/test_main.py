@@ -147,9 +147,14 @@ def test_a_dry_run_prints_steps_and_touches_nothing(tmp_path: Path) -> None:
         "json",
         "--set",
         "train.labeled_batch=4",
+        "--set",
+        "label.views=true",
     )
     rows = json.loads(done.stdout)
+    views = [row for row in rows if row["step"].startswith("label-views-")]
 
+    assert [row["step"] for row in views] == ["label-views-1", "label-views-2", "label-views-3"]
+    assert all(row["seconds"] > 0 and row["images"] == 75 * 12 for row in views), views
     assert [row["step"] for row in rows[:4]] == ["import", "labeled", "train-0", "evaluate-0"]
     assert rows[-1]["step"] == "total"
     assert rows[-1]["seconds"] > 0

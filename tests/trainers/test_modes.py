@@ -200,12 +200,18 @@ def test_a_compiled_training_is_the_same_but_for_rounding(store: Store) -> None:
 def test_a_model_that_cannot_be_compiled_says_what_is_wanted(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("CXX", "/no/compiler")
+    from torch._inductor import config
+
+    torch.compiler.reset()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     asked = recipe(train={**TRAIN, "compile": True}, model={**MODEL, "resolution": 24})
 
-    with pytest.raises(InputError, match=r"cannot be compiled for cpu: .*train\.compile"):
+    with (
+        config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(InputError, match=r"cannot be compiled for cpu: .*train\.compile"),
+    ):
         run(asked, store, device="cpu")
+    torch.compiler.reset()
 
 
 def test_a_gradient_that_is_not_finite_harms_no_weight() -> None:
