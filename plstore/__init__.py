@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from trainers.embedding import Embedding
     from trainers.embedding import embed_images as embed
     from trainers.evaluation import evaluate
+    from trainers.exporting import export_model
     from trainers.labeling import Labeling, label, label_by_all
     from trainers.loop import run
     from trainers.on_view import train_on_view as train
@@ -97,6 +98,7 @@ _HOMES = {
     "evaluate": "trainers.evaluation",
     "exclude": "plstore.upkeep",
     "export": "plstore.exchange",
+    "export_model": "trainers.exporting",
     "find_run": "plstore.report.runs",
     "find_teacher": "plstore.labels",
     "fuse": "plstore.labels:make_ensemble",
@@ -168,6 +170,7 @@ __all__ = [
     "evaluate",
     "exclude",
     "export",
+    "export_model",
     "find_run",
     "find_teacher",
     "fuse",
