@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         predictions,
         write_predictions,
     )
+    from trainers.probe import Probed, probe
     from trainers.recipe import Recipe, load_recipe
     from trainers.robustness.evaluation import Robustness, robustness
 
@@ -76,6 +77,7 @@ _HOMES = {
     "PlstoreError": "plstore.errors",
     "Predicted": "trainers.prediction",
     "Prediction": "trainers.prediction",
+    "Probed": "trainers.probe",
     "Recipe": "trainers.recipe",
     "Robustness": "trainers.robustness.evaluation",
     "Rule": "plstore.selection",
@@ -121,6 +123,7 @@ _HOMES = {
     "predict": "trainers.prediction",
     "predictions": "trainers.prediction",
     "preview": "plstore.selection",
+    "probe": "trainers.probe",
     "read_corrections": "plstore.exchange",
     "report_run": "plstore.report.runs",
     "robustness": "trainers.robustness.evaluation",
@@ -147,6 +150,7 @@ __all__ = [
     "PlstoreError",
     "Predicted",
     "Prediction",
+    "Probed",
     "Recipe",
     "Robustness",
     "Rule",
@@ -193,6 +197,7 @@ __all__ = [
     "predict",
     "predictions",
     "preview",
+    "probe",
     "read_corrections",
     "report_run",
     "robustness",

@@ -85,7 +85,7 @@ def test_its_numbers_are_those_of_the_store(store: Store, student: str, tmp_path
     ) in text
     assert f"Classes (3): {', '.join(CLASS_NAMES)}." in text
     assert "## Licence of the data\n\nCC BY 4.0\n" in text
-    (front,) = ModelCard(text).data.to_dict()["model-index"]
+    (front,) = ModelCard(text).data.to_dict()["model-index"]  # type: ignore[no-untyped-call]
     measures = {one["dataset"]["split"]: one["metrics"][0]["value"] for one in front["results"]}
     assert front["name"] == "t1"
     assert measures == {split: values["accuracy"] for split, values in found.items()}
