@@ -12,13 +12,21 @@
 -- param model varchar = '': whose embeddings; those that there are, if of one model alone
 -- column sample_id bigint: the image
 -- column key varchar: its name in the dataset
--- column label_name varchar: its class, as it was imported; null if that is not known
+-- column label_name varchar: its class, as people say; null if that is not known
 -- column other_id bigint: the image of the other side
 -- column other_split varchar: its split
 -- column other_key varchar: its name in the dataset
--- column other_label_name varchar: its class, as it was imported; null if that is not known
+-- column other_label_name varchar: its class, as people say; null if that is not known
 -- column similarity float: cosine, -1 to 1
-with embedded as (
+with corrected as (
+    select
+        sample_id,
+        arg_max(label, decided_at) as label
+    from corrections
+    group by sample_id
+),
+
+embedded as (
     select
         images.sample_id,
         images.split,
@@ -27,7 +35,8 @@ with embedded as (
         embeddings.vector
     from embeddings_of($model::varchar) as embeddings
     inner join images on embeddings.sample_id = images.sample_id
-    left join classes on images.label = classes.class_id
+    left join corrected on images.sample_id = corrected.sample_id
+    left join classes on coalesce(corrected.label, images.label) = classes.class_id
     where images.verdict = 'accepted'
 ),
 

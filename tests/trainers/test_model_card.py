@@ -56,15 +56,16 @@ def tables(text: str, section: str) -> list[dict[str, str]]:
 
 
 def test_its_numbers_are_those_of_the_store(store: Store, student: str, tmp_path: Path) -> None:
-    found = evaluate(store, student, splits=["validation", "test"], device="cpu")
+    rows = evaluate(store, student, splits=["validation", "test"], device="cpu")
+    found = {row["split"]: row for row in rows}
     done = export_model(store, student, tmp_path / "out", data_licence="CC BY 4.0")
     text = (done.folder / "README.md").read_text()
     sql = (
         "select dataset, split, count(*) as images from images where verdict = 'accepted' "
         "group by all"
     )
-    rows = plstore.run_sql(store, sql).to_pylist()
-    counts = {(row["dataset"], row["split"]): row["images"] for row in rows}
+    known = plstore.run_sql(store, sql).to_pylist()
+    counts = {(row["dataset"], row["split"]): row["images"] for row in known}
     said = {row["split"]: row for row in tables(text, "Accuracy")}
     view = plstore.open_view(store, "v").record
 
@@ -73,12 +74,15 @@ def test_its_numbers_are_those_of_the_store(store: Store, student: str, tmp_path
     } == counts
     assert set(said) == {"validation", "test"}
     for split, row in said.items():
-        right, images = int(row["right"]), counts["pets", split]
+        right, images = int(row["right"]), found[split]["num_images"]
         low, high = wilson(right, images)
+        assert images == counts["pets", split]
         assert right / images == pytest.approx(found[split]["accuracy"] / 100)
         assert row["images"] == str(images)
         assert row["accuracy, %"] == f"{found[split]['accuracy']:.2f}"
         assert row["95 % interval (Wilson), %"] == f"{low:.2f} to {high:.2f}"
+        ends = (found[split]["low"], found[split]["high"])
+        assert ends == pytest.approx((low, high), abs=1e-3)  # another way to the same interval
     assert (
         f"view v@1: {view.num_labeled} labeled and {view.counts['kept']} pseudo-labeled "
         f"images, {view.num_draws} draws"
@@ -147,7 +151,8 @@ def test_the_accuracy_is_the_last_that_was_measured(store: Store) -> None:
     values = []
     for name in CLASS_NAMES:
         correct(store, dict.fromkeys(test, name), who="ann")
-        values.append(evaluate(store, "t0", splits=["test"], device="cpu")["test"]["accuracy"])
+        (row,) = evaluate(store, "t0", splits=["test"], device="cpu")
+        values.append(row["accuracy"])
         (found,) = measured(store, "t0")
         assert found.accuracy == values[-1]
         assert found.num_right == round(values[-1] * 6 / 100)
