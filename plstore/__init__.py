@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from trainers.embedding import Embedding
     from trainers.embedding import embed_images as embed
     from trainers.evaluation import evaluate
+    from trainers.exporting import export_model
     from trainers.labeling import Labeling, label, label_by_all
     from trainers.loop import run
     from trainers.on_view import train_on_view as train
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         predictions,
         write_predictions,
     )
+    from trainers.probe import Probed, probe
     from trainers.recipe import Recipe, load_recipe
     from trainers.robustness.evaluation import Robustness, robustness
 
@@ -75,6 +77,7 @@ _HOMES = {
     "PlstoreError": "plstore.errors",
     "Predicted": "trainers.prediction",
     "Prediction": "trainers.prediction",
+    "Probed": "trainers.probe",
     "Recipe": "trainers.recipe",
     "Robustness": "trainers.robustness.evaluation",
     "Rule": "plstore.selection",
@@ -97,6 +100,7 @@ _HOMES = {
     "evaluate": "trainers.evaluation",
     "exclude": "plstore.upkeep",
     "export": "plstore.exchange",
+    "export_model": "trainers.exporting",
     "find_run": "plstore.report.runs",
     "find_teacher": "plstore.labels",
     "fuse": "plstore.labels:make_ensemble",
@@ -119,6 +123,7 @@ _HOMES = {
     "predict": "trainers.prediction",
     "predictions": "trainers.prediction",
     "preview": "plstore.selection",
+    "probe": "trainers.probe",
     "read_corrections": "plstore.exchange",
     "report_run": "plstore.report.runs",
     "robustness": "trainers.robustness.evaluation",
@@ -145,6 +150,7 @@ __all__ = [
     "PlstoreError",
     "Predicted",
     "Prediction",
+    "Probed",
     "Recipe",
     "Robustness",
     "Rule",
@@ -168,6 +174,7 @@ __all__ = [
     "evaluate",
     "exclude",
     "export",
+    "export_model",
     "find_run",
     "find_teacher",
     "fuse",
@@ -190,6 +197,7 @@ __all__ = [
     "predict",
     "predictions",
     "preview",
+    "probe",
     "read_corrections",
     "report_run",
     "robustness",

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     CORRUPTION = 14
     PERTURBATION = 15
     ATTACK = 16
+    EXPORT_CHECK = 20
 
 
 def generator(seed: int, purpose: Purpose, *path: int) -> np.random.Generator:

@@ -26,7 +26,6 @@ from plstore.embeddings import (
 )
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
-from plstore.labels import find_teacher, list_teachers
 from plstore.loaders import ImageFormat, clean_batches, import_backend, pick_backend
 from plstore.loaders.work import Backend, BackendName
 from plstore.schema import SPLITS
@@ -34,6 +33,7 @@ from plstore.store import Store
 from trainers.absence import leave_out_gone
 from trainers.events import Listener, Teller, unheard
 from trainers.model import Bundle, build_model, image_format, load_teacher
+from trainers.named import teacher_named
 from trainers.portions import ids_of_split, read_images
 from trainers.pretrained import architecture_of, start_identity
 from trainers.sections import Model
@@ -230,7 +230,8 @@ class Embedding:
         """
         device = pick_device(self.device)
         if self.teacher is not None:
-            return _of_teacher(store, self.teacher, device)
+            teacher = teacher_named(store, self.teacher)
+            return backbone_of(load_teacher(store, teacher, device=device), device=device)
         model = self.model or (None if self.weights is None else architecture_of(self.weights))
         if model is None:
             raise InputError("embed by what? Wanted --teacher, or --model with its weights")
@@ -244,17 +245,6 @@ class Embedding:
             pretrained=self.weights is None,
         )
         return open_backbone(settings, model, device=device)
-
-
-def _of_teacher(store: Store, teacher_id: str, device: str) -> Backbone:
-    found = find_teacher(store, teacher_id)
-    if found is None:
-        known = ", ".join(t.teacher_id for t in list_teachers(store) if t.checkpoint)
-        raise InputError(
-            f"{store.root} has no teacher {teacher_id!r}; those with a model are "
-            f"{known or 'none'}"
-        )
-    return backbone_of(load_teacher(store, found, device=device), device=device)
 
 
 def embed_images(

@@ -50,6 +50,10 @@ def sql(
       class_name(class_id)    confidence_bucket(confidence)   lottery(sample_id, seed)
       wilson_low(share, num)  wilson_high(share, num)
 
+    Functions over lists of embeddings, by cosine, places counted from 1:
+      neighbors(vectors, others, k)           the k most similar others of each vector
+      similar_pairs(vectors, others, least)   all pairs with that cosine or more
+
     Tables with parameters, after from:
       candidates(teacher_id, iteration)   labels of unlabeled images, with their standing
       labeled_images()                    sample_id and class_id of what students train on

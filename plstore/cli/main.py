@@ -19,6 +19,7 @@ from plstore.cli import (
     labeling,
     models,
     predicting,
+    probing,
     reading,
     reporting,
     selecting,
@@ -62,6 +63,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "Step by step": (
         "train",
         "evaluate",
+        "probe",
         "label",
         "calibrate",
         "fuse",
@@ -87,7 +89,8 @@ app = typer.Typer(
 app.command("init")(with_examples(importing.init))
 app.add_typer(importing.verbs, name="import")
 for verb in (
-    *(training.run, models.train, evaluating.evaluate, predicting.predict),
+    *(training.run, models.train, evaluating.evaluate, probing.probe),
+    predicting.predict,
     *(labeling.label, labeling.calibrate, labeling.fuse, labeling.embed, selecting.select),
     *(asking.sql, asking.audit, reading.diff, reading.log, reading.info, reading.files),
     *(reporting.runs, reporting.report),

@@ -10,6 +10,7 @@
 | ``class_name(class_id)`` | name of a class |
 | ``wilson_low(share, num)``, ``wilson_high(share, num)`` | ends of a share's 95 % interval |
 | ``confidence_bucket(confidence)``, ``lottery(sample_id, seed)`` | as selection uses them |
+| ``neighbors``, ``similar_pairs`` | of embeddings: see `plstore.query.neighbors` |
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from duckdb.func import PythonUDFType
 from plstore.codec import decode
 from plstore.errors import InputError
 from plstore.query.macros import create_macros
+from plstore.query.neighbors import create_neighbors
 from plstore.schema import LABEL_TYPE
 
 _Floats = npt.NDArray[np.float32]
@@ -82,6 +84,7 @@ def create_functions(connection: duckdb.DuckDBPyConnection, num_classes: int) ->
     for end, sign in (("low", "-"), ("high", "+")):
         connection.execute(_WILSON.format(end=end, sign=sign, z=_Z, z2=_Z**2))
     create_macros(connection)
+    create_neighbors(connection)
 
 
 def _add(

@@ -76,7 +76,8 @@ where
     and images.content_hash not in {_HELD_OUT}
 """  # noqa: S608
 
-# An empty store has no embeddings either, and no one to tell.
+# An empty store has no embeddings either, and no one to tell. The last condition says nothing
+# new: it is what keeps the files of other models from being read.
 _EMBEDDINGS_OF = """
 select embeddings.sample_id, embeddings.split, embeddings.vector
 from embeddings
@@ -106,6 +107,7 @@ where embeddings.model = (
         select distinct every.model from embeddings as every where wanted in ('', every.model)
     ) as known
 )
+    and (wanted = '' or embeddings.model = wanted)
 """
 
 _TRUE_CLASSES = """
