@@ -200,6 +200,7 @@ def _measured(
 ) -> Iterator[dict[str, Any]]:
     """Yield what teachers are worth on a split by their labels; keep it in `runs`."""
     pins = store.versions()
+    decided = {table: pins[table] for table in ("images", "corrections")}
     rows = run_query(store, "evaluation/metrics", as_of=pins, split=split).to_pylist()
     found = {(row["teacher_id"], row["iteration"]): row for row in rows}
     for teacher in teachers:
@@ -217,7 +218,7 @@ def _measured(
             store,
             name,
             {f"{split}_{key}": value for key, value in values.items() if key not in _ENDS},
-            value_hash({"teacher": name, "split": split, **values}),
+            value_hash({"teacher": name, "split": split, "decided": decided, **values}),
             notes={"split": split, "pins": pins, "query": "evaluation/metrics"},
         )
         of = {"teacher_id": name, "split": split, "iteration": newest}
