@@ -31,6 +31,7 @@ from trainers.robustness.published import (
 )
 from trainers.train import pick_device
 
+_WHOLE: Final = 1e-3
 ALEXNET: Final = "alexnet"
 """The baseline of the published figures: for ImageNet-1k alone."""
 
@@ -78,7 +79,7 @@ def robustness(
         clean_accuracy of the images that were made worse, corrupted_accuracy,
         mean_corruption_error and mCE (if all 15 corruptions were done), flip_probability and
         mFR (if all ten sequences were), and accuracy by attack and epsilon, such as
-        "pgd_linf 0.0157".
+        "pgd_linf 4/255".
 
     Raises:
         InputError: If a teacher has no model, the baseline is none of them, or there are no
@@ -239,7 +240,13 @@ def _of_attacks(
     wanted = {f"{attack.kind}_{attack.norm}" for attack in attacks}
     for row in table.to_pylist():
         if row["teacher_id"] == name and row["perturbation"] in wanted:
-            yield f"{row['perturbation']} {row['level']:.4f}", 100 * row["accuracy"]
+            yield f"{row['perturbation']} {_radius(row['level'])}", 100 * row["accuracy"]
+
+
+def _radius(epsilon: float) -> str:
+    """Return an epsilon as people write it: of pixels, in 255ths where it is a whole number."""
+    steps = round(255 * epsilon)
+    return f"{steps}/255" if abs(255 * epsilon - steps) < _WHOLE else f"{epsilon:.4g}"
 
 
 def _keep(store: Store, row: Mapping[str, Any], what: Robustness) -> None:
