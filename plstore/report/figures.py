@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 _SHEET_COLUMNS = 12
 _SHEET_PIXELS = 96
-_COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
+COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
 
 
-def _figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """Return a figure of some inches, and its axes, in the style of the report."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -39,15 +40,15 @@ def accuracy_by_iteration(result: Mapping[str, Any]) -> "Figure":
         key, name = "validation_accuracy", "validation"
     models = [result["teacher"], *result["students"]]
     values = [float("nan") if model[key] is None else model[key] for model in models]
-    figure, axes = _figure(6.4, 3.4)
-    axes.plot(range(len(values)), values, marker="o", color=_COLOURS[0], label="plstore")
+    figure, axes = new_figure(6.4, 3.4)
+    axes.plot(range(len(values)), values, marker="o", color=COLOURS[0], label="plstore")
     for place in enumerate(values):
         text = f"{place[1]:.1f}"
         axes.annotate(text, place, (0, 7), textcoords="offset points", ha="center")
     control = None if result["control"] is None else result["control"][key]
     if control is not None:
         label = f"control, labels alone ({control:.1f})"
-        axes.axhline(control, color=_COLOURS[1], linestyle="--", label=label)
+        axes.axhline(control, color=COLOURS[1], linestyle="--", label=label)
     axes.set_xticks(
         range(len(values)), ["teacher", *(f"student {i}" for i in range(1, len(values)))]
     )
@@ -60,14 +61,14 @@ def accuracy_by_iteration(result: Mapping[str, Any]) -> "Figure":
 def confidence_histogram(store: Store, teacher_ids: Sequence[str], floor: float) -> "Figure":
     """Draw how confident each teacher is on the unlabeled images, and the confidence floor."""
     rows = run_query(store, "coverage/confidence_histogram").to_pylist()
-    figure, axes = _figure(6.4, 3.4)
+    figure, axes = new_figure(6.4, 3.4)
     edges = np.linspace(0, 1, 21)
     for index, teacher_id in enumerate(teacher_ids):
         counts = np.zeros(20)
         for row in rows:
             if row["teacher_id"] == teacher_id:
                 counts[row["bin"]] += row["num_labels"]
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         axes.stairs(counts, edges, label=teacher_id, color=colour, linewidth=1.5)
     axes.set_yscale("symlog", linthresh=10)
     axes.axvline(floor, color="black", linestyle=":", label=f"floor {floor:g}")
@@ -81,7 +82,7 @@ def class_counts(
     class_names: Sequence[str], counts: Mapping[str, Any], *, iteration: int
 ) -> "Figure":
     """Draw images by predicted class: predicted, kept, and draws after balancing."""
-    figure, axes = _figure(max(6.4, 0.5 * len(class_names)), 3.6)
+    figure, axes = new_figure(max(6.4, 0.5 * len(class_names)), 3.6)
     positions = np.arange(len(class_names))
     series = (
         ("predicted", counts["predicted_by_class"]),
@@ -94,7 +95,7 @@ def class_counts(
             values,
             width=0.27,
             label=name,
-            color=_COLOURS[index],
+            color=COLOURS[index],
         )
     axes.set_xticks(positions, class_names, rotation=35, ha="right", parse_math=False)
     axes.set_ylabel("images")

@@ -14,6 +14,7 @@ from plstore.report.figures import (
     confidence_histogram,
     contact_sheet,
 )
+from plstore.report.robustness import RobustModels, robust_models
 from plstore.schema import REFUSALS
 from plstore.storage import write_atomically
 from plstore.store import Store
@@ -84,9 +85,29 @@ def write_report(
             ),
             _image(sheet, "contact sheet"),
         ]
+    parts += _robustness(robust_models(store, result))
     title = html.escape(f"Noisy Student: {result['recipe']}")
     page = _PAGE.substitute(title=title, body="\n".join(parts))
     write_atomically(path, page.encode())
+
+
+def _robustness(models: RobustModels) -> list[str]:
+    """Return the part on images that were made worse; none where no model was evaluated so."""
+    if not models.is_known:
+        return []
+    parts = [
+        "<h2>Robustness</h2>",
+        _paragraph(
+            "Percent, of test images that were made worse on the way; 'plstore evaluate' with "
+            "--corruptions, --sequences and --attacks asked the models."
+        ),
+        _table(models.table),
+    ]
+    if models.corrupted:
+        parts.append(_image(models.accuracy_by_corruption(), "accuracy by corruption"))
+    if models.attacked:
+        parts.append(_image(models.accuracy_by_epsilon(), "accuracy under attacks"))
+    return parts
 
 
 def _paragraph(text: str) -> str:
