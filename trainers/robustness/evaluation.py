@@ -55,6 +55,16 @@ class Robustness:
     attacks: Sequence[Attack] = ()
     baseline: str = ""
 
+    @property
+    def is_mce(self) -> bool:
+        """Whether all 15 corruptions of mCE are done."""
+        return self.corruptions is not None and set(CORRUPTIONS) <= set(self.corruptions.names)
+
+    @property
+    def is_mfr(self) -> bool:
+        """Whether all ten sequences of mFR are done."""
+        return self.sequences is not None and set(PERTURBATIONS) <= set(self.sequences.names)
+
 
 def robustness(
     store: Store,
@@ -115,6 +125,12 @@ def robustness(
     rows = _summary(store, teachers, what, asked)
     for row in rows:
         _keep(store, row, what)
+    for measure, whole in (("mCE", what.is_mce), ("mFR", what.is_mfr)):
+        if whole and measure not in rows[0]:
+            teller.say(
+                f"{measure} is left out: the baseline makes no mistake of some kind, which "
+                "nothing can be divided by; ask more images, or name another --baseline"
+            )
     return rows
 
 
@@ -201,10 +217,11 @@ def _of_corruptions(
 ) -> dict[str, float]:
     own = errors[name]
     found = {"corrupted_accuracy": 100 * (1 - float(np.mean(list(own.values()))))}
+    base = ALEXNET_ERRORS if baseline == ALEXNET else errors[baseline]
     if set(CORRUPTIONS) <= set(own):
-        base = ALEXNET_ERRORS if baseline == ALEXNET else errors[baseline]
         found["mean_corruption_error"] = 100 * mean_corruption_error(own)
-        found["mCE"] = mce(own, base)
+        if all(base[kind] for kind in CORRUPTIONS):
+            found["mCE"] = mce(own, base)
     return found
 
 

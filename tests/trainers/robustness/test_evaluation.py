@@ -16,8 +16,8 @@ from plstore.labels import find_teacher
 from plstore.loaders import clean_batches, open_split
 from plstore.query import run_query
 from plstore.store import Store
-from plstore.upkeep import verify
-from tests.conftest import give_labels
+from plstore.upkeep import correct, verify
+from tests.conftest import CLASS_NAMES, give_labels
 from tests.trainers.given import add_model
 from trainers.events import Event, Note
 from trainers.model import Bundle, load_teacher
@@ -121,6 +121,35 @@ def test_a_model_is_a_share_of_its_baseline(taught: Store) -> None:
     assert rows[1]["corrupted_accuracy"] == pytest.approx(100 - 100 * np.mean(errors["t1"]))
     runs = {row["name"]: row["value"] for row in taught.table("runs").read().to_pylist()}
     assert runs["test_mCE"] in {row["mCE"] for row in rows}
+
+
+def test_nothing_is_divided_by_a_baseline_without_mistakes(taught: Store) -> None:
+    (right, *_) = open_split(taught, "test").sample_ids.tolist()
+    said = answer(bundle_of(taught, "t0"), clean_pixels(taught, bundle_of(taught, "t0"))[right])
+    correct(taught, {right: CLASS_NAMES[int(said.argmax())]}, who="me")
+    notes: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.text)
+
+    every = Corruptions(names=CORRUPTIONS, severities=(1,))
+    asked = {"limit": 1, "seed": seed_of(taught, right)}
+    (row,) = robustness(taught, ["t0"], what(corruptions=every, asked=asked), on_event=listen)
+
+    assert row["mean_corruption_error"] < 100
+    assert "mCE" not in row
+    assert sum("mCE is left out: the baseline makes no mistake" in note for note in notes) == 1
+
+
+def seed_of(store: Store, sample_id: int) -> int:
+    """Return a seed that draws an image alone."""
+    images = open_split(store, "test")
+    return next(
+        seed
+        for seed in range(100)
+        if images.sample_ids[Asked(limit=1, seed=seed).rows(images)].tolist() == [sample_id]
+    )
 
 
 def test_flips_are_those_of_the_frames(taught: Store) -> None:
