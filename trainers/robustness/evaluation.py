@@ -20,12 +20,14 @@ from trainers.evaluation import evaluate, keep_metrics
 from trainers.events import Listener, Teller, unheard
 from trainers.model import load_teacher
 from trainers.robustness.attacks import Attack
+from trainers.robustness.frames import distances
 from trainers.robustness.kinds import Attacks, Corruptions, Sequences
 from trainers.robustness.labeling import Asked, check_models, label_perturbed
-from trainers.robustness.metrics import mce, mean_corruption_error, mfr
+from trainers.robustness.metrics import mce, mean_corruption_error, mfr, mt5d
 from trainers.robustness.published import (
     ALEXNET_ERRORS,
     ALEXNET_FLIP_PROBABILITIES,
+    ALEXNET_TOP5_DISTANCES,
     CORRUPTIONS,
     PERTURBATIONS,
 )
@@ -88,8 +90,8 @@ def robustness(
         By teacher: teacher_id, split, num_perturbed, and in percent, of what was done:
         clean_accuracy of the images that were made worse, corrupted_accuracy,
         mean_corruption_error and mCE (if all 15 corruptions were done), flip_probability and
-        mFR (if all ten sequences were), and accuracy by attack and epsilon, such as
-        "pgd_linf 4/255".
+        mFR, top5_distance (in ranks) and mT5D (if all ten sequences were), and accuracy by
+        attack and epsilon, such as "pgd_linf 4/255".
 
     Raises:
         InputError: If a teacher has no model, the baseline is none of them, or there are no
@@ -173,8 +175,10 @@ def _summary(
             rows[name].update(_of_corruptions(errors, name, baseline))
     if what.sequences is not None:
         flips = _flips(store, asked, what.sequences)
+        moved = {n: distances(store, n, asked.split, what.sequences.names) for n in names}
         for name in names:
             rows[name].update(_of_sequences(flips, name, baseline))
+            rows[name].update(_of_distances(moved, name, baseline))
     for name in names:
         rows[name].update(_of_attacks(store, asked, name, what.attacks))
     return list(rows.values())
@@ -245,6 +249,17 @@ def _of_sequences(
     base = ALEXNET_FLIP_PROBABILITIES if baseline == ALEXNET else flips[baseline]
     if set(PERTURBATIONS) <= set(own) and all(base.get(kind) for kind in PERTURBATIONS):
         found["mFR"] = mfr(own, base)
+    return found
+
+
+def _of_distances(
+    moved: Mapping[str, Mapping[str, float]], name: str, baseline: str
+) -> dict[str, float]:
+    own = moved[name]
+    found = {"top5_distance": float(np.mean(list(own.values())))}
+    base = ALEXNET_TOP5_DISTANCES if baseline == ALEXNET else moved[baseline]
+    if set(PERTURBATIONS) <= set(own) and all(base.get(kind) for kind in PERTURBATIONS):
+        found["mT5D"] = mt5d(own, base)
     return found
 
 

@@ -27,7 +27,7 @@ from trainers.robustness.corruptions import corrupt
 from trainers.robustness.evaluation import Robustness, robustness
 from trainers.robustness.kinds import Corruptions, Sequences
 from trainers.robustness.labeling import Asked
-from trainers.robustness.metrics import flip_probability
+from trainers.robustness.metrics import flip_probability, top5_distance
 from trainers.robustness.perturbations import sequence
 from trainers.robustness.published import CORRUPTIONS
 
@@ -156,19 +156,21 @@ def test_flips_are_those_of_the_frames(taught: Store) -> None:
     rotate = Sequences(names=("rotate", "gaussian_noise"), num_frames=3)
     (row,) = robustness(taught, ["t0"], what(sequences=rotate))
     bundle = bundle_of(taught, "t0")
-    wanted = []
+    wanted, moved = [], []
     for name in rotate.names:
         said = [
             [
-                int(answer(bundle, frame).argmax())
+                answer(bundle, frame).numpy()
                 for frame in sequence(pixels, sample_id=number, name=name, num_frames=3)
             ]
             for number, pixels in clean_pixels(taught, bundle).items()
         ]
-        noise = name == "gaussian_noise"
-        wanted.append(flip_probability(np.array(said), noise=noise))
+        scores, noise = np.array(said), name == "gaussian_noise"
+        wanted.append(flip_probability(scores.argmax(2), noise=noise))
+        moved.append(top5_distance(scores, noise=noise))
 
     assert row["flip_probability"] == pytest.approx(100 * np.mean(wanted))
+    assert row["top5_distance"] == pytest.approx(np.mean(moved))
     assert len(kept(taught, kind="sequence")) == 2 * 3 * 6
 
 
