@@ -1,6 +1,6 @@
 """A model is measured on labeled images that no one trains on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -205,19 +205,22 @@ def _measured(
     found = {(row["teacher_id"], row["iteration"]): row for row in rows}
     for teacher in teachers:
         name = teacher.teacher_id
-        iterations = [number for whose, number in found if whose == name]
-        newest = teacher.iteration + 1 if teacher.checkpoint else max(iterations, default=-1)
+        newest = _labeled_as(teacher, found)
         if (name, newest) not in found:
             raise InputError(
                 f"{name!r} has labels and no model, and none of them are of {split} images of "
                 "known class; 'plstore import predictions' brings some"
             )
         row = found[name, newest]
-        values = {key: _PERCENT.get(key, 1) * row[key] for key in _MEASURED}
+        values = {
+            key: None if row[key] is None else _PERCENT.get(key, 1) * row[key]
+            for key in _MEASURED
+        }
+        known = {key: v for key, v in values.items() if v is not None and key not in _ENDS}
         keep_metrics(
             store,
             name,
-            {f"{split}_{key}": value for key, value in values.items() if key not in _ENDS},
+            {f"{split}_{key}": value for key, value in known.items()},
             value_hash({"teacher": name, "split": split, "decided": decided, **values}),
             notes={"split": split, "pins": pins, "query": "evaluation/metrics"},
         )
@@ -230,10 +233,21 @@ def agreement(store: Store, teacher_ids: Sequence[str], split: Split) -> list[di
 
     They are rows of the saved query `evaluation/agreement`, of labels that `evaluate` made.
     """
-    own = {(t.teacher_id, t.iteration + 1) for t in map(partial(_teacher, store), teacher_ids)}
     rows = run_query(store, "evaluation/agreement", split=split).to_pylist()
     sides = [{(row[f"teacher_{x}"], row[f"iteration_{x}"]) for x in "ab"} for row in rows]
+    there = set().union(*sides)
+    own = {
+        (teacher.teacher_id, _labeled_as(teacher, there))
+        for teacher in map(partial(_teacher, store), teacher_ids)
+    }
     return [{"split": split, **row} for row, of in zip(rows, sides, strict=True) if of <= own]
+
+
+def _labeled_as(teacher: TeacherRecord, there: Iterable[tuple[str, int]]) -> int:
+    """Return the iteration of a teacher's labels: after a model's own, else the last."""
+    if teacher.checkpoint:
+        return teacher.iteration + 1
+    return max((number for name, number in there if name == teacher.teacher_id), default=-1)
 
 
 def _teacher(store: Store, teacher_id: str) -> TeacherRecord:

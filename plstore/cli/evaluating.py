@@ -69,23 +69,15 @@ def evaluate(
     from trainers.events import Shown
 
     opened = open_store(store)
-    found = measure(
-        opened,
-        teacher,
-        splits=splits.split(","),  # type: ignore[arg-type]  # checked there
-        device=device,
-        backend=backend,  # type: ignore[arg-type]  # checked there
-        on_event=Shown(Display()),
-    )
-    asked = {"corruptions": corruptions, "sequences": sequences, "attacks": attacks}
-    worse: list[dict[str, Any]] = []
-    if any(asked.values()):
+    named = {"corruptions": corruptions, "sequences": sequences, "attacks": attacks}
+    asked: dict[str, Any] = {}
+    if any(named.values()):  # checked before long work
         from trainers.robustness.asking import as_asked
-        from trainers.robustness.evaluation import robustness
+        from trainers.robustness.evaluation import check_asked
 
-        for split in dict.fromkeys(row["split"] for row in found):
-            what = as_asked(
-                **asked,
+        for split in splits.split(","):
+            asked[split] = as_asked(
+                **named,
                 severities=severities,
                 baseline=baseline,
                 workers=workers,
@@ -94,7 +86,21 @@ def evaluate(
                 device=device,
                 backend=backend,
             )
-            worse += robustness(opened, teacher, what, on_event=Shown(Display()))
+            check_asked(opened, teacher, asked[split])
+    found = measure(
+        opened,
+        teacher,
+        splits=splits.split(","),  # type: ignore[arg-type]  # checked there
+        device=device,
+        backend=backend,  # type: ignore[arg-type]  # checked there
+        on_event=Shown(Display()),
+    )
+    worse: list[dict[str, Any]] = []
+    if asked:
+        from trainers.robustness.evaluation import robustness
+
+        for split in dict.fromkeys(row["split"] for row in found):
+            worse += robustness(opened, teacher, asked[split], on_event=Shown(Display()))
     if format_ != "table":
         print_rows(_together(found, worse), format_)
         return

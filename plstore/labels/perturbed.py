@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 
+from plstore.fingerprint import value_hash
 from plstore.labels.label_sets import check_teacher_id
 from plstore.schema import TABLES
 
@@ -83,10 +84,12 @@ def commit_perturbed(
     check_teacher_id(of.teacher_id)
     table = store.table(_TABLE)
     in_order = rows.sort_by([("level", "ascending"), ("sample_id", "ascending")])
+    before = [shard.path for shard in table.shards(partition=of.partition)]
+    where = value_hash({**vars(of), "before": before})  # what was replaced may come back
     shard = table.write_shard(f"labels-{identity}", in_order.combine_chunks(), of.partition)
     return table.commit(
         [shard],
         lineage={"step": "perturb", **vars(of), **lineage},
-        transaction=f"perturbed-{of.teacher_id}-{of.split}-{identity}",
+        transaction=f"perturbed-{identity}-{where}",
         replace=True,
     )

@@ -1,5 +1,6 @@
 """How robust the models of a run are, where they were evaluated for it."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -121,12 +122,20 @@ def robust_models(store: Store, result: Mapping[str, Any]) -> RobustModels:
     there = {row["teacher_id"] for row in (*corrupted, *attacked, *changes)}
     own = {teacher_id: name for teacher_id, name in names.items() if teacher_id in there}
     return RobustModels(
-        own, *(list(_those(rows, own)) for rows in (corrupted, attacked, changes))
+        own, *(_asked_of_all(rows, own) for rows in (corrupted, attacked, changes))
     )
 
 
-def _those(rows: Sequence[Row], names: Mapping[str, str]) -> Iterator[Row]:
-    return (row for row in rows if row["teacher_id"] in names)
+def _asked_of_all(rows: Sequence[Row], names: Mapping[str, str]) -> list[Row]:
+    """Return rows of what every model was asked that was asked at all, of as many images."""
+    own = [row for row in rows if row["teacher_id"] in names]
+    asked = Counter((row["perturbation"], row.get("level"), row["num_images"]) for row in own)
+    num_models = len({row["teacher_id"] for row in own})
+    return [
+        row
+        for row in own
+        if asked[row["perturbation"], row.get("level"), row["num_images"]] == num_models
+    ]
 
 
 def _of(rows: Sequence[Row], teacher_id: str, kind: str | None = None) -> list[Row]:

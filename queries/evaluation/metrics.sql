@@ -2,7 +2,8 @@
 --
 -- By the labels that people corrected. The interval of the accuracy is Wilson's; the expected
 -- calibration error (Guo et al. 2017) has 15 bins of equal width; the Brier score sums over
--- classes. Classes that a label does not keep share what is left of it.
+-- classes. Classes that a label does not keep share what is left of it; null is what labels do
+-- not tell: those of fewer than five classes, or of one.
 --
 -- grain: one row per (iteration, teacher_id)
 -- param split varchar = 'test': of the images
@@ -26,6 +27,7 @@ with seen as (
         prob(label, true_id)::double as probability,
         (class_id = true_id)::integer as is_right,
         list_contains(label.class_ids[1:5], true_id)::integer as is_in_five,
+        len(label.class_ids) as num_kept,
         list_sum(list_transform(dense(label), lambda p: p::double * p)) as squares
     from evaluated($split, $dataset)
 ),
@@ -54,12 +56,18 @@ means as (
         teacher_id,
         count(*) as num_images,
         avg(is_right) as accuracy,
+        min(num_kept) as num_kept,
         avg(is_in_five) as top5_accuracy,
         avg(-ln(greatest(probability, 1e-12))) as nll,
         avg(squares - 2 * probability + 1) as brier,
         avg(confidence::double) as mean_confidence
     from seen
     group by iteration, teacher_id
+),
+
+sizes as (
+    select count(*) as num_classes
+    from classes
 )
 
 select
@@ -69,12 +77,14 @@ select
     means.accuracy,
     wilson_low(means.accuracy, means.num_images) as low,
     wilson_high(means.accuracy, means.num_images) as high,
-    means.top5_accuracy,
-    means.nll,
-    means.brier,
+    if(means.num_kept >= least(5, sizes.num_classes), means.top5_accuracy, null)
+        as top5_accuracy,
+    if(means.num_kept >= least(2, sizes.num_classes), means.nll, null) as nll,
+    if(means.num_kept >= least(2, sizes.num_classes), means.brier, null) as brier,
     calibration.gap / means.num_images as ece,
     means.mean_confidence
 from means
 inner join calibration
     on means.iteration = calibration.iteration and means.teacher_id = calibration.teacher_id
+cross join sizes
 order by means.iteration asc, means.teacher_id asc

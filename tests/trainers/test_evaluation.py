@@ -8,6 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.exchange import import_predictions, parquet_folder
 from plstore.loaders import ImageSet, open_split
@@ -138,6 +139,29 @@ def test_labels_of_another_temperature_are_those_that_are_measured(
     assert found["mean_confidence"] == pytest.approx(
         float(probs.max(1).values.mean()), rel=1e-3
     )
+
+
+def test_labels_of_one_class_tell_no_likelihood(store: Store, trained: Outputs) -> None:
+    hard = Labeling(teacher_id="t0", splits=["test"], codec=Codec(name="hard"), device="cpu")
+    label(store, hard)
+
+    (found,) = evaluate(store, trained["teacher_id"], splits=["test"], device="cpu")
+    assert (found["top5_accuracy"], found["nll"], found["brier"]) == (None, None, None)
+    assert found["accuracy"] is not None
+    names = {row["name"] for row in store.table("runs").read().to_pylist()}
+    assert names == {"test_accuracy", "test_ece", "test_mean_confidence"}
+
+
+def test_labels_alone_are_compared_too(store: Store, trained: Outputs, tmp_path: Path) -> None:
+    ids = open_split(store, "test").sample_ids
+    np.save(tmp_path / "ids.npy", ids)
+    np.save(tmp_path / "probs.npy", np.array([[0.5, 0.25, 0.25]] * len(ids), np.float32))
+    import_predictions(
+        store, tmp_path / "probs.npy", ids=tmp_path / "ids.npy", teacher_id="clip"
+    )
+    both = [trained["teacher_id"], "clip"]
+    evaluate(store, both, splits=["test"], device="cpu")
+    assert len(agreement(store, both, "test")) == 1
 
 
 @pytest.mark.parametrize(

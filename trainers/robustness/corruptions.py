@@ -105,7 +105,7 @@ def corrupted(
         PlstoreError: If OpenCV does not load, or a worker is ended from outside.
     """
     check_known("corruption", names, KNOWN_CORRUPTIONS)
-    _check_severities(severities)
+    check_severities(severities)
     check_workers(workers)
     library()
     return _corrupted(images, list(product(names, severities)), workers, on_progress)
@@ -134,7 +134,7 @@ def corrupt(
         PlstoreError: If OpenCV does not load.
     """
     check_known("corruption", [name], KNOWN_CORRUPTIONS)
-    _check_severities([severity])
+    check_severities([severity])
     check_batch((np.array([sample_id], np.int64), pixels[np.newaxis]))
     return _corrupt(pixels, sample_id, name, severity)
 
@@ -245,7 +245,12 @@ def _global_seed(seed: int) -> Iterator[None]:
         np.random.set_state(before)  # noqa: NPY002
 
 
-def _check_severities(severities: Sequence[int]) -> None:
+def check_severities(severities: Sequence[int]) -> None:
+    """Check severities.
+
+    Raises:
+        InputError: If one is not of 1 to 5, comes twice, or there is none.
+    """
     wrong = [severity for severity in severities if severity not in SEVERITIES]
     if wrong or not severities or len(set(severities)) != len(severities):
         found = ", ".join(map(repr, wrong or severities)) or "none"

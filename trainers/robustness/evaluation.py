@@ -30,6 +30,7 @@ from trainers.robustness.published import (
     ALEXNET_TOP5_DISTANCES,
     CORRUPTIONS,
     PERTURBATIONS,
+    SEVERITIES,
 )
 from trainers.train import pick_device
 
@@ -59,13 +60,19 @@ class Robustness:
 
     @property
     def is_mce(self) -> bool:
-        """Whether all 15 corruptions of mCE are done."""
-        return self.corruptions is not None and set(CORRUPTIONS) <= set(self.corruptions.names)
+        """Whether mCE is known: of all 15, and over AlexNet of all severities."""
+        asked = self.corruptions
+        if asked is None or not set(CORRUPTIONS) <= set(asked.names):
+            return False
+        return self.baseline != ALEXNET or set(asked.severities) == set(SEVERITIES)
 
     @property
     def is_mfr(self) -> bool:
-        """Whether all ten sequences of mFR are done."""
-        return self.sequences is not None and set(PERTURBATIONS) <= set(self.sequences.names)
+        """Whether mFR is known: of all ten, and over AlexNet of the published length."""
+        asked = self.sequences
+        if asked is None or not set(PERTURBATIONS) <= set(asked.names):
+            return False
+        return self.baseline != ALEXNET or asked.num_frames is None
 
 
 def robustness(
@@ -101,13 +108,7 @@ def robustness(
     device = pick_device(what.asked.device)
     backend = pick_backend(what.asked.backend, device)
     asked = replace(what.asked, device=device, backend=backend)
-    teachers = [_teacher(store, name) for name in teacher_ids]
-    check_models(teachers)
-    if what.baseline not in {"", ALEXNET, *teacher_ids}:
-        raise InputError(
-            f"the baseline is {what.baseline!r}; wanted {ALEXNET}, for images of ImageNet-1k, "
-            f"or one of {', '.join(teacher_ids)}"
-        )
+    teachers = check_asked(store, teacher_ids, what)
     evaluate(
         store,
         teacher_ids,
@@ -126,7 +127,7 @@ def robustness(
         _attack(store, teachers, what.attacks, asked, teller)
     rows = _summary(store, teachers, what, asked)
     for row in rows:
-        _keep(store, row, what)
+        _keep(store, row, what, what.baseline or teacher_ids[0])
     for measure, whole in (("mCE", what.is_mce), ("mFR", what.is_mfr)):
         if whole and measure not in rows[0]:
             teller.say(
@@ -134,6 +135,28 @@ def robustness(
                 "nothing can be divided by; ask more images, or name another --baseline"
             )
     return rows
+
+
+def check_asked(
+    store: Store, teacher_ids: Sequence[str], what: Robustness
+) -> list[TeacherRecord]:
+    """Return the teachers, all that is asked of them checked before long work.
+
+    Raises:
+        InputError: If a teacher has no model, or the baseline is none of them.
+        MissingExtraError: If the extra `robustness` is not installed.
+    """
+    teachers = [_teacher(store, name) for name in teacher_ids]
+    check_models(teachers)
+    if what.baseline not in {"", ALEXNET, *teacher_ids}:
+        raise InputError(
+            f"the baseline is {what.baseline!r}; wanted {ALEXNET}, for images of ImageNet-1k, "
+            f"or one of {', '.join(teacher_ids)}"
+        )
+    for perturbations in (what.corruptions, what.sequences):
+        if perturbations is not None:
+            perturbations.identity(perturbations.names[0])
+    return teachers
 
 
 def _attack(
@@ -172,13 +195,13 @@ def _summary(
     if what.corruptions is not None:
         errors = _errors(store, asked, what.corruptions)
         for name in names:
-            rows[name].update(_of_corruptions(errors, name, baseline))
+            rows[name].update(_of_corruptions(errors, name, baseline, is_mce=what.is_mce))
     if what.sequences is not None:
         flips = _flips(store, asked, what.sequences)
         moved = {n: distances(store, n, asked.split, what.sequences.names) for n in names}
         for name in names:
-            rows[name].update(_of_sequences(flips, name, baseline))
-            rows[name].update(_of_distances(moved, name, baseline))
+            rows[name].update(_of_sequences(flips, name, baseline, is_mfr=what.is_mfr))
+            rows[name].update(_of_distances(moved, name, baseline, is_mfr=what.is_mfr))
     for name in names:
         rows[name].update(_of_attacks(store, asked, name, what.attacks))
     return list(rows.values())
@@ -217,15 +240,15 @@ def _errors(
 
 
 def _of_corruptions(
-    errors: Mapping[str, Mapping[str, float]], name: str, baseline: str
+    errors: Mapping[str, Mapping[str, float]], name: str, baseline: str, *, is_mce: bool
 ) -> dict[str, float]:
     own = errors[name]
     found = {"corrupted_accuracy": 100 * (1 - float(np.mean(list(own.values()))))}
     base = ALEXNET_ERRORS if baseline == ALEXNET else errors[baseline]
     if set(CORRUPTIONS) <= set(own):
         found["mean_corruption_error"] = 100 * mean_corruption_error(own)
-        if all(base[kind] for kind in CORRUPTIONS):
-            found["mCE"] = mce(own, base)
+    if is_mce and all(base[kind] for kind in CORRUPTIONS):
+        found["mCE"] = mce(own, base)
     return found
 
 
@@ -242,23 +265,23 @@ def _flips(store: Store, asked: Asked, sequences: Sequences) -> dict[str, dict[s
 
 
 def _of_sequences(
-    flips: Mapping[str, Mapping[str, float]], name: str, baseline: str
+    flips: Mapping[str, Mapping[str, float]], name: str, baseline: str, *, is_mfr: bool
 ) -> dict[str, float]:
     own = flips[name]
     found = {"flip_probability": 100 * float(np.mean(list(own.values())))}
     base = ALEXNET_FLIP_PROBABILITIES if baseline == ALEXNET else flips[baseline]
-    if set(PERTURBATIONS) <= set(own) and all(base.get(kind) for kind in PERTURBATIONS):
+    if is_mfr and all(base[kind] for kind in PERTURBATIONS):
         found["mFR"] = mfr(own, base)
     return found
 
 
 def _of_distances(
-    moved: Mapping[str, Mapping[str, float]], name: str, baseline: str
+    moved: Mapping[str, Mapping[str, float]], name: str, baseline: str, *, is_mfr: bool
 ) -> dict[str, float]:
     own = moved[name]
     found = {"top5_distance": float(np.mean(list(own.values())))}
     base = ALEXNET_TOP5_DISTANCES if baseline == ALEXNET else moved[baseline]
-    if set(PERTURBATIONS) <= set(own) and all(base.get(kind) for kind in PERTURBATIONS):
+    if is_mfr and all(base[kind] for kind in PERTURBATIONS):
         found["mT5D"] = mt5d(own, base)
     return found
 
@@ -281,23 +304,29 @@ def _radius(epsilon: float) -> str:
     return f"{steps}/255" if abs(255 * epsilon - steps) < _WHOLE else f"{epsilon:.4g}"
 
 
-def _keep(store: Store, row: Mapping[str, Any], what: Robustness) -> None:
+def _keep(store: Store, row: Mapping[str, Any], what: Robustness, baseline: str) -> None:
     name, split = row["teacher_id"], row["split"]
     values = {
         f"{split}_{key}": float(value)
         for key, value in row.items()
         if key not in {"teacher_id", "split", "num_perturbed", "clean_accuracy"}
     }
+    asked, corruptions, sequences = what.asked, what.corruptions, what.sequences
     notes = {
         "split": split,
         "num_perturbed": row["num_perturbed"],
-        "limit": what.asked.limit,
-        "seed": what.asked.seed,
-        "baseline": what.baseline,
+        "limit": asked.limit,
+        "seed": asked.seed,
+        "baseline": baseline,
+        "corruptions": None if corruptions is None else list(corruptions.names),
+        "severities": None if corruptions is None else list(corruptions.severities),
+        "sequences": None if sequences is None else list(sequences.names),
+        "num_frames": None if sequences is None else sequences.num_frames,
+        "attacks": [vars(attack) for attack in what.attacks],
+        "pins": store.versions(["images", "corrections", "perturbed_labels"]),
     }
-    keep_metrics(
-        store, name, values, value_hash({"teacher": name, **values, **notes}), notes=notes
-    )
+    identity = value_hash({"teacher": name, **values, **notes})
+    keep_metrics(store, name, values, identity, notes=notes)
 
 
 def _teacher(store: Store, name: str) -> TeacherRecord:

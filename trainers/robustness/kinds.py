@@ -2,21 +2,26 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor, nn
 
+from plstore.errors import InputError, MissingExtraError
 from plstore.labels import PerturbationKind
 from trainers.model import Bundle
 from trainers.robustness.attacks import Attack, Normalised, attacked
 from trainers.robustness.batches import check_known
-from trainers.robustness.corruptions import KNOWN_CORRUPTIONS, corrupted
+from trainers.robustness.corruptions import KNOWN_CORRUPTIONS, check_severities, corrupted
 from trainers.robustness.labeling import Ids, Made, Pixels
+from trainers.robustness.opencv import opencv
 from trainers.robustness.perturbations import perturbed
 from trainers.robustness.published import CORRUPTIONS, PERTURBATIONS, SEVERITIES
 from trainers.robustness.strengths import NUM_FRAMES, strengths_of
+
+_MADE: Final = 1
+"""Raised where the project's own code makes other pixels: labels of before are then others."""
 
 Batches = Iterator[tuple[Ids, Pixels]]
 
@@ -42,9 +47,10 @@ class Corruptions:
         """Check the names.
 
         Raises:
-            InputError: If one is unknown; the message lists the known.
+            InputError: If one is unknown, or a severity; the message lists the known.
         """
         check_known("corruption", self.names, KNOWN_CORRUPTIONS)
+        check_severities(self.severities)
 
     def num_levels(self, name: str, size: int) -> int:  # noqa: ARG002  as others have them
         """Return the number of severities."""
@@ -52,8 +58,8 @@ class Corruptions:
 
     def identity(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002  as others have it
         """Return severities, and the version of the library that makes them."""
-        library = f"imagecorruptions-imaug {version('imagecorruptions-imaug')}"
-        return {"severities": list(self.severities), "library": library}
+        libraries = _versions("imagecorruptions-imaug", "Pillow")
+        return {"severities": list(self.severities), "made": _MADE, **libraries}
 
     def made(self, batches: Batches, names: Sequence[str]) -> Iterator[Made]:
         """Yield images by severity."""
@@ -97,7 +103,7 @@ class Sequences:
 
     def identity(self, name: str) -> Mapping[str, Any]:  # noqa: ARG002  as others have it
         """Return the number of frames."""
-        return {"style": "P-style", "num_frames": self.num_frames}
+        return {"num_frames": self.num_frames, "made": _MADE, "opencv": opencv().__version__}
 
     def made(self, batches: Batches, names: Sequence[str]) -> Iterator[Made]:
         """Yield images frame by frame."""
@@ -126,6 +132,18 @@ class Attacks:
     classes: Mapping[int, int]
     without_gradient: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Check that every attack has a name of its own.
+
+        Raises:
+            InputError: If two are of one kind and norm.
+        """
+        if len(set(self.names)) < len(self.names):
+            raise InputError(
+                f"attacks are {', '.join(self.names)}; wanted each kind and norm once. Ask the "
+                "others in a call of its own"
+            )
+
     @property
     def names(self) -> Sequence[str]:
         """Kind and norm, such as pgd_linf."""
@@ -137,8 +155,7 @@ class Attacks:
 
     def identity(self, name: str) -> Mapping[str, Any]:
         """Return the attack, and the version of the library that does it."""
-        library = f"foolbox {version('foolbox')}"
-        return {"attack": vars(self._by_name[name]), "library": library}
+        return {"attack": vars(self._by_name[name]), **_versions("foolbox")}
 
     def made(self, batches: Batches, names: Sequence[str]) -> Iterator[Made]:
         """Yield what the model says of each batch, attacked, by epsilon."""
@@ -170,6 +187,20 @@ class _Ordered(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         outputs: Tensor = self.network(images)
         return outputs if self._order is None else outputs[:, self._order]
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Return versions of what images are made by.
+
+    Raises:
+        MissingExtraError: If one is not installed.
+    """
+    try:
+        return {package: version(package) for package in packages}
+    except PackageNotFoundError as error:
+        raise MissingExtraError(
+            error.name or packages[0], "robustness", "robustness"
+        ) from error
 
 
 def _name(attack: Attack) -> str:

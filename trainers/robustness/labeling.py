@@ -249,10 +249,18 @@ class _Job:
             {
                 "perturbation": [name, dict(self.perturbations.identity(name))],
                 "images": self.images.sample_ids[self.rows].tolist(),
+                **self._attacked_classes,
                 "checkpoint": seer.record.checkpoint_hash,
                 "device": self.asked.device.partition(":")[0],
             }
         )
+
+    @property
+    def _attacked_classes(self) -> dict[str, Any]:
+        """What an attack leads away from: a correction makes it another one."""
+        if self.perturbations.kind != "attack":
+            return {}
+        return {"classes": self.images.class_ids[self.rows].tolist()}
 
     def lineage(self, name: str, seer: _Seer) -> dict[str, Any]:
         """Return what the commit says of how labels were made."""

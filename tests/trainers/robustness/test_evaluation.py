@@ -105,6 +105,37 @@ def test_what_is_kept_is_not_made_again_and_what_is_lacking_is(taught: Store) ->
     assert {row["level"] for row in kept(taught, teacher_id="t1", perturbation="fog")} == {1, 5}
 
 
+def test_labels_that_were_replaced_come_back(taught: Store) -> None:
+    some = Corruptions(names=("brightness",), severities=(1,))
+    first, few, again = (
+        robustness(taught, ["t0"], what(corruptions=some, asked={"limit": limit}))
+        for limit in (5, 2, 5)
+    )
+    assert first == again
+    assert few[0]["num_perturbed"] == 2
+    assert len(kept(taught)) == 5
+
+
+def test_an_attack_after_a_correction_is_another_one(taught: Store) -> None:
+    attack = Attack(kind="fgsm", epsilons=(0.05,))
+    robustness(taught, ["t0"], what(attacks=[attack]))
+    before = taught.table("perturbed_labels").version()
+    gone = int(open_split(taught, "test").sample_ids[0])
+    filed = open_split(taught, "test").class_ids[0]
+    correct(taught, {gone: CLASS_NAMES[(filed + 1) % 3]}, who="me")
+    robustness(taught, ["t0"], what(attacks=[attack]))
+    assert taught.table("perturbed_labels").version() == before + 1
+
+
+def test_published_figures_are_of_all_severities(taught: Store) -> None:
+    some = Corruptions(names=CORRUPTIONS, severities=(1,))
+    asked = what(corruptions=some, baseline="alexnet", asked={"limit": 1})
+    assert not asked.is_mce
+    (row,) = robustness(taught, ["t0"], asked)
+    assert "mean_corruption_error" in row
+    assert "mCE" not in row
+
+
 def test_a_model_is_a_share_of_its_baseline(taught: Store) -> None:
     every = Corruptions(names=CORRUPTIONS, severities=(2,))
     rows = robustness(taught, ["t0", "t1"], what(corruptions=every, asked={"limit": 3}))
