@@ -43,3 +43,13 @@ def test_the_report_shows_models_that_were_asked(store: Store, tmp_path: Path) -
         "teacher, fgsm_linf",
         "student 1, fgsm_linf",
     ]
+
+
+def test_models_are_compared_by_what_all_were_asked(store: Store) -> None:
+    made = plstore.run(recipe(), store, device="cpu")
+    models = [made["teacher"]["teacher_id"], made["students"][0]["teacher_id"]]
+    robustness(store, models, Robustness(corruptions=Corruptions(names=("pixelate",))))
+    more = Corruptions(names=("contrast",), severities=(5,))
+    robustness(store, models[:1], Robustness(corruptions=more))
+
+    assert {row["perturbation"] for row in robust_models(store, made).corrupted} == {"pixelate"}

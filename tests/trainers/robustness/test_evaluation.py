@@ -1,6 +1,7 @@
 """What teachers say of images that were made worse, kept in a store and measured there."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 import plstore
 from plstore.cli.main import app
 from plstore.codec import decode
-from plstore.errors import InputError
+from plstore.errors import InputError, MissingExtraError
 from plstore.labels import find_teacher
 from plstore.loaders import clean_batches, open_split
 from plstore.query import run_query
@@ -21,6 +22,7 @@ from tests.conftest import CLASS_NAMES, give_labels
 from tests.trainers.given import add_model
 from trainers.events import Event, Note
 from trainers.model import Bundle, load_teacher
+from trainers.robustness import kinds
 from trainers.robustness.asking import as_asked
 from trainers.robustness.attacks import Attack, Normalised, attacked
 from trainers.robustness.corruptions import corrupt
@@ -264,6 +266,41 @@ def test_what_cannot_be_asked_is_said(
     }
     with pytest.raises(InputError, match=words):
         robustness(taught, ["t0"], as_asked(**{**values, **changes}))
+
+
+def test_bad_words_are_refused_before_long_work(taught: Store) -> None:
+    words = ["evaluate", "t0", "--splits", "test", "--store", str(taught.root)]
+    for bad in (["--corruptions", "fogg"], ["--corruptions", "fog", "--severities", "6"]):
+        done = CliRunner().invoke(app, [*words, *bad])
+        assert done.exit_code != 0
+        assert taught.table("soft_labels").read().num_rows == 0
+
+
+def test_without_the_extra_it_is_named_before_long_work(
+    taught: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(kinds, "version", gone)
+    with pytest.raises(MissingExtraError, match="robustness"):
+        robustness(taught, ["t0"], what(corruptions=SOME))
+    assert taught.table("soft_labels").read().num_rows == 0
+
+
+def test_what_was_measured_is_in_the_lineage_and_comes_back(taught: Store) -> None:
+    for name in ("pixelate", "contrast", "pixelate"):
+        some = Corruptions(names=(name,), severities=(5,))
+        robustness(taught, ["t0"], what(corruptions=some))
+    commits = [
+        commit.lineage
+        for commit in taught.table("runs").history()
+        if "corruptions" in commit.lineage
+    ]
+
+    newest_first = [lineage["corruptions"] for lineage in commits]
+    assert newest_first == [["pixelate"], ["contrast"], ["pixelate"]]
+    assert {lineage["baseline"] for lineage in commits} == {"t0"}
 
 
 def test_labels_alone_cannot_be_made_worse(store: Store) -> None:
