@@ -17,8 +17,16 @@ Profile = Literal["compact", "portable"]
 """How floats are encoded in Parquet: `compact` by BYTE_STREAM_SPLIT, a sixth smaller, which
 Spark reads since 4.1; `portable` as every Parquet reader knows them."""
 
-Split = Literal["labeled", "unlabeled", "validation", "test"]
+Split = Literal["labeled", "unlabeled", "validation", "test", "evaluation"]
+"""What images are for. Those of `evaluation` are test sets by name of their dataset: no run
+reads them, `plstore evaluate` does."""
 SPLITS: Final[tuple[str, ...]] = get_args(Split)
+
+EVALUATION: Final = "evaluation"
+"""The split of test sets."""
+
+HELD_OUT: Final = ("validation", "test", "evaluation")
+"""Splits whose images nothing may be trained on."""
 
 ACCEPTED: Final = "accepted"
 """The verdict of an image that training may read; any other verdict is a reason."""
@@ -137,6 +145,10 @@ TABLES: Final[dict[str, TableSpec]] = {
             raw_columns=("image.bytes",),
         ),
         _table("truth", [("sample_id", pa.int64()), ("label", pa.int32())]),
+        _table(
+            "accepted_classes",
+            [("source", pa.string()), ("sample_id", pa.int64()), ("label", pa.int32())],
+        ),
         _table(
             "teachers",
             [

@@ -1,12 +1,13 @@
 """A model is measured on labeled images that no one trains on."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -16,10 +17,11 @@ from plstore.labels import TeacherRecord, find_teacher, list_teachers
 from plstore.loaders import ImageSet
 from plstore.loaders.work import Backend
 from plstore.query import run_query
-from plstore.schema import SPLITS, Split
+from plstore.schema import ACCEPTED, EVALUATION, SPLITS, Split
 from plstore.store import Store
 from trainers.embedding import embed_for, vectors_of
 from trainers.events import Listener, Teller, unheard
+from trainers.imagenet import PROTOCOLS, Among
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, as_labeled_before, label_by_all
 from trainers.model import Bundle
@@ -35,6 +37,11 @@ _MEASURED: Final = (
     "mean_confidence",
 )
 _ENDS: Final = ("low", "high")
+_ANSWERED: Final = ("accuracy", *_ENDS, "top5_accuracy")
+_METRICS: Final = "evaluation/metrics"
+_ACCEPTED: Final = "evaluation/accepted"
+_CLASSES_KEPT: Final = 1000
+"""Of a label of a test set at least, 3 kB: the likeliest class of a few must be among them."""
 _PERCENT: Final = dict.fromkeys(("accuracy", *_ENDS, "top5_accuracy"), 100)
 
 
@@ -142,6 +149,8 @@ def evaluate(
     teacher_ids: str | Sequence[str],
     *,
     splits: Sequence[Split] = ("validation", "test"),
+    sets: Sequence[str] = (),
+    among: Among | None = None,
     device: str = "auto",
     backend: Backend = "auto",
     on_event: Listener = unheard,
@@ -157,6 +166,10 @@ def evaluate(
         store: The store.
         teacher_ids: Of teachers with a model, or with labels of the split.
         splits: Which images, with the labels that people corrected.
+        sets: Test sets (`plstore import test-set`) by name, or "all". The labels of all sets of
+            the store are made together.
+        among: Which classes a teacher may say of a test set: all, or those of the set alone;
+            what its authors ask for unless given, see `trainers.imagenet`.
         device: "auto", "cpu" or a CUDA device.
         backend: Of the loader.
         on_event: Told of progress.
@@ -165,7 +178,9 @@ def evaluate(
         Of each split, of which those without images are left out, and each teacher:
         teacher_id, split, iteration, num_images; accuracy with the ends of its 95 % interval
         (low, high) and top5_accuracy in percent; nll in nats, brier (0 to 2), ece and
-        mean_confidence (0 to 1).
+        mean_confidence (0 to 1). Of a test set the same, with dataset and among; where
+        several classes may be right, accuracies are those of `evaluation/accepted`, and the
+        others None.
 
     Raises:
         InputError: If there is no such teacher, it has neither model nor labels, or there are
@@ -174,73 +189,173 @@ def evaluate(
     names = [teacher_ids] if isinstance(teacher_ids, str) else list(teacher_ids)
     teachers = [_teacher(store, name) for name in names]
     there = [split for split in splits if _has_images(store, split)]
-    if not there:
+    named = named_sets(store, sets)
+    if not there and not named:
         raise InputError(f"{store.root} has no {' or '.join(splits)} images to evaluate on")
-    asked = [
-        as_labeled_before(
-            store,
-            Labeling(
-                teacher_id=teacher.teacher_id,
-                iteration=teacher.iteration + 1,
-                splits=there,
-                device=device,
-                backend=backend,
-            ),
+    for these in ([*there], [EVALUATION] if named else []):
+        asked = [
+            _labeling(store, teacher, these, device, backend)
+            for teacher in teachers
+            if teacher.checkpoint and these
+        ]
+        if asked:
+            label_by_all(store, asked, on_event=on_event)
+    images = [_Images(split=split) for split in there]
+    images += [_Images(split=EVALUATION, dataset=n, among=_among(n, among)) for n in named]
+    return [row for these in images for row in _measured(store, teachers, these)]
+
+
+def _labeling(
+    store: Store,
+    teacher: TeacherRecord,
+    splits: Sequence[Split],
+    device: str,
+    backend: Backend,
+) -> Labeling:
+    """Return how a model labels images that it is measured on."""
+    labeling = as_labeled_before(
+        store,
+        Labeling(
+            teacher_id=teacher.teacher_id,
+            iteration=teacher.iteration + 1,
+            splits=splits,
+            device=device,
+            backend=backend,
+        ),
+    )
+    if EVALUATION not in splits or labeling.codec.name != "topk":
+        return labeling
+    codec = replace(labeling.codec, k=max(labeling.codec.k, _CLASSES_KEPT))
+    return replace(labeling, codec=codec)
+
+
+def named_sets(store: Store, sets: Sequence[str]) -> list[str]:
+    """Return the names of test sets of a store: those that are asked for, or all.
+
+    Raises:
+        InputError: If there is no such set.
+    """
+    if not sets:
+        return []
+    where = (pc.field("split") == EVALUATION) & (pc.field("verdict") == ACCEPTED)
+    rows = store.table("images").read(columns=["dataset"], where=where)
+    there = sorted(rows["dataset"].unique().to_pylist())
+    if unknown := [name for name in sets if name not in {"all", *there}]:
+        raise InputError(
+            f"{store.root} has no test set {', '.join(unknown)}; it has "
+            f"{', '.join(there) or 'none'}. 'plstore import test-set' brings one"
         )
-        for teacher in teachers
-        if teacher.checkpoint
-    ]
-    if asked:
-        label_by_all(store, asked, on_event=on_event)
-    return [row for split in there for row in _measured(store, teachers, split)]
+    return there if "all" in sets else list(dict.fromkeys(sets))
+
+
+def _among(name: str, among: Among | None) -> Among:
+    protocol = PROTOCOLS.get(name)
+    return among or (protocol.among if protocol else "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Images that teachers are measured on: of a split, or a test set of a name."""
+
+    split: Split
+    dataset: str = ""
+    among: Among = "all"
+
+    @property
+    def name(self) -> str:
+        return self.dataset or self.split
+
+    def found(self, store: Store, pins: Mapping[str, int]) -> list[dict[str, Any]]:
+        """Return a row for each teacher and iteration."""
+        where = {"split": self.split, "dataset": self.dataset}
+        own = run_query(store, _ACCEPTED, as_of=pins, source=self.name, **where).to_pylist()
+        if self.dataset and own:
+            return own
+        return run_query(store, _METRICS, as_of=pins, among=self.among, **where).to_pylist()
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What a row says of the images."""
+        of_set = {"dataset": self.dataset, "among": self.among} if self.dataset else {}
+        return {"split": self.split, **of_set}
 
 
 def _measured(
-    store: Store, teachers: Sequence[TeacherRecord], split: Split
+    store: Store, teachers: Sequence[TeacherRecord], images: _Images
 ) -> Iterator[dict[str, Any]]:
-    """Yield what teachers are worth on a split by their labels; keep it in `runs`."""
+    """Yield what teachers are worth on images by their labels; keep it in `runs`."""
     pins = store.versions()
-    decided = {table: pins[table] for table in ("images", "corrections")}
-    rows = run_query(store, "evaluation/metrics", as_of=pins, split=split).to_pylist()
-    found = {(row["teacher_id"], row["iteration"]): row for row in rows}
+    decided = {table: pins[table] for table in ("images", "corrections", "accepted_classes")}
+    found = {(row["teacher_id"], row["iteration"]): row for row in images.found(store, pins)}
     for teacher in teachers:
         name = teacher.teacher_id
         newest = _labeled_as(teacher, found)
         if (name, newest) not in found:
             raise InputError(
-                f"{name!r} has labels and no model, and none of them are of {split} images of "
-                "known class; 'plstore import predictions' brings some"
+                f"{name!r} has labels and no model, and none of them are of {images.name} "
+                "images of known class; 'plstore import predictions' brings some"
             )
         row = found[name, newest]
         values = {
-            key: None if row[key] is None else _PERCENT.get(key, 1) * row[key]
+            key: None if row.get(key) is None else _PERCENT.get(key, 1) * row[key]
             for key in _MEASURED
         }
         known = {key: v for key, v in values.items() if v is not None and key not in _ENDS}
         keep_metrics(
             store,
             name,
-            {f"{split}_{key}": value for key, value in known.items()},
-            value_hash({"teacher": name, "split": split, "decided": decided, **values}),
-            notes={"split": split, "pins": pins, "query": "evaluation/metrics"},
+            {f"{images.name}_{key}": value for key, value in known.items()},
+            value_hash({"teacher": name, **images.columns, "decided": decided, **values}),
+            notes={**images.columns, "pins": pins, "query": _METRICS},
         )
-        of = {"teacher_id": name, "split": split, "iteration": newest}
+        of = {"teacher_id": name, **images.columns, "iteration": newest}
         yield {**of, "num_images": row["num_images"], **values}
 
 
-def agreement(store: Store, teacher_ids: Sequence[str], split: Split) -> list[dict[str, Any]]:
-    """Return how alike what teachers say of the images of a split is, two by two.
+def answers(
+    store: Store,
+    teacher_ids: Sequence[str],
+    *,
+    splits: Sequence[Split],
+    sets: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Return what teachers are worth by sources that accept several classes: ReaL.
+
+    They are rows of the saved query `evaluation/accepted`, in percent, of labels that
+    `evaluate` made; none where no source says anything of them (`plstore import answers`).
+    """
+    teachers = [_teacher(store, name) for name in teacher_ids]
+    asked = [_Images(split=split) for split in splits]
+    asked += [_Images(split=EVALUATION, dataset=name) for name in named_sets(store, sets)]
+    rows = []
+    newest = {(t.teacher_id, t.iteration + 1) for t in teachers if t.checkpoint}
+    for images in asked:
+        where = {"split": images.split, "dataset": images.dataset}
+        for row in run_query(store, _ACCEPTED, **where).to_pylist():
+            is_asked = (row["teacher_id"], row["iteration"]) in newest
+            if is_asked and row["source"] != images.dataset:
+                percent = {k: 100 * row[k] for k in _ANSWERED if row[k] is not None}
+                rows.append({"images": images.name, **row, **percent})
+    return rows
+
+
+def agreement(
+    store: Store, teacher_ids: Sequence[str], split: str, dataset: str = ""
+) -> list[dict[str, Any]]:
+    """Return how alike what teachers say of the images of a split or set is, two by two.
 
     They are rows of the saved query `evaluation/agreement`, of labels that `evaluate` made.
     """
-    rows = run_query(store, "evaluation/agreement", split=split).to_pylist()
+    where = {"split": split, "dataset": dataset}
+    rows = run_query(store, "evaluation/agreement", **where).to_pylist()
     sides = [{(row[f"teacher_{x}"], row[f"iteration_{x}"]) for x in "ab"} for row in rows]
     there = set().union(*sides)
     own = {
         (teacher.teacher_id, _labeled_as(teacher, there))
         for teacher in map(partial(_teacher, store), teacher_ids)
     }
-    return [{"split": split, **row} for row, of in zip(rows, sides, strict=True) if of <= own]
+    images = dataset or split
+    return [{"images": images, **row} for row, of in zip(rows, sides, strict=True) if of <= own]
 
 
 def _labeled_as(teacher: TeacherRecord, there: Iterable[tuple[str, int]]) -> int:

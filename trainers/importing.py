@@ -12,7 +12,7 @@ from plstore.exchange import Source, import_source
 from plstore.exchange.intake import Shows
 from plstore.images import UNSTORED
 from plstore.query import run_query
-from plstore.schema import ACCEPTED, FILE_GONE, SPLITS
+from plstore.schema import ACCEPTED, EVALUATION, FILE_GONE, SPLITS
 from plstore.store import Store
 
 Outputs = dict[str, Any]
@@ -67,7 +67,8 @@ def _check_store_is_its_own(store: Store, source: Source) -> pa.Table:
         InputError: If the store has images that are of other folders.
     """
     rows = store.table("images").read(
-        columns=["sample_id", "dataset", "key"], where=pc.field("verdict") == ACCEPTED
+        columns=["sample_id", "dataset", "key"],
+        where=(pc.field("verdict") == ACCEPTED) & (pc.field("split") != EVALUATION),
     )
     if not rows.num_rows:
         return rows
@@ -163,7 +164,7 @@ def _counts(store: Store, dataset: str | None) -> dict[str, dict[str, int]]:
         "conversions": Counter(),
     }
     for row in run_query(store, "coverage/verdicts").to_pylist():
-        if dataset in {None, row["dataset"]}:
+        if dataset in {None, row["dataset"]} and row["split"] != EVALUATION:
             counts["splits"][row["split"]] += row["num_images"]
             counts["verdicts"][row["verdict"]] += row["num_images"]
             if row["conversion"] is not None:

@@ -15,6 +15,7 @@ from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, commit_labels, find_teacher, list_teachers
 from plstore.loaders import import_backend, pick_backend
+from plstore.schema import EVALUATION
 from plstore.store import Shard, Store
 from trainers.absence import leave_out_gone
 from trainers.compiling import compiled
@@ -234,7 +235,7 @@ def commit_ranges(
 def _check_settings(store: Store, labeling: Labeling) -> None:
     """Stop rather than add labels of other settings to those that there are."""
     wanted = _settings(labeling)
-    for found in _settings_of(store, labeling.teacher_id, labeling.iteration):
+    for found in _settings_of(store, labeling):
         if found != wanted:
             raise InputError(
                 f"{labeling.teacher_id!r} has labeled iteration {labeling.iteration} with "
@@ -243,18 +244,24 @@ def _check_settings(store: Store, labeling: Labeling) -> None:
             )
 
 
-def _settings_of(store: Store, teacher_id: str, iteration: int) -> Iterator[dict[str, Any]]:
-    """Yield the settings of what a teacher labeled for an iteration, the newest first."""
+def _settings_of(store: Store, labeling: Labeling) -> Iterator[dict[str, Any]]:
+    """Yield the settings of what a teacher labeled for an iteration, the newest first.
+
+    Test sets have settings of their own: their labels keep more classes.
+    """
     for commit in store.table("soft_labels").history():
         lineage = commit.lineage
         of = lineage.get("step"), lineage.get("teacher_id"), lineage.get("iteration")
-        if of == ("label", teacher_id, iteration):
+        is_of_sets = lineage.get("split") == EVALUATION
+        if of == ("label", labeling.teacher_id, labeling.iteration) and is_of_sets == (
+            EVALUATION in labeling.splits
+        ):
             yield {name: lineage.get(name) for name in _SETTINGS}
 
 
 def as_labeled_before(store: Store, labeling: Labeling) -> Labeling:
     """Return a labeling with temperature and codec of the labels that it adds to, if any."""
-    found = next(_settings_of(store, labeling.teacher_id, labeling.iteration), None)
+    found = next(_settings_of(store, labeling), None)
     if found is None:
         return labeling
     codec = Codec(**found["codec"])
@@ -273,6 +280,7 @@ def _settings(labeling: Labeling) -> dict[str, Any]:
 def _lineage(labeling: Labeling, teacher: TeacherRecord, missing: Missing) -> dict[str, Any]:
     return {
         "step": "label",
+        "split": missing.label_set.split,
         **_settings(labeling),
         "checkpoint_hash": teacher.checkpoint_hash,
         "images_version": missing.images_version,

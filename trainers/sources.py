@@ -11,10 +11,12 @@ from plstore.errors import InputError
 from plstore.exchange import IdxSplits, Source, idx_files, image_folders, parquet_folder
 from plstore.fingerprint import value_hash
 from plstore.images import ImageRecord, Intake
-from plstore.schema import FILE_GONE, SPLITS
+from plstore.schema import EVALUATION, FILE_GONE, SPLITS
 from plstore.store import Store
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
 from trainers.sections import Data
+
+_OF_RUNS: Final = tuple(split for split in SPLITS if split != EVALUATION)
 
 
 def open_source(
@@ -58,7 +60,7 @@ def counted_source(data: Data) -> Source | None:
     counts = data.counts
     if counts is None:
         return None
-    splits = {split: int(getattr(counts, split)) for split in SPLITS}
+    splits = {split: int(getattr(counts, split)) for split in _OF_RUNS}
     return Source(
         dataset=data.dataset,
         identity="counted",
@@ -113,7 +115,7 @@ def _of_store(store: Store | None) -> Source:
             "import images' brings them, or name your folders with --labeled and --unlabeled"
         )
     version = store.table("images").version()
-    splits = {split: store.count_images(split, version=version) for split in SPLITS}
+    splits = {split: store.count_images(split, version=version) for split in _OF_RUNS}
     gone = store.table("images").read(
         version=version, columns=["split"], where=pc.field("verdict") == FILE_GONE
     )["split"]
@@ -121,8 +123,13 @@ def _of_store(store: Store | None) -> Source:
     deleted = store.table("deletions").dataset().count_rows()
     # Images never change: they come, with the next numbers, and may be deleted. Which of them
     # have lost their files is a step's own to say.
-    what = {"next_id": store.next_sample_id(), "deleted": deleted, "splits": known}
-    rows = store.table("images").dataset(version).to_table(columns=["num_bytes"])
+    rows = store.table("images").read(
+        version=version,
+        columns=["sample_id", "num_bytes"],
+        where=pc.field("split") != EVALUATION,
+    )
+    next_id = (pc.max(rows["sample_id"]).as_py() or -1) + 1  # test sets come at any time
+    what = {"next_id": next_id, "deleted": deleted, "splits": known}
     return Source(
         dataset="",
         identity=value_hash(what),

@@ -229,19 +229,19 @@ def duplicates(
     ] = False,
     format_: FormatOption = "table",
 ) -> None:
-    """List training images that are also in validation or test, exactly or nearly.
+    """List training images that are also held out, exactly or nearly.
 
     Example:
       plstore duplicates --max-distance 2 --store pets/store
     """
     from plstore.exchange.duplicates import find_duplicates
     from plstore.report.progress import Display
-    from plstore.schema import ACCEPTED
+    from plstore.schema import ACCEPTED, SPLITS
     from plstore.store import open as open_store
     from plstore.upkeep import exclude as keep_out
 
     opened, display = open_store(store), Display()
-    total = sum(opened.count_images(s) for s in ("labeled", "unlabeled", "validation", "test"))
+    total = sum(opened.count_images(split) for split in SPLITS)
     with display.task(f"hash {ACCEPTED} images", total) as advance:
         rows = find_duplicates(opened, max_distance=max_distance, on_images=advance)
     if exclude_them and rows:

@@ -1,12 +1,18 @@
 """The verb that measures models: evaluate."""
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plstore.cli.labeling import BackendOption
 from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.cli.training import DeviceOption, programs_of_training
+from plstore.errors import InputError
+
+if TYPE_CHECKING:
+    from plstore.store import Store
+    from trainers.robustness.evaluation import Robustness
 
 
 def evaluate(
@@ -14,9 +20,16 @@ def evaluate(
     teacher: Annotated[
         list[str], typer.Argument(help="With a model, or with labels of the split.")
     ],
-    splits: Annotated[str, typer.Option(help="By commas: validation, test, labeled.")] = (
-        "validation,test"
-    ),
+    splits: Annotated[
+        str | None, typer.Option(help="By commas: validation, test, labeled; the first two.")
+    ] = None,
+    sets: Annotated[
+        str | None, typer.Option(help="Test sets by commas, or all; see import test-set.")
+    ] = None,
+    among: Annotated[
+        str | None,
+        typer.Option(help="Classes to choose from in them: all, or own; as its authors do."),
+    ] = None,
     corruptions: Annotated[
         str | None, typer.Option(help="By commas, such as fog,snow; all: the 15 of mCE.")
     ] = None,
@@ -57,6 +70,7 @@ def evaluate(
 
     Examples:
       plstore evaluate t3-1a2b3c4d --splits test --store pets/store
+      plstore evaluate t0-5d6e7f80 t3-1a2b3c4d --sets imagenet-v2,imagenet-a --store in1k/store
       plstore evaluate t0-5d6e7f80 t3-1a2b3c4d control-9a8b7c6d --store pets/store
       plstore evaluate t0-5d6e7f80 t3-1a2b3c4d --splits test --corruptions all --sequences all
       plstore evaluate t3-1a2b3c4d --splits test --attacks fgsm,pgd --limit 500
@@ -64,55 +78,117 @@ def evaluate(
     programs_of_training()
     from plstore.report.progress import Display
     from plstore.store import open as open_store
-    from trainers.evaluation import agreement
     from trainers.evaluation import evaluate as measure
     from trainers.events import Shown
 
-    opened = open_store(store)
-    named = {"corruptions": corruptions, "sequences": sequences, "attacks": attacks}
-    asked: dict[str, Any] = {}
-    if any(named.values()):  # checked before long work
-        from trainers.robustness.asking import as_asked
-        from trainers.robustness.evaluation import check_asked
-
-        for split in splits.split(","):
-            asked[split] = as_asked(
-                **named,
-                severities=severities,
-                baseline=baseline,
-                workers=workers,
-                limit=limit,
-                split=split,
-                device=device,
-                backend=backend,
-            )
-            check_asked(opened, teacher, asked[split])
+    opened, chosen = open_store(store), _splits(splits, sets)
+    named_sets = sets.split(",") if sets else []
+    if among not in {None, "all", "own"}:
+        raise InputError(f"--among is {among!r}; wanted all or own")
+    asked = _asked(  # checked before long work
+        opened,
+        teacher,
+        chosen,
+        named={"corruptions": corruptions, "sequences": sequences, "attacks": attacks},
+        severities=severities,
+        baseline=baseline,
+        workers=workers,
+        limit=limit,
+        device=device,
+        backend=backend,
+    )
     found = measure(
         opened,
         teacher,
-        splits=splits.split(","),  # type: ignore[arg-type]  # checked there
+        splits=chosen,  # type: ignore[arg-type]  # checked there
+        sets=named_sets,
+        among=among,  # type: ignore[arg-type]  # checked above
         device=device,
         backend=backend,  # type: ignore[arg-type]  # checked there
         on_event=Shown(Display()),
     )
     worse: list[dict[str, Any]] = []
-    if asked:
-        from trainers.robustness.evaluation import robustness
+    for split in dict.fromkeys(row["split"] for row in found if "dataset" not in row):
+        if split in asked:
+            from trainers.robustness.evaluation import robustness
 
-        for split in dict.fromkeys(row["split"] for row in found):
             worse += robustness(opened, teacher, asked[split], on_event=Shown(Display()))
     if format_ != "table":
         print_rows(_together(found, worse), format_)
         return
-    print_rows(found, format_)
-    if len(teacher) > 1:
-        for split in dict.fromkeys(row["split"] for row in found):
-            print_rows(agreement(opened, teacher, split), format_)
+    _print_tables(opened, teacher, found, chosen, named_sets)
     if worse:
         print_rows(worse, format_)
+
+
+def _asked(
+    store: "Store",
+    teachers: list[str],
+    splits: list[str],
+    *,
+    named: dict[str, str | None],
+    **asked: Any,  # noqa: ANN401  of as_asked, checked there
+) -> dict[str, "Robustness"]:
+    """Return what is done to the images of each split, if anything is."""
+    if not any(named.values()):
+        return {}
+    if not splits:
+        raise InputError(
+            "corruptions, sequences and attacks want --splits; found test sets alone"
+        )
+    from trainers.robustness.asking import as_asked
+    from trainers.robustness.evaluation import check_asked
+
+    found = {}
+    for split in splits:
+        found[split] = as_asked(**named, split=split, **asked)
+        check_asked(store, teachers, found[split])
+    return found
+
+
+def _print_tables(
+    store: "Store",
+    teachers: list[str],
+    found: list[dict[str, Any]],
+    splits: list[str],
+    sets: list[str],
+) -> None:
+    """Print what teachers are worth, how alike they are, and what other answers say."""
+    from trainers.evaluation import agreement, answers
+
+    for rows in _tables(found):
+        print_rows(rows, "table")
+    for images in dict.fromkeys(map(_images, found)) if len(teachers) > 1 else ():
+        print_rows(agreement(store, teachers, *images), "table")
+    right = answers(store, teachers, splits=splits, sets=sets)  # type: ignore[arg-type]
+    if right:
+        print_rows(right, "table")
+
+
+def _splits(splits: str | None, sets: str | None) -> list[str]:
+    """Return the splits that are meant: none where test sets are named alone."""
+    if splits is not None:
+        return splits.split(",")
+    return [] if sets else ["validation", "test"]
+
+
+def _images(row: dict[str, Any]) -> tuple[str, str]:
+    return row["split"], row.get("dataset", "")
+
+
+def _tables(found: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield rows that have the same columns: of splits, and of test sets."""
+    for is_of_sets in (False, True):
+        if rows := [row for row in found if ("dataset" in row) is is_of_sets]:
+            yield rows
 
 
 def _together(found: list[dict[str, Any]], worse: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row for each teacher and split."""
     of = {(row["teacher_id"], row["split"]): row for row in worse}
-    return [row | of.get((row["teacher_id"], row["split"]), {}) for row in found]
+    rows = [
+        row if "dataset" in row else row | of.get((row["teacher_id"], row["split"]), {})
+        for row in found
+    ]
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return [{column: row.get(column) for column in columns} for row in rows]

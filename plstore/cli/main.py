@@ -23,6 +23,7 @@ from plstore.cli import (
     reading,
     reporting,
     selecting,
+    test_sets,
     training,
     upkeep,
 )
@@ -87,6 +88,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("init")(with_examples(importing.init))
+importing.verbs.command("test-set")(with_examples(test_sets.import_test_set))
+importing.verbs.command("answers")(with_examples(test_sets.import_answers))
 app.add_typer(importing.verbs, name="import")
 for verb in (
     *(training.run, models.train, evaluating.evaluate, probing.probe),

@@ -14,10 +14,9 @@ from PIL import Image
 
 from plstore.errors import InputError, MissingExtraError
 from plstore.images import IMAGE_COLUMNS, image_bytes, large_images_are_verdicts
-from plstore.schema import ACCEPTED
+from plstore.schema import ACCEPTED, HELD_OUT
 from plstore.store import Store
 
-_HELD_OUT = ("validation", "test")
 _BITS = 64
 _MAX_DISTANCE = 8
 
@@ -28,7 +27,7 @@ _Ids = npt.NDArray[np.int64]
 def find_duplicates(
     store: Store, *, max_distance: int = 4, on_images: Callable[[int], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """Return images to train on that are in validation or test as well.
+    """Return images to train on that are held out as well: for validation, test or evaluation.
 
     A picture's 64-bit perceptual hash (pHash, of the ImageHash package) changes by few bits
     when it is scaled, recompressed or retouched. Plain pictures, such as a white page, all have
@@ -50,7 +49,7 @@ def find_duplicates(
     if not 0 <= max_distance <= _MAX_DISTANCE:
         raise InputError(f"max distance is {max_distance}; wanted 0 to {_MAX_DISTANCE} bits")
     ids, splits, digests, hashes = _hash_images(store, on_images)
-    held = np.isin(splits, _HELD_OUT)
+    held = np.isin(splits, HELD_OUT)
     near = _nearest(hashes[~held], hashes[held], max_distance)
     same = {digest: n for n, digest in enumerate(digests[held])}
     train_ids, train_splits = ids[~held], splits[~held]

@@ -21,7 +21,7 @@ from plstore.errors import InputError
 from plstore.exchange.label_space import declared_names, label_space
 from plstore.exchange.source import Source
 from plstore.fingerprint import file_hash, value_hash
-from plstore.images import ImageRecord
+from plstore.images import ImageFile, ImageRecord
 from plstore.schema import IMAGE_TYPE, SPLITS
 
 _HF_KEY = b"huggingface"
@@ -64,6 +64,29 @@ def parquet_folder(folder: str | Path, *, dataset: str) -> Source:
         splits=counts,
         keys=lambda: [key for split, path in present.items() for key in _keys(path, split)],
         records=lambda: _records(present, truth if truth.is_file() else None),
+    )
+
+
+def parquet_file(path: str | Path, split: str, *, dataset: str) -> Source:
+    """Read one Parquet file of labeled images, as those of a folder are.
+
+    Raises:
+        InputError: If the file or a column is missing, damaged or of another kind, or a label
+            is not one of the classes.
+    """
+    path = Path(path)
+    _open(path, "label")
+    count, identity = _open(path, "image").metadata.num_rows, file_hash(path)
+    return Source(
+        dataset=dataset,
+        identity=identity,
+        freshness=identity,
+        class_names=[name for name in _class_names(path) if name in _used_names(path)],
+        num_images=count,
+        num_bytes=path.stat().st_size,
+        splits={split: count},
+        keys=lambda: _keys(path, split),
+        records=lambda: _records({split: path}, None),
     )
 
 
@@ -138,11 +161,17 @@ def _records(present: dict[str, Path], truth: Path | None) -> Iterator[ImageReco
         keys = _keys(path, split)
         for key, image in zip(keys, _images(path), strict=True):
             name = next(names, None)
+            label = None if hidden else name
+            if image["bytes"] is None and image.get("path") and not hidden:
+                # `Dataset.to_parquet` keeps where an image is, if that is how it was given.
+                place = str(path.resolve().parent / image["path"])
+                yield ImageFile(key=key, split=split, place=place, label=label)
+                continue
             yield ImageRecord(
                 key=key,
                 split=split,
                 data=image["bytes"] or b"",
-                label=None if hidden else name,
+                label=label,
                 truth=name if hidden else None,
             )
 

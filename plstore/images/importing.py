@@ -14,7 +14,7 @@ from plstore.images.known import NO_LABEL, KnownImage, KnownImages
 from plstore.images.looking import Looked, Looking
 from plstore.images.records import UNSTORED, ImageRecord, ImportCounts, UnreachableError
 from plstore.images.verdict import DEFAULT_MAX_PIXELS, Verdict, large_images_are_verdicts
-from plstore.schema import ACCEPTED, SPLITS, TABLES
+from plstore.schema import ACCEPTED, EVALUATION, SPLITS, TABLES
 from plstore.store import SAMPLE_IDS, Claim
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ class _Writer:
         if self._in_place:
             row["image"] = {"bytes": None, "path": _place(seen.record)}
         others = self._other_labels(row)
-        if self._once and row["label"] in others["elsewhere"]:
+        is_test_set = row["split"] == EVALUATION  # its copies elsewhere are not trained on
+        if self._once and not is_test_set and row["label"] in others["elsewhere"]:
             self.counts.elsewhere += 1
             return
         self.counts.contradicting += any(

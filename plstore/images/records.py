@@ -30,7 +30,7 @@ class ImageRecord:
 
     Attributes:
         key: Its name in the dataset: unique there, such as a path below the folder.
-        split: "labeled", "unlabeled", "validation" or "test".
+        split: One of `plstore.schema.SPLITS`.
         data: The file's bytes.
         label: Class name, where it is known to training and evaluation.
         truth: Class name that only evaluation queries may read.

@@ -17,6 +17,7 @@ _MADE_BY: Final[dict[str, tuple[str, str]]] = {
     "teachers": ("teachers", "plstore run, plstore train or plstore import predictions"),
     "soft_labels": ("soft labels", "plstore run, plstore label or plstore import predictions"),
     "perturbed_labels": ("labels of perturbed images", "plstore evaluate --corruptions"),
+    "accepted_classes": ("classes that count as right", "plstore import test-set, or answers"),
     "embeddings": ("embeddings", "plstore embed"),
     "views": ("views", "plstore run, or plstore select"),
     "view_labels": (

@@ -7,6 +7,8 @@
 | ``embeddings_of(model)`` | embeddings of a model; of the only one that there is for ``''`` |
 | ``perturbed(split, kind)`` | labels of images of known class that were made worse |
 | ``evaluated(split, dataset)`` | labels of images of known class; any dataset for ``''`` |
+| ``evaluated_among(split, dataset, among)`` | the same, among ``all`` classes or its ``own`` |
+| ``accepted(split, dataset, source)`` | the same, with all classes that are right for it |
 """
 
 import re
@@ -36,7 +38,9 @@ class TableMacro:
 
 _HELD_OUT = """(
     select held_out.content_hash from images as held_out
-    where held_out.split in ('validation', 'test') and held_out.verdict = 'accepted'
+    where
+        held_out.split in ('validation', 'test', 'evaluation')
+        and held_out.verdict = 'accepted'
 )"""
 
 # `standing` is candidate, or the reason why a selection may not choose the image.
@@ -133,10 +137,97 @@ select
     labels.class_id,
     labels.confidence,
     labels.label,
-    known.true_id
+    known.true_id,
+    known.dataset
 from soft_labels as labels
 inner join ({_TRUE_CLASSES}) as known on labels.sample_id = known.sample_id
 where labels.split = which and whose in ('', known.dataset)
+"""  # noqa: S608
+
+# What a model says where it may choose among some classes is what it says of all, less the
+# others and made to add up to 1. What a label does not keep is nobody's: an image of whose
+# label none of the classes is left has class, confidence and label null.
+_EVALUATED_AMONG = f"""
+with labeled as (
+    {_EVALUATED.strip()}
+),
+own as (
+    select known.dataset, list_distinct(list(known.true_id)) as class_ids
+    from ({_TRUE_CLASSES}) as known
+    group by known.dataset
+),
+flags as (
+    select
+        own.dataset,
+        list(list_contains(own.class_ids, classes.class_id) order by classes.class_id) as is_own
+    from own
+    cross join classes
+    group by own.dataset
+),
+kept as (
+    select
+        labeled.* exclude (class_id, confidence, label),
+        list_filter(
+            list_zip(labeled.label.class_ids, labeled.label.probs),
+            lambda one: flags.is_own[one[1] + 1]
+        ) as pairs
+    from labeled
+    inner join flags on labeled.dataset = flags.dataset
+    where among = 'own'
+),
+summed as (
+    select
+        kept.*,
+        list_sum(list_transform(kept.pairs, lambda one: one[2]::double)) as total
+    from kept
+)
+select
+    summed.iteration,
+    summed.teacher_id,
+    summed.sample_id,
+    summed.dataset,
+    summed.pairs[1][1] as class_id,
+    (summed.pairs[1][2] / summed.total)::float as confidence,
+    if(
+        len(summed.pairs) = 0,
+        null,
+        struct_pack(
+            class_ids := list_transform(summed.pairs, lambda one: one[1]),
+            probs := list_transform(
+                summed.pairs, lambda one: (one[2] / summed.total)::float
+            ),
+            residual := 0::float,
+            tail := null::blob
+        )
+    ) as label,
+    summed.true_id
+from summed
+union all
+select
+    labeled.iteration,
+    labeled.teacher_id,
+    labeled.sample_id,
+    labeled.dataset,
+    labeled.class_id,
+    labeled.confidence,
+    labeled.label,
+    labeled.true_id
+from labeled
+where case
+    when among in ('all', 'own') then among
+    else error('among is ' || among || '; wanted all or own')
+end = 'all'
+"""  # noqa: S608
+
+_ACCEPTED = f"""
+select labeled.*, right_ones.source, right_ones.class_ids as accepted_ids
+from ({_EVALUATED.strip()}) as labeled
+inner join (
+    select source, sample_id, list_distinct(list(label)) as class_ids
+    from accepted_classes
+    where judge in ('', accepted_classes.source)
+    group by source, sample_id
+) as right_ones on labeled.sample_id = right_ones.sample_id
 """  # noqa: S608
 
 _PERTURBED = f"""
@@ -178,6 +269,18 @@ TABLE_MACROS: Final = (
         signature="evaluated(which, whose)",
         reads=("soft_labels", "images", "corrections"),
         body=_EVALUATED,
+    ),
+    TableMacro(
+        name="evaluated_among",
+        signature="evaluated_among(which, whose, among)",
+        reads=("soft_labels", "images", "corrections", "classes"),
+        body=_EVALUATED_AMONG,
+    ),
+    TableMacro(
+        name="accepted",
+        signature="accepted(which, whose, judge)",
+        reads=("soft_labels", "images", "corrections", "accepted_classes"),
+        body=_ACCEPTED,
     ),
     TableMacro(
         name="perturbed",

@@ -1,4 +1,4 @@
-"""Images to train on whose very bytes are also in validation or test.
+"""Images to train on whose very bytes are also in validation, test or evaluation.
 
 A model that has seen them is not tested by them. Found by content hash, once for the files of a
 snapshot of `images`: what comes of it is kept in the store's cache, so that the next selection
@@ -20,6 +20,7 @@ from plstore.errors import StoreError
 from plstore.fingerprint import content_hash
 from plstore.query import fetch
 from plstore.schema import ACCEPTED
+from plstore.schema import HELD_OUT as HELD_OUT_SPLITS
 
 if TYPE_CHECKING:
     from plstore.store import Shard, Store
@@ -33,7 +34,7 @@ _FILES_AT_ONCE: Final = 256  # DuckDB keeps the footers of all files that a quer
 _HASHES = f"""
 insert into hashes
 select content_hash from images
-where split in ('validation', 'test') and verdict = '{ACCEPTED}'
+where split in {HELD_OUT_SPLITS!r} and verdict = '{ACCEPTED}'
 """  # noqa: S608  no text of a user in it
 _COPIES = f"""
 select sample_id, split from images

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TABLES_OF_IMAGES = (
     "images",
     "truth",
+    "accepted_classes",
     "soft_labels",
     "perturbed_labels",
     "embeddings",

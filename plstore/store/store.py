@@ -21,7 +21,10 @@ _MARKER = "plstore.json"
 _WORK = "_plstore"
 _MARKS = "%#?"  # delta-rs takes a place for a URL and reads these as parts of one
 _CHECKPOINTS = "checkpoints"
-_CAME_LATER = ("embeddings", "view_labels", "perturbed_labels")  # with 0.5, 0.6, 0.7
+_CAME_LATER = (
+    *("embeddings", "view_labels"),  # with 0.5, 0.6
+    *("perturbed_labels", "accepted_classes"),  # with 0.7
+)
 _COMMIT_POINTS = ("runs", "views", "teachers")
 
 

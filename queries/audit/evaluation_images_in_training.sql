@@ -1,11 +1,11 @@
--- Images of validation or test whose very bytes are also among the training images.
+-- Images of validation, test or evaluation whose very bytes are also among the training images.
 --
 -- A fault where the newest version of a view trains on the copy and nobody asked for that: with
 -- `plstore select --held-out` or `select.held_out`, which a view's record keeps, someone did.
 -- All else is a note, for selections leave such copies out by themselves.
 --
 -- grain: one row per (sample_id, other_id)
--- column sample_id bigint: the validation or test image
+-- column sample_id bigint: the image that is held out
 -- column split varchar: its split
 -- column key varchar: its name in the dataset
 -- column other_id bigint: the same image among those that training may read
@@ -47,7 +47,7 @@ copies as (
     from images as held
     inner join images as train on held.content_hash = train.content_hash
     where
-        held.split in ('validation', 'test')
+        held.split in ('validation', 'test', 'evaluation')
         and train.split in ('labeled', 'unlabeled')
         and held.verdict = 'accepted'
         and train.verdict = 'accepted'

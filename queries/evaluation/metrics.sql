@@ -8,6 +8,7 @@
 -- grain: one row per (iteration, teacher_id)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
+-- param among varchar = 'all': classes that may be said: all, or own, those of the dataset
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column num_images bigint: images of known class that it labeled
@@ -25,20 +26,20 @@ with seen as (
         teacher_id,
         confidence,
         prob(label, true_id)::double as probability,
-        (class_id = true_id)::integer as is_right,
-        list_contains(label.class_ids[1:5], true_id)::integer as is_in_five,
+        coalesce(class_id = true_id, false)::integer as is_right,
+        coalesce(list_contains(label.class_ids[1:5], true_id), false)::integer as is_in_five,
         len(label.class_ids) as num_kept,
         list_sum(list_transform(dense(label), lambda p: p::double * p)) as squares
-    from evaluated($split, $dataset)
+    from evaluated_among($split, $dataset, $among)
 ),
 
 gaps as (
     select
         iteration,
         teacher_id,
-        abs(sum(confidence::double) - sum(is_right)) as gap
+        abs(sum(coalesce(confidence, 0)::double) - sum(is_right)) as gap
     from seen
-    group by iteration, teacher_id, least(floor(confidence * 15), 14)
+    group by iteration, teacher_id, least(floor(coalesce(confidence, 0) * 15), 14)
 ),
 
 calibration as (
@@ -60,7 +61,7 @@ means as (
         avg(is_in_five) as top5_accuracy,
         avg(-ln(greatest(probability, 1e-12))) as nll,
         avg(squares - 2 * probability + 1) as brier,
-        avg(confidence::double) as mean_confidence
+        avg(coalesce(confidence, 0)::double) as mean_confidence
     from seen
     group by iteration, teacher_id
 ),

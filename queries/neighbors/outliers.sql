@@ -41,12 +41,12 @@ asked as (
         list(vector order by sample_id asc) as vectors
     from embedded
     where case
-        when $split::varchar in ('', 'labeled', 'unlabeled', 'validation', 'test')
+        when $split::varchar in ('', 'labeled', 'unlabeled', 'validation', 'test', 'evaluation')
             then $split::varchar
         else
             error(
                 'split is ' || $split::varchar
-                || '; wanted labeled, unlabeled, validation or test'
+                || '; wanted labeled, unlabeled, validation, test or evaluation'
             )
     end in ('', split)
 ),

@@ -21,7 +21,7 @@
 -- column copies bigint: draws in one pass over the view, 0 unless kept
 with held_out as (
     select content_hash from images
-    where split in ('validation', 'test') and verdict = 'accepted'
+    where split in ('validation', 'test', 'evaluation') and verdict = 'accepted'
 ),
 
 -- An even share is one of the accepted unlabeled images, whole and 1 at least.
@@ -47,7 +47,7 @@ candidates as (
         case
             when labels.sample_id in (select exclusions.sample_id from exclusions)
                 then 'excluded'
-            -- The very bytes of an image of validation or test.
+            -- The very bytes of an image that is held out.
             when images.content_hash in (select held_out.content_hash from held_out)
                 then 'held_out'
             when labels.sample_id in (select corrections.sample_id from corrections)
