@@ -1,6 +1,7 @@
 """The verb that measures models: evaluate."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,6 +37,12 @@ def evaluate(
     severities: Annotated[str, typer.Option(help="Of corruptions, 1 to 5.")] = "1,2,3,4,5",
     sequences: Annotated[
         str | None, typer.Option(help="By commas, such as rotate,tilt; all: the ten of mFR.")
+    ] = None,
+    corruption_files: Annotated[
+        Path | None, typer.Option(help="Folder of ImageNet-C, in place of made ones.")
+    ] = None,
+    sequence_files: Annotated[
+        Path | None, typer.Option(help="Folder of ImageNet-P, in place of made ones.")
     ] = None,
     attacks: Annotated[
         str | None, typer.Option(help="By commas: fgsm, pgd (L-inf), pgd_l2.")
@@ -74,6 +81,7 @@ def evaluate(
       plstore evaluate t0-5d6e7f80 t3-1a2b3c4d control-9a8b7c6d --store pets/store
       plstore evaluate t0-5d6e7f80 t3-1a2b3c4d --splits test --corruptions all --sequences all
       plstore evaluate t3-1a2b3c4d --splits test --attacks fgsm,pgd --limit 500
+      plstore evaluate t3-1a2b3c4d --splits validation --corruption-files imagenet-c/ --limit 0
     """
     programs_of_training()
     from plstore.report.progress import Display
@@ -89,7 +97,13 @@ def evaluate(
         opened,
         teacher,
         chosen,
-        named={"corruptions": corruptions, "sequences": sequences, "attacks": attacks},
+        named={
+            "corruptions": corruptions,
+            "sequences": sequences,
+            "attacks": attacks,
+            "corruption_files": corruption_files,
+            "sequence_files": sequence_files,
+        },
         severities=severities,
         baseline=baseline,
         workers=workers,
@@ -126,7 +140,7 @@ def _asked(
     teachers: list[str],
     splits: list[str],
     *,
-    named: dict[str, str | None],
+    named: dict[str, Any],
     **asked: Any,  # noqa: ANN401  of as_asked, checked there
 ) -> dict[str, "Robustness"]:
     """Return what is done to the images of each split, if anything is."""

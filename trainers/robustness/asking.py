@@ -1,5 +1,6 @@
 """What the command line asks of robustness, from its words."""
 
+from pathlib import Path
 from typing import Any
 
 from plstore.errors import InputError
@@ -7,6 +8,7 @@ from plstore.machine import num_cores
 from trainers.robustness.evaluation import Robustness
 from trainers.robustness.kinds import ATTACKS, Corruptions, Sequences
 from trainers.robustness.labeling import Asked
+from trainers.robustness.official import CorruptedFiles, SequenceFiles
 from trainers.robustness.published import CORRUPTIONS, PERTURBATIONS
 
 
@@ -18,6 +20,8 @@ def as_asked(
     attacks: str | None,
     baseline: str,
     workers: int | None,
+    corruption_files: Path | None = None,
+    sequence_files: Path | None = None,
     **asked: Any,  # noqa: ANN401  of Asked, checked there
 ) -> Robustness:
     """Return what is done to images.
@@ -29,6 +33,8 @@ def as_asked(
         attacks: Names of `ATTACKS` by commas; None for none.
         baseline: As in `Robustness`.
         workers: Processes; the cores of this machine unless given.
+        corruption_files: Folder of ImageNet-C, in place of made ones.
+        sequence_files: Folder of ImageNet-P, in place of made ones.
         **asked: Of `Asked`.
 
     Raises:
@@ -44,17 +50,33 @@ def as_asked(
     levels = tuple(int(word) for word in severities.split(","))
     return Robustness(
         asked=Asked(**asked),
-        corruptions=Corruptions(
-            names=_names(corruptions, CORRUPTIONS), severities=levels, workers=count
-        )
-        if corruptions
-        else None,
-        sequences=Sequences(names=_names(sequences, PERTURBATIONS), workers=count)
-        if sequences
-        else None,
+        corruptions=_corruptions(corruptions, levels, count, corruption_files),
+        sequences=_sequences(sequences, count, sequence_files),
         attacks=[ATTACKS[name] for name in named],
         baseline=baseline,
     )
+
+
+def _corruptions(
+    words: str | None, levels: tuple[int, ...], workers: int, folder: Path | None
+) -> Corruptions | CorruptedFiles | None:
+    if folder is not None:
+        named = () if words in {None, "all"} else _names(str(words), ())
+        return CorruptedFiles(folder=folder, names=named, severities=levels)
+    if not words:
+        return None
+    return Corruptions(names=_names(words, CORRUPTIONS), severities=levels, workers=workers)
+
+
+def _sequences(
+    words: str | None, workers: int, folder: Path | None
+) -> Sequences | SequenceFiles | None:
+    if folder is not None:
+        named = () if words in {None, "all"} else _names(str(words), ())
+        return SequenceFiles(folder=folder, names=named)
+    if not words:
+        return None
+    return Sequences(names=_names(words, PERTURBATIONS), workers=workers)
 
 
 def _names(words: str, every: tuple[str, ...]) -> tuple[str, ...]:

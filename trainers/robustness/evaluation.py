@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+import pyarrow.compute as pc
 
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
@@ -23,7 +24,14 @@ from trainers.robustness.attacks import Attack
 from trainers.robustness.frames import distances
 from trainers.robustness.kinds import Attacks, Corruptions, Sequences
 from trainers.robustness.labeling import Asked, check_models, label_perturbed
-from trainers.robustness.metrics import mce, mean_corruption_error, mfr, mt5d
+from trainers.robustness.metrics import (
+    mce,
+    mean_corruption_error,
+    mfr,
+    mt5d,
+    relative_mce,
+)
+from trainers.robustness.official import CorruptedFiles, SequenceFiles
 from trainers.robustness.published import (
     ALEXNET_ERRORS,
     ALEXNET_FLIP_PROBABILITIES,
@@ -45,16 +53,16 @@ class Robustness:
 
     Attributes:
         asked: Which images; their device may be "auto".
-        corruptions: None for none.
-        sequences: None for none.
+        corruptions: Made, or the files of ImageNet-C; None for none.
+        sequences: Made, or the files of ImageNet-P; None for none.
         attacks: None if empty.
         baseline: The teacher whose errors others are divided by, or "alexnet"; the first unless
             given.
     """
 
     asked: Asked = field(default_factory=Asked)
-    corruptions: Corruptions | None = None
-    sequences: Sequences | None = None
+    corruptions: Corruptions | CorruptedFiles | None = None
+    sequences: Sequences | SequenceFiles | None = None
     attacks: Sequence[Attack] = ()
     baseline: str = ""
 
@@ -96,7 +104,8 @@ def robustness(
     Returns:
         By teacher: teacher_id, split, num_perturbed, and in percent, of what was done:
         clean_accuracy of the images that were made worse, corrupted_accuracy,
-        mean_corruption_error and mCE (if all 15 corruptions were done), flip_probability and
+        mean_corruption_error, mCE and relative_mCE, which counts what is lost against clean
+        images (if all 15 corruptions were done), flip_probability and
         mFR, top5_distance (in ranks) and mT5D (if all ten sequences were), and accuracy by
         attack and epsilon, such as "pgd_linf 4/255".
 
@@ -108,6 +117,8 @@ def robustness(
     device = pick_device(what.asked.device)
     backend = pick_backend(what.asked.backend, device)
     asked = replace(what.asked, device=device, backend=backend)
+    teller = Teller(on_event)
+    what = _of_images(store, what, asked, teller)
     teachers = check_asked(store, teacher_ids, what)
     evaluate(
         store,
@@ -117,10 +128,8 @@ def robustness(
         backend=backend,
         on_event=on_event,
     )
-    teller = Teller(on_event)
     if what.corruptions is not None:
-        corruptions = replace(what.corruptions, on_note=teller.say)
-        label_perturbed(store, teachers, corruptions, asked, on_event=on_event)
+        label_perturbed(store, teachers, what.corruptions, asked, on_event=on_event)
     if what.sequences is not None:
         label_perturbed(store, teachers, what.sequences, asked, on_event=on_event)
     if what.attacks:
@@ -135,6 +144,27 @@ def robustness(
                 "nothing can be divided by; ask more images, or name another --baseline"
             )
     return rows
+
+
+def _of_images(store: Store, what: Robustness, asked: Asked, teller: Teller) -> Robustness:
+    """Return what is done, with who is told, and to which images files belong."""
+    keys: dict[int, str] = {}
+    if isinstance(what.corruptions, CorruptedFiles) or isinstance(
+        what.sequences, SequenceFiles
+    ):
+        images = open_split(store, asked.split)
+        ids = images.sample_ids[asked.rows(images)]
+        where = pc.field("sample_id").isin(ids)
+        rows = store.table("images").read(columns=["sample_id", "key"], where=where)
+        keys = dict(zip(rows["sample_id"].to_pylist(), rows["key"].to_pylist(), strict=True))
+    corruptions, sequences = what.corruptions, what.sequences
+    if isinstance(corruptions, CorruptedFiles):
+        corruptions = replace(corruptions, keys=keys)
+    if isinstance(sequences, SequenceFiles):
+        sequences = replace(sequences, keys=keys, on_note=teller.say)
+    if corruptions is not None:
+        corruptions = replace(corruptions, on_note=teller.say)
+    return replace(what, corruptions=corruptions, sequences=sequences)
 
 
 def check_asked(
@@ -155,7 +185,7 @@ def check_asked(
         )
     for perturbations in (what.corruptions, what.sequences):
         if perturbations is not None:
-            perturbations.identity(perturbations.names[0])
+            perturbations.identity(perturbations.names[0])  # what makes or reads them is there
     return teachers
 
 
@@ -196,6 +226,8 @@ def _summary(
         errors = _errors(store, asked, what.corruptions)
         for name in names:
             rows[name].update(_of_corruptions(errors, name, baseline, is_mce=what.is_mce))
+            if "mCE" in rows[name]:
+                rows[name].update(_relative(errors, rows, name, baseline))
     if what.sequences is not None:
         flips = _flips(store, asked, what.sequences)
         moved = {n: distances(store, n, asked.split, what.sequences.names) for n in names}
@@ -224,7 +256,7 @@ def _clean(
 
 
 def _errors(
-    store: Store, asked: Asked, corruptions: Corruptions
+    store: Store, asked: Asked, corruptions: Corruptions | CorruptedFiles
 ) -> dict[str, dict[str, float]]:
     """Return mean error, a share, by teacher and corruption."""
     table = run_query(store, "evaluation/perturbed_accuracy", split=asked.split)
@@ -252,7 +284,25 @@ def _of_corruptions(
     return found
 
 
-def _flips(store: Store, asked: Asked, sequences: Sequences) -> dict[str, dict[str, float]]:
+def _relative(
+    errors: Mapping[str, Mapping[str, float]],
+    rows: Mapping[str, Mapping[str, Any]],
+    name: str,
+    baseline: str,
+) -> dict[str, float]:
+    """Return relative mCE, where the baseline loses something by every corruption."""
+    clean = 1 - rows[name]["clean_accuracy"] / 100
+    if baseline == ALEXNET:
+        return {"relative_mCE": relative_mce(errors[name], clean)}
+    base_clean = 1 - rows[baseline]["clean_accuracy"] / 100
+    if any(errors[baseline][kind] <= base_clean for kind in CORRUPTIONS):
+        return {}
+    return {"relative_mCE": relative_mce(errors[name], clean, errors[baseline], base_clean)}
+
+
+def _flips(
+    store: Store, asked: Asked, sequences: Sequences | SequenceFiles
+) -> dict[str, dict[str, float]]:
     """Return flip probability, a share, by teacher and perturbation."""
     table = run_query(store, "evaluation/flip_probabilities", split=asked.split)
     found: dict[str, dict[str, float]] = {}
