@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from trainers.probe import Probed, probe
     from trainers.recipe import Recipe, load_recipe
     from trainers.robustness.evaluation import Robustness, robustness
+    from trainers.test_sets import import_answers, import_test_set
 
 _HOMES = {
     "Balance": "plstore.selection",
@@ -106,8 +107,10 @@ _HOMES = {
     "fuse": "plstore.labels:make_ensemble",
     "image_folders": "plstore.exchange",
     "image_listing": "plstore.exchange",
+    "import_answers": "trainers.test_sets",
     "import_images": "plstore.exchange:import_source",
     "import_predictions": "plstore.exchange",
+    "import_test_set": "trainers.test_sets",
     "label": "trainers.labeling",
     "label_by_all": "trainers.labeling",
     "list_queries": "plstore.query",
@@ -180,8 +183,10 @@ __all__ = [
     "fuse",
     "image_folders",
     "image_listing",
+    "import_answers",
     "import_images",
     "import_predictions",
+    "import_test_set",
     "label",
     "label_by_all",
     "list_queries",

@@ -26,7 +26,11 @@ def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for place, name in enumerate(CLASSES):
         save(tmp_path / "pets/labeled" / name, 12, place)
         save(tmp_path / "pets/test" / name, 4, 10 + place)
+        save(tmp_path / "pets/new-camera" / name, 2, 30 + place)
     save(tmp_path / "pets/unlabeled", 30, 20)
+    (tmp_path / "second-look.csv").write_text(
+        "key,label\ntest/cat/0.png,cat\ntest/cat/0.png,dog\n"
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

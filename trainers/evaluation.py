@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -17,13 +16,14 @@ from plstore.labels import TeacherRecord, find_teacher, list_teachers
 from plstore.loaders import ImageSet
 from plstore.loaders.work import Backend
 from plstore.query import run_query
-from plstore.schema import ACCEPTED, EVALUATION, SPLITS, Split
+from plstore.schema import EVALUATION, SPLITS, Split
 from plstore.store import Store
 from trainers.embedding import embed_for, vectors_of
 from trainers.events import Listener, Teller, unheard
-from trainers.imagenet import PROTOCOLS, Among
+from trainers.imagenet import Among
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, as_labeled_before, label_by_all
+from trainers.measured import METRICS, Images, images_of, named_sets
 from trainers.model import Bundle
 
 _MEASURED: Final = (
@@ -37,9 +37,6 @@ _MEASURED: Final = (
     "mean_confidence",
 )
 _ENDS: Final = ("low", "high")
-_ANSWERED: Final = ("accuracy", *_ENDS, "top5_accuracy")
-_METRICS: Final = "evaluation/metrics"
-_ACCEPTED: Final = "evaluation/accepted"
 _CLASSES_KEPT: Final = 1000
 """Of a label of a test set at least, 3 kB: the likeliest class of a few must be among them."""
 _PERCENT: Final = dict.fromkeys(("accuracy", *_ENDS, "top5_accuracy"), 100)
@@ -192,7 +189,8 @@ def evaluate(
     named = named_sets(store, sets)
     if not there and not named:
         raise InputError(f"{store.root} has no {' or '.join(splits)} images to evaluate on")
-    for these in ([*there], [EVALUATION] if named else []):
+    together: list[list[Split]] = [there, [EVALUATION] if named else []]
+    for these in together:
         asked = [
             _labeling(store, teacher, these, device, backend)
             for teacher in teachers
@@ -200,8 +198,7 @@ def evaluate(
         ]
         if asked:
             label_by_all(store, asked, on_event=on_event)
-    images = [_Images(split=split) for split in there]
-    images += [_Images(split=EVALUATION, dataset=n, among=_among(n, among)) for n in named]
+    images = images_of(there, named, among)
     return [row for these in images for row in _measured(store, teachers, these)]
 
 
@@ -229,64 +226,13 @@ def _labeling(
     return replace(labeling, codec=codec)
 
 
-def named_sets(store: Store, sets: Sequence[str]) -> list[str]:
-    """Return the names of test sets of a store: those that are asked for, or all.
-
-    Raises:
-        InputError: If there is no such set.
-    """
-    if not sets:
-        return []
-    where = (pc.field("split") == EVALUATION) & (pc.field("verdict") == ACCEPTED)
-    rows = store.table("images").read(columns=["dataset"], where=where)
-    there = sorted(rows["dataset"].unique().to_pylist())
-    if unknown := [name for name in sets if name not in {"all", *there}]:
-        raise InputError(
-            f"{store.root} has no test set {', '.join(unknown)}; it has "
-            f"{', '.join(there) or 'none'}. 'plstore import test-set' brings one"
-        )
-    return there if "all" in sets else list(dict.fromkeys(sets))
-
-
-def _among(name: str, among: Among | None) -> Among:
-    protocol = PROTOCOLS.get(name)
-    return among or (protocol.among if protocol else "all")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Images:
-    """Images that teachers are measured on: of a split, or a test set of a name."""
-
-    split: Split
-    dataset: str = ""
-    among: Among = "all"
-
-    @property
-    def name(self) -> str:
-        return self.dataset or self.split
-
-    def found(self, store: Store, pins: Mapping[str, int]) -> list[dict[str, Any]]:
-        """Return a row for each teacher and iteration."""
-        where = {"split": self.split, "dataset": self.dataset}
-        own = run_query(store, _ACCEPTED, as_of=pins, source=self.name, **where).to_pylist()
-        if self.dataset and own:
-            return own
-        return run_query(store, _METRICS, as_of=pins, among=self.among, **where).to_pylist()
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """What a row says of the images."""
-        of_set = {"dataset": self.dataset, "among": self.among} if self.dataset else {}
-        return {"split": self.split, **of_set}
-
-
 def _measured(
-    store: Store, teachers: Sequence[TeacherRecord], images: _Images
+    store: Store, teachers: Sequence[TeacherRecord], images: Images
 ) -> Iterator[dict[str, Any]]:
     """Yield what teachers are worth on images by their labels; keep it in `runs`."""
     pins = store.versions()
     decided = {table: pins[table] for table in ("images", "corrections", "accepted_classes")}
-    found = {(row["teacher_id"], row["iteration"]): row for row in images.found(store, pins)}
+    found = {(row["teacher_id"], row["iteration"]): row for row in images.metrics(store, pins)}
     for teacher in teachers:
         name = teacher.teacher_id
         newest = _labeled_as(teacher, found)
@@ -306,37 +252,10 @@ def _measured(
             name,
             {f"{images.name}_{key}": value for key, value in known.items()},
             value_hash({"teacher": name, **images.columns, "decided": decided, **values}),
-            notes={**images.columns, "pins": pins, "query": _METRICS},
+            notes={**images.columns, "pins": pins, "query": METRICS},
         )
         of = {"teacher_id": name, **images.columns, "iteration": newest}
         yield {**of, "num_images": row["num_images"], **values}
-
-
-def answers(
-    store: Store,
-    teacher_ids: Sequence[str],
-    *,
-    splits: Sequence[Split],
-    sets: Sequence[str] = (),
-) -> list[dict[str, Any]]:
-    """Return what teachers are worth by sources that accept several classes: ReaL.
-
-    They are rows of the saved query `evaluation/accepted`, in percent, of labels that
-    `evaluate` made; none where no source says anything of them (`plstore import answers`).
-    """
-    teachers = [_teacher(store, name) for name in teacher_ids]
-    asked = [_Images(split=split) for split in splits]
-    asked += [_Images(split=EVALUATION, dataset=name) for name in named_sets(store, sets)]
-    rows = []
-    newest = {(t.teacher_id, t.iteration + 1) for t in teachers if t.checkpoint}
-    for images in asked:
-        where = {"split": images.split, "dataset": images.dataset}
-        for row in run_query(store, _ACCEPTED, **where).to_pylist():
-            is_asked = (row["teacher_id"], row["iteration"]) in newest
-            if is_asked and row["source"] != images.dataset:
-                percent = {k: 100 * row[k] for k in _ANSWERED if row[k] is not None}
-                rows.append({"images": images.name, **row, **percent})
-    return rows
 
 
 def agreement(
@@ -346,8 +265,8 @@ def agreement(
 
     They are rows of the saved query `evaluation/agreement`, of labels that `evaluate` made.
     """
-    where = {"split": split, "dataset": dataset}
-    rows = run_query(store, "evaluation/agreement", **where).to_pylist()
+    query = "evaluation/agreement"
+    rows = run_query(store, query, split=split, dataset=dataset).to_pylist()
     sides = [{(row[f"teacher_{x}"], row[f"iteration_{x}"]) for x in "ab"} for row in rows]
     there = set().union(*sides)
     own = {

@@ -183,7 +183,7 @@ def _real(store: Store, split: str, dataset: str | None) -> list[dict[str, Any]]
 def _note(store: Store, source: str, rows: Iterable[Mapping[str, Any]]) -> int:
     """Keep the answers of a source that are not kept yet; return of how many images."""
     ids = {name: number for number, name in enumerate(store.class_names)}
-    found = {}
+    found: dict[tuple[int, int], None] = {}
     for row, one in enumerate(rows, start=1):
         if one["label"] not in ids:
             raise InputError(

@@ -168,7 +168,8 @@ def _print_tables(
     sets: list[str],
 ) -> None:
     """Print what teachers are worth, how alike they are, and what other answers say."""
-    from trainers.evaluation import agreement, answers
+    from trainers.evaluation import agreement
+    from trainers.measured import answers
 
     for rows in _tables(found):
         print_rows(rows, "table")

@@ -21,9 +21,10 @@ from plstore.store import Store
 from tests.cli.shell import shell
 from tests.conftest import encode, give_labels, make_records
 from tests.trainers.given import add_model
-from trainers.evaluation import answers, evaluate
+from trainers.evaluation import evaluate
 from trainers.imagenet import real_labels, synset_map, without_border
 from trainers.inference import probabilities
+from trainers.measured import answers
 from trainers.model import build_model, keep_bundle, load_teacher
 from trainers.sections import Model
 from trainers.test_sets import import_answers, import_test_set
@@ -52,7 +53,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Store:
     torch.manual_seed(0)
     settings = Model(architecture="test_resnet", resolution=16, stochastic_depth=0)
     network = build_model(settings, "test_resnet", len(SYNSETS))
-    torch.nn.init.normal_(network.get_classifier().weight, std=2)  # type: ignore[operator,union-attr,arg-type]
+    torch.nn.init.normal_(network.get_classifier().weight, std=2)  # type: ignore[operator]
     name, digest = keep_bundle(store, "t0", network, ImageFormat(size=16), SYNSETS)
     record = TeacherRecord(
         teacher_id="t0", iteration=0, role="teacher", checkpoint=name, checkpoint_hash=digest
@@ -231,7 +232,7 @@ def test_runs_and_selections_do_not_see_a_test_set(
 def test_the_command_measures_several_sets_side_by_side(store: Store, tmp_path: Path) -> None:
     for seed, name in enumerate(("t0", "t1")):
         add_model(store, name, iteration=seed, seed=seed)
-    given = ["--store", store.root]
+    given: list[str | Path] = ["--store", str(store.root)]
     for name in ("one", "two"):
         path = write(tmp_path / name, {"cat": 2, "owl": 1})
         done = shell("import", "test-set", path, "--name", name, *given)

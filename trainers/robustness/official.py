@@ -292,7 +292,7 @@ def _frames(path: Path, size: int, channels: int) -> list[Frames]:
     """Return the frames of a video, none if it cannot be read."""
     cv2 = opencv()
     video = cv2.VideoCapture(str(path))
-    frames = []
+    frames: list[Frames] = []
     try:
         while True:
             is_there, pixels = video.read()

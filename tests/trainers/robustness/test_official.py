@@ -203,7 +203,7 @@ def test_the_command_reads_both(taught: Store, tmp_path: Path) -> None:
         give_c(tmp_path / "c", {"fog": "fog"}, (1, 2, 3, 4, 5)),
         give_p(tmp_path / "p", ("tilt",)),
     )
-    words = ["--splits", "test", "--corruption-files", c, "--sequence-files", p]
+    words = ["--splits", "test", "--corruption-files", str(c), "--sequence-files", str(p)]
 
     done = shell("evaluate", "t0", *words, "--format", "json", "--store", taught.root)
     (row,) = json.loads(done.stdout)
