@@ -198,6 +198,12 @@ def evaluate(
         ]
         if asked:
             label_by_all(store, asked, on_event=on_event)
+        for labeling in asked:
+            if labeling.temperature != 1:
+                Teller(on_event).say(
+                    f"labels of {labeling.teacher_id} have temperature {labeling.temperature}: "
+                    f"nll, brier and ece of {', '.join(these)} images are of those"
+                )
     images = images_of(there, named, among)
     return [row for these in images for row in _measured(store, teachers, these)]
 

@@ -19,7 +19,7 @@ from tests.trainers.given import add_model, record_backends
 from trainers.context import Context, Outputs
 from trainers.data import sample_folder
 from trainers.evaluation import agreement, evaluate
-from trainers.events import Teller, unheard
+from trainers.events import Event, Note, Teller, unheard
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, label
 from trainers.model import fetch_bundle, load_bundle
@@ -135,7 +135,10 @@ def test_labels_of_another_temperature_are_those_that_are_measured(
     images = open_split(store, "test")
     probs = torch.softmax(said(store, trained, images).double().log() / 4, dim=1)
 
-    (found,) = evaluate(store, "t0", splits=["test"], device="cpu")
+    events: list[Event] = []
+    (found,) = evaluate(store, "t0", splits=["test"], device="cpu", on_event=events.append)
+    said_of = [event.text for event in events if isinstance(event, Note)]
+    assert any("labels of t0 have temperature 4.0" in text for text in said_of)
     assert found["mean_confidence"] == pytest.approx(
         float(probs.max(1).values.mean()), rel=1e-3
     )
