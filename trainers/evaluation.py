@@ -1,7 +1,7 @@
 """A model is measured on labeled images that no one trains on."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from plstore.codec import Codec
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, find_teacher, list_teachers
@@ -18,12 +19,13 @@ from plstore.loaders.work import Backend
 from plstore.query import run_query
 from plstore.schema import EVALUATION, SPLITS, Split
 from plstore.store import Store
+from trainers.absence import leave_out_gone
 from trainers.embedding import embed_for, vectors_of
 from trainers.events import Listener, Teller, unheard
 from trainers.imagenet import Among
 from trainers.inference import probabilities
 from trainers.labeling import Labeling, as_labeled_before, label_by_all
-from trainers.measured import METRICS, Images, images_of, named_sets
+from trainers.measured import METRICS, Images, images_of, labeled_as, named_sets, remarks
 from trainers.model import Bundle
 
 _MEASURED: Final = (
@@ -37,6 +39,7 @@ _MEASURED: Final = (
     "mean_confidence",
 )
 _ENDS: Final = ("low", "high")
+_DECIDED: Final = ("images", "corrections", "accepted_classes")
 _CLASSES_KEPT: Final = 1000
 """Of a label of a test set at least, 3 kB: the likeliest class of a few must be among them."""
 _PERCENT: Final = dict.fromkeys(("accuracy", *_ENDS, "top5_accuracy"), 100)
@@ -186,6 +189,8 @@ def evaluate(
     names = [teacher_ids] if isinstance(teacher_ids, str) else list(teacher_ids)
     teachers = [_teacher(store, name) for name in names]
     there = [split for split in splits if _has_images(store, split)]
+    if sets:  # before they are named: those of a folder that is not there now are none
+        leave_out_gone(store, Teller(on_event).say)
     named = named_sets(store, sets)
     if not there and not named:
         raise InputError(f"{store.root} has no {' or '.join(splits)} images to evaluate on")
@@ -205,6 +210,8 @@ def evaluate(
                     f"nll, brier and ece of {', '.join(these)} images are of those"
                 )
     images = images_of(there, named, among)
+    for line in remarks(store, images):
+        Teller(on_event).say(line)
     return [row for these in images for row in _measured(store, teachers, these)]
 
 
@@ -216,20 +223,18 @@ def _labeling(
     backend: Backend,
 ) -> Labeling:
     """Return how a model labels images that it is measured on."""
-    labeling = as_labeled_before(
+    codec = Codec(k=_CLASSES_KEPT) if EVALUATION in splits else Codec()
+    return as_labeled_before(
         store,
         Labeling(
             teacher_id=teacher.teacher_id,
             iteration=teacher.iteration + 1,
             splits=splits,
+            codec=codec,
             device=device,
             backend=backend,
         ),
     )
-    if EVALUATION not in splits or labeling.codec.name != "topk":
-        return labeling
-    codec = replace(labeling.codec, k=max(labeling.codec.k, _CLASSES_KEPT))
-    return replace(labeling, codec=codec)
 
 
 def _measured(
@@ -237,11 +242,11 @@ def _measured(
 ) -> Iterator[dict[str, Any]]:
     """Yield what teachers are worth on images by their labels; keep it in `runs`."""
     pins = store.versions()
-    decided = {table: pins[table] for table in ("images", "corrections", "accepted_classes")}
+    decided = {table: pins[table] for table in _DECIDED if table in pins}
     found = {(row["teacher_id"], row["iteration"]): row for row in images.metrics(store, pins)}
     for teacher in teachers:
         name = teacher.teacher_id
-        newest = _labeled_as(teacher, found)
+        newest = labeled_as(teacher, found)
         if (name, newest) not in found:
             raise InputError(
                 f"{name!r} has labels and no model, and none of them are of {images.name} "
@@ -256,7 +261,7 @@ def _measured(
         keep_metrics(
             store,
             name,
-            {f"{images.name}_{key}": value for key, value in known.items()},
+            {f"{images.metric}_{key}": value for key, value in known.items()},
             value_hash({"teacher": name, **images.columns, "decided": decided, **values}),
             notes={**images.columns, "pins": pins, "query": METRICS},
         )
@@ -276,18 +281,11 @@ def agreement(
     sides = [{(row[f"teacher_{x}"], row[f"iteration_{x}"]) for x in "ab"} for row in rows]
     there = set().union(*sides)
     own = {
-        (teacher.teacher_id, _labeled_as(teacher, there))
+        (teacher.teacher_id, labeled_as(teacher, there))
         for teacher in map(partial(_teacher, store), teacher_ids)
     }
     images = dataset or split
     return [{"images": images, **row} for row, of in zip(rows, sides, strict=True) if of <= own]
-
-
-def _labeled_as(teacher: TeacherRecord, there: Iterable[tuple[str, int]]) -> int:
-    """Return the iteration of a teacher's labels: after a model's own, else the last."""
-    if teacher.checkpoint:
-        return teacher.iteration + 1
-    return max((number for name, number in there if name == teacher.teacher_id), default=-1)
 
 
 def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
@@ -301,8 +299,11 @@ def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
 
 
 def _has_images(store: Store, split: Split) -> bool:
-    if split not in SPLITS or split == "unlabeled":
-        raise InputError(f"split is {split!r}; wanted labeled, validation or test")
+    if split not in SPLITS or split in {"unlabeled", EVALUATION}:
+        raise InputError(
+            f"split is {split!r}; wanted labeled, validation or test, or the names of test "
+            "sets (--sets)"
+        )
     return bool(store.count_images(split))
 
 

@@ -10,6 +10,7 @@ from plstore.errors import InputError
 from plstore.loaders import Batch, ImageFormat
 from plstore.seeds import Purpose, torch_seed
 from trainers.losses import combined_cross_entropy, pseudo_targets
+from trainers.online import labeled_by_itself
 from trainers.processes import ALONE, Joined, Processes
 from trainers.recipe import Recipe
 from trainers.roles import split_model_noise
@@ -50,9 +51,17 @@ class Forward:
         self._joined: Joined | None = None
         self._has_looked = False
 
-    def step(self, state: State, batch: Batch) -> None:
-        """Do one optimizer step."""
+    def step(self, state: State, batch: Batch, weak: Batch | None = None) -> float:
+        """Do one optimizer step; return the share of pseudo-labeled images that counted.
+
+        Args:
+            state: Of the training.
+            batch: Images with their noise.
+            weak: The same with little noise, where the student labels them itself.
+        """
         count = self._recipe.train.accumulate
+        if weak is not None:
+            batch = labeled_by_itself(batch, weak, self._network, self._plain_logits)
         state.begin()
         if self._joined is None:
             labeled, pseudo = batch.num_labeled, len(batch.images) - batch.num_labeled
@@ -64,6 +73,18 @@ class Forward:
                 loss = self._loss(logits, batch, rows, num_labeled)
                 state.add(loss, self._processes.mean(loss), count)
         state.end()
+        if weak is None:
+            return 1.0
+        counted = batch.weights[batch.num_labeled :].bool()
+        return float(counted.float().mean())
+
+    def _plain_logits(self, images: Tensor) -> Tensor:
+        """Return float32 [images, classes] of the network alone, whatever mode it is in."""
+        dtype = self._dtype()
+        kind = self._device.partition(":")[0]
+        with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
+            logits: Tensor = self._network(self._format.normalise(images))
+        return logits.float()
 
     def _draw_noise(self, step: int, part: int) -> None:
         """Seed dropout and stochastic depth: by the part of the images of all processes."""

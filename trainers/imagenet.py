@@ -52,11 +52,15 @@ class Protocol:
         settings: Returns them for a path and a store's classes.
         among: Which classes a model may say.
         border: What is done to each image, in words; empty for nothing.
+        num_classes: That the whole set has images of, where it is asked among its own.
+        accepts_several: Whether several classes may be right for an image.
     """
 
     settings: Callable[[Path, Sequence[str]], Settings]
     among: Among = "all"
     border: str = ""
+    num_classes: int | None = None
+    accepts_several: bool = False
 
 
 def _synsets(subset: str) -> list[str]:
@@ -169,11 +173,15 @@ def without_border(data: bytes) -> bytes:
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
-    "imagenet-a": Protocol(settings=_of_synsets("imagenet_a"), among="own"),
-    "imagenet-r": Protocol(settings=_of_synsets("imagenet_r"), among="own"),
+    "imagenet-a": Protocol(settings=_of_synsets("imagenet_a"), among="own", num_classes=200),
+    "imagenet-r": Protocol(settings=_of_synsets("imagenet_r"), among="own", num_classes=200),
     "imagenet-sketch": Protocol(settings=_of_synsets(None)),
     "imagenet-v2": Protocol(settings=_of_numbers),
-    "objectnet": Protocol(settings=_of_objectnet, border=f"border of {_BORDER} pixels cut off"),
+    "objectnet": Protocol(
+        settings=_of_objectnet,
+        border=f"border of {_BORDER} pixels cut off",
+        accepts_several=True,
+    ),
 }
 """How test sets of these names are read and asked."""
 

@@ -235,16 +235,19 @@ def commit_ranges(
 def _check_settings(store: Store, labeling: Labeling) -> None:
     """Stop rather than add labels of other settings to those that there are."""
     wanted = _settings(labeling)
-    for found in _settings_of(store, labeling):
-        if found != wanted:
-            raise InputError(
-                f"{labeling.teacher_id!r} has labeled iteration {labeling.iteration} with "
-                f"temperature {found['temperature']} and codec {found['codec']}; now "
-                f"{wanted['temperature']} and {wanted['codec']}. Name another --iteration"
-            )
+    for of_sets in {split == EVALUATION for split in labeling.splits}:
+        for found in _settings_of(store, labeling, of_sets=of_sets):
+            if found != wanted:
+                raise InputError(
+                    f"{labeling.teacher_id!r} has labeled iteration {labeling.iteration} with "
+                    f"temperature {found['temperature']} and codec {found['codec']}; now "
+                    f"{wanted['temperature']} and {wanted['codec']}. Name another --iteration"
+                )
 
 
-def _settings_of(store: Store, labeling: Labeling) -> Iterator[dict[str, Any]]:
+def _settings_of(
+    store: Store, labeling: Labeling, *, of_sets: bool
+) -> Iterator[dict[str, Any]]:
     """Yield the settings of what a teacher labeled for an iteration, the newest first.
 
     Test sets have settings of their own: their labels keep more classes.
@@ -253,15 +256,15 @@ def _settings_of(store: Store, labeling: Labeling) -> Iterator[dict[str, Any]]:
         lineage = commit.lineage
         of = lineage.get("step"), lineage.get("teacher_id"), lineage.get("iteration")
         is_of_sets = lineage.get("split") == EVALUATION
-        if of == ("label", labeling.teacher_id, labeling.iteration) and is_of_sets == (
-            EVALUATION in labeling.splits
-        ):
+        is_theirs = of == ("label", labeling.teacher_id, labeling.iteration)
+        if is_theirs and is_of_sets is of_sets:
             yield {name: lineage.get(name) for name in _SETTINGS}
 
 
 def as_labeled_before(store: Store, labeling: Labeling) -> Labeling:
     """Return a labeling with temperature and codec of the labels that it adds to, if any."""
-    found = next(_settings_of(store, labeling), None)
+    of_sets = EVALUATION in labeling.splits
+    found = next(_settings_of(store, labeling, of_sets=of_sets), None)
     if found is None:
         return labeling
     codec = Codec(**found["codec"])

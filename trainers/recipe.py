@@ -112,6 +112,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_labels_to_replay(self) -> "Recipe":
+        if self.label.views and self.loss.pseudo_labels == "online":
+            raise ValueError(
+                "label.views keeps what a teacher says, and loss.pseudo_labels is 'online', "
+                "the student's own; wanted one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Recipe":
         warmup = self.schedule.warmup_steps or 0
         if self.train.epochs is None and warmup >= self.train.num_steps(0):

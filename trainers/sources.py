@@ -120,7 +120,8 @@ def _of_store(store: Store | None) -> Source:
         version=version, columns=["split"], where=pc.field("verdict") == FILE_GONE
     )["split"]
     known = {split: count + gone.to_pylist().count(split) for split, count in splits.items()}
-    deleted = store.table("deletions").dataset().count_rows()
+    deleted = store.table("deletions").read(columns=["sample_id", "key"])
+    deleted = deleted.filter(pc.invert(pc.starts_with(deleted["key"], f"{EVALUATION}/")))
     # Images never change: they come, with the next numbers, and may be deleted. Which of them
     # have lost their files is a step's own to say.
     rows = store.table("images").read(
@@ -128,8 +129,9 @@ def _of_store(store: Store | None) -> Source:
         columns=["sample_id", "num_bytes"],
         where=pc.field("split") != EVALUATION,
     )
-    next_id = (pc.max(rows["sample_id"]).as_py() or -1) + 1  # test sets come at any time
-    what = {"next_id": next_id, "deleted": deleted, "splits": known}
+    # Test sets come at any time, and are of no run.
+    ids = [*rows["sample_id"].to_pylist(), *deleted["sample_id"].to_pylist()]
+    what = {"next_id": max(ids, default=-1) + 1, "deleted": len(deleted), "splits": known}
     return Source(
         dataset="",
         identity=value_hash(what),

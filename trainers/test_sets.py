@@ -1,5 +1,6 @@
 """Test sets into a store, by name, and answers that accept several classes."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,12 +21,13 @@ from plstore.exchange.test_sets import (
 )
 from plstore.fingerprint import value_hash
 from plstore.images import DEFAULT_MAX_PIXELS
-from plstore.schema import ACCEPTED, EVALUATION, Split
+from plstore.schema import ACCEPTED, EVALUATION, SPLITS, Split
 from plstore.store import Store
 from trainers.imagenet import PROTOCOLS, REAL, real_labels
 
 _TABLE: Final = "accepted_classes"
 _LABEL: Final = "label"
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,11 @@ def import_test_set(
 
 
 def _check_name(store: Store, name: str) -> None:
+    if re.fullmatch(_NAME, name) is None or name in {"all", *SPLITS}:
+        raise InputError(
+            f"--name is {name!r}; wanted letters, digits, '.', '_' and '-', and none of all, "
+            f"{', '.join(SPLITS)}"
+        )
     where = (pc.field("dataset") == name) & (pc.field("split") != EVALUATION)
     if store.table("images").dataset().count_rows(filter=where):
         raise InputError(
@@ -149,8 +156,14 @@ def import_answers(
         InputError: If the table has not these columns, a row names no image or no class, or
             ReaL names none of the images.
     """
+    name = source or (REAL if str(answers) == REAL else Path(answers).stem)
+    if store.table("images").dataset().count_rows(filter=_of_set(name)):
+        raise InputError(
+            f"{store.root} has a test set {name!r}, which says itself which classes are right; "
+            "give the answers another --source"
+        )
     if str(answers) == REAL:
-        return _note(store, source or REAL, _real(store, split, dataset))
+        return _note(store, name, _real(store, split, dataset))
     table = read_table(Path(answers))
     if _LABEL not in table.column_names:
         raise InputError(
@@ -162,7 +175,11 @@ def import_answers(
         {"sample_id": i, "label": str(label).strip()}
         for i, label in zip(ids, table[_LABEL].to_pylist(), strict=True)
     ]
-    return _note(store, source or Path(answers).stem, rows)
+    return _note(store, name, rows)
+
+
+def _of_set(name: str) -> pc.Expression:
+    return (pc.field("split") == EVALUATION) & (pc.field("dataset") == name)
 
 
 def _real(store: Store, split: str, dataset: str | None) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ was stopped goes on from its last checkpoint and ends with the same weights, bit
 same machine and number of threads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from time import monotonic
 from typing import cast
@@ -27,10 +28,11 @@ from trainers.forward import Forward
 from trainers.freezing import freeze_blocks
 from trainers.lora import with_lora, without_lora
 from trainers.model import build_model, image_format, take_weights
+from trainers.online import WEAK
 from trainers.optimisation import Course, course_of
 from trainers.processes import ALONE, Processes, synchronised
 from trainers.recipe import Recipe
-from trainers.recording import LOSS, NOT_REPLAYED, REPLACED, Metric, Recorder
+from trainers.recording import COUNTED, LOSS, NOT_REPLAYED, REPLACED, Metric, Recorder
 from trainers.sections import Model
 from trainers.state import State
 from trainers.watching import VALIDATION, Watch
@@ -95,9 +97,15 @@ class Training:
         network = build_model(self.model, self.model.architecture, self.num_classes)
         return image_format(self.model, network)
 
-    def loader(self, format_: ImageFormat, first_step: int) -> Loader:
-        """Return the loader of its batches."""
+    @property
+    def is_online(self) -> bool:
+        """Whether its pseudo-labels are its own."""
+        return bool(self.pseudo_batch) and self.recipe.loss.pseudo_labels == "online"
+
+    def loader(self, format_: ImageFormat, first_step: int, *, is_weak: bool = False) -> Loader:
+        """Return the loader of its batches; of the same images with weak noise alone."""
         settings, noise = self.recipe.train, self.recipe.noise
+        parts = noise.input_parts("pseudo")
         return load(
             self.view,
             labeled_batch=self.labeled_batch,
@@ -105,7 +113,7 @@ class Training:
             image_format=format_,
             noise=noise.as_noise(),
             labeled_noise=noise.input_parts("labeled"),
-            pseudo_noise=noise.input_parts("pseudo"),
+            pseudo_noise=tuple(p for p in parts if p in WEAK) if is_weak else parts,
             seed=self.seed,
             first_step=first_step,
             shuffle=settings.shuffle,
@@ -201,13 +209,19 @@ def train(
     forward = Forward(
         training.recipe, training.seed, network, format_, training.device, processes
     )
+    weak = _weak(training, format_, state.step)
     steps, batches, saved = training.course.steps, iter(loader), monotonic()
     while state.step < steps:
         with recorder.waiting():
-            batch = next(batches)
+            batch, again = next(batches), next(weak)
         _note_drops(recorder, state.step, batch)
-        forward.step(state, batch)
-        del batch  # freed here, it hands the GIL to the loader: that is no waiting for images
+        share = forward.step(state, batch, again)
+        if training.is_online and state.step % _METRIC_STEPS == 0:
+            recorder.note(state.step, COUNTED, 100 * share)
+        del (
+            batch,
+            again,
+        )  # freed here, it hands the GIL to the loader: that is no waiting for images
         recorder.step_done(state.step, state.last_loss, state.rate)
         on_step(state.step, state.last_loss)
         if _has_ended(training, state, format_, recorder, on_look):
@@ -242,6 +256,13 @@ def _loader(training: Training, format_: ImageFormat, first_step: int) -> Loader
     if not training.processes.local_rank:
         training.processes.wait()
     return loader
+
+
+def _weak(training: Training, format_: ImageFormat, first_step: int) -> Iterator[Batch | None]:
+    """Yield the batches with weak noise alone, where a student labels itself; else None."""
+    if not training.is_online:
+        return repeat(None)
+    return iter(training.loader(format_, first_step, is_weak=True))
 
 
 def _note_drops(recorder: Recorder, step: int, batch: Batch) -> None:

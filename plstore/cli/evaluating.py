@@ -88,6 +88,7 @@ def evaluate(
     from plstore.store import open as open_store
     from trainers.evaluation import evaluate as measure
     from trainers.events import Shown
+    from trainers.measured import answers
 
     opened, chosen = open_store(store), _splits(splits, sets)
     named_sets = sets.split(",") if sets else []
@@ -127,10 +128,13 @@ def evaluate(
             from trainers.robustness.evaluation import robustness
 
             worse += robustness(opened, teacher, asked[split], on_event=Shown(Display()))
+    right = answers(opened, teacher, splits=chosen, sets=named_sets, among=among)  # type: ignore[arg-type]
     if format_ != "table":
-        print_rows(_together(found, worse), format_)
+        print_rows(_together(found, worse, right), format_)
         return
-    _print_tables(opened, teacher, found, chosen, named_sets)
+    _print_tables(opened, teacher, found)
+    if right:
+        print_rows(right, "table")
     if worse:
         print_rows(worse, format_)
 
@@ -160,24 +164,14 @@ def _asked(
     return found
 
 
-def _print_tables(
-    store: "Store",
-    teachers: list[str],
-    found: list[dict[str, Any]],
-    splits: list[str],
-    sets: list[str],
-) -> None:
-    """Print what teachers are worth, how alike they are, and what other answers say."""
+def _print_tables(store: "Store", teachers: list[str], found: list[dict[str, Any]]) -> None:
+    """Print what teachers are worth, and how alike they are."""
     from trainers.evaluation import agreement
-    from trainers.measured import answers
 
     for rows in _tables(found):
         print_rows(rows, "table")
     for images in dict.fromkeys(map(_images, found)) if len(teachers) > 1 else ():
         print_rows(agreement(store, teachers, *images), "table")
-    right = answers(store, teachers, splits=splits, sets=sets)  # type: ignore[arg-type]
-    if right:
-        print_rows(right, "table")
 
 
 def _splits(splits: str | None, sets: str | None) -> list[str]:
@@ -198,12 +192,15 @@ def _tables(found: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             yield rows
 
 
-def _together(found: list[dict[str, Any]], worse: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row for each teacher and split."""
+def _together(
+    found: list[dict[str, Any]], worse: list[dict[str, Any]], right: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return one row for each teacher and images, and each source of further answers."""
     of = {(row["teacher_id"], row["split"]): row for row in worse}
     rows = [
         row if "dataset" in row else row | of.get((row["teacher_id"], row["split"]), {})
         for row in found
     ]
+    rows += right
     columns = dict.fromkeys(column for row in rows for column in row)
     return [{column: row.get(column) for column in columns} for row in rows]

@@ -162,15 +162,20 @@ def _records(present: dict[str, Path], truth: Path | None) -> Iterator[ImageReco
         for key, image in zip(keys, _images(path), strict=True):
             name = next(names, None)
             label = None if hidden else name
-            if image["bytes"] is None and image.get("path") and not hidden:
+            data = image["bytes"]
+            if data is None and image.get("path"):
                 # `Dataset.to_parquet` keeps where an image is, if that is how it was given.
-                place = str(path.resolve().parent / image["path"])
-                yield ImageFile(key=key, split=split, place=place, label=label)
-                continue
+                there = str(image["path"])
+                place = there if "://" in there else str(path.resolve().parent / there)
+                file = ImageFile(key=key, split=split, place=place, label=label)
+                if name is None or not hidden:
+                    yield file
+                    continue
+                data = file.data
             yield ImageRecord(
                 key=key,
                 split=split,
-                data=image["bytes"] or b"",
+                data=data or b"",
                 label=label,
                 truth=name if hidden else None,
             )

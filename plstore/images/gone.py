@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from plstore import storage
 from plstore.errors import InputError, StoreError
 from plstore.fingerprint import content_hash, value_hash
-from plstore.schema import ACCEPTED, FILE_GONE
+from plstore.schema import ACCEPTED, EVALUATION, FILE_GONE
 from plstore.store import may_hold
 
 if TYPE_CHECKING:
@@ -59,17 +59,19 @@ class GoneFiles:
         marked: int64, ascending: images whose verdict says so by now, whether it is so or not.
         first: Place of the first of them, "" where there is none.
         splits: How many, by split.
+        of_runs: int64, ascending: those that a run may read, which are of no test set.
     """
 
     ids: _Ids = field(default_factory=_none)
     marked: _Ids = field(default_factory=_none)
     first: str = ""
     splits: Mapping[str, int] = field(default_factory=dict)
+    of_runs: _Ids = field(default_factory=_none)
 
     @property
     def identity(self) -> str:
-        """The same for the same images; "" for none."""
-        return content_hash(self.ids.tobytes()) if len(self.ids) else ""
+        """The same for the same images that a run may read; "" for none."""
+        return content_hash(self.of_runs.tobytes()) if len(self.of_runs) else ""
 
     def __str__(self) -> str:
         """Say it in a line."""
@@ -92,7 +94,7 @@ def mark_gone(store: "Store") -> GoneFiles:
         Those that are not.
 
     Raises:
-        InputError: If no image of a split is left; nothing is written then.
+        InputError: If no image of a split that runs read is left; nothing is written then.
         CommitConflictError: If another writer changed the same files of `images` at the same
             time; do it again.
     """
@@ -125,6 +127,7 @@ def _find(store: "Store") -> tuple[GoneFiles, list[str]]:
         marked=rows.filter(pc.equal(rows["verdict"], FILE_GONE))["sample_id"].to_numpy(),
         first=lost["place"][0].as_py() if lost.num_rows else "",
         splits=dict(sorted(Counter(lost["split"].to_pylist()).items())),
+        of_runs=lost.filter(pc.not_equal(lost["split"], EVALUATION))["sample_id"].to_numpy(),
     )
     return gone, [path for path in there if path not in held]
 
@@ -192,7 +195,8 @@ def _check_some_are_left(store: "Store", gone: GoneFiles) -> None:
     """Stop where a split has no image left: a disk is not there, or a folder was moved."""
     images = store.table("images").dataset()
     usable = pc.field("verdict").isin([ACCEPTED, FILE_GONE])
-    for split, number in gone.splits.items():
+    of_runs = {split: n for split, n in gone.splits.items() if split != EVALUATION}
+    for split, number in of_runs.items():
         if number == images.count_rows(filter=usable & (pc.field("split") == split)):
             raise InputError(
                 f"all {number} {split} images of {store.root} were imported in place, and none "
@@ -210,7 +214,11 @@ def _mark(table: "Table", gone: GoneFiles, changed: _Ids) -> None:
     written = {shard.path: new for shard, new in anew if new is not None}
     if not written:
         return
-    what = {"version": version, "files": sorted(written), "gone": gone.identity}
+    what = {
+        "version": version,
+        "files": sorted(written),
+        "gone": content_hash(gone.ids.tobytes()),
+    }
     num_gone = len(np.setdiff1d(gone.ids, gone.marked))
     table.commit(
         list(written.values()),

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from plstore.schema import ACCEPTED, SPLITS
+from plstore.schema import ACCEPTED, EVALUATION, SPLITS
 
 if TYPE_CHECKING:
     from plstore.store import Store
@@ -199,6 +199,7 @@ class KnownImages:
             named = batch.filter(here)
             self._by_key.extend(key_digests(named["key"].to_pylist()), _columns(named))
             used = pc.and_(pc.is_valid(batch["label"]), pc.equal(batch["verdict"], ACCEPTED))
+            used = pc.and_(used, pc.not_equal(batch["split"], EVALUATION))  # of no run
             with_label = {
                 "label": batch["label"].filter(used).to_numpy(zero_copy_only=False),
                 "here": here.filter(used).to_numpy(zero_copy_only=False),
@@ -226,7 +227,9 @@ class KnownImages:
     def add(self, key: str, image: KnownImage) -> None:
         """Note an image that is on its way into the store."""
         self._by_key.add(_digest(key), *image)
-        if image.accepted and image.label != NO_LABEL and (content := image.content):
+        is_of_runs = image.split != SPLITS.index(EVALUATION)
+        is_labeled = image.accepted and is_of_runs and image.label != NO_LABEL
+        if is_labeled and (content := image.content):
             self._labels.add(bytes.fromhex(content), image.label, 1)
 
     def is_deleted(self, key: str) -> bool:

@@ -8,7 +8,7 @@
 | ``perturbed(split, kind)`` | labels of images of known class that were made worse |
 | ``evaluated(split, dataset)`` | labels of images of known class; any dataset for ``''`` |
 | ``evaluated_among(split, dataset, among)`` | the same, among ``all`` classes or its ``own`` |
-| ``accepted(split, dataset, source)`` | the same, with all classes that are right for it |
+| ``accepted(split, dataset, source, among)`` | the same, with all classes that are right |
 """
 
 import re
@@ -151,10 +151,22 @@ _EVALUATED_AMONG = f"""
 with labeled as (
     {_EVALUATED.strip()}
 ),
+known as (
+    {_TRUE_CLASSES.strip()}
+),
+right_ones as (
+    select known.dataset, known.true_id as class_id from known
+    union all
+    select known.dataset, accepted_classes.label as class_id
+    from accepted_classes
+    inner join known
+        on accepted_classes.sample_id = known.sample_id
+        and accepted_classes.source = known.dataset
+),
 own as (
-    select known.dataset, list_distinct(list(known.true_id)) as class_ids
-    from ({_TRUE_CLASSES}) as known
-    group by known.dataset
+    select dataset, list_distinct(list(class_id)) as class_ids
+    from right_ones
+    group by dataset
 ),
 flags as (
     select
@@ -221,7 +233,7 @@ end = 'all'
 
 _ACCEPTED = f"""
 select labeled.*, right_ones.source, right_ones.class_ids as accepted_ids
-from ({_EVALUATED.strip()}) as labeled
+from ({_EVALUATED_AMONG.strip()}) as labeled
 inner join (
     select source, sample_id, list_distinct(list(label)) as class_ids
     from accepted_classes
@@ -273,13 +285,13 @@ TABLE_MACROS: Final = (
     TableMacro(
         name="evaluated_among",
         signature="evaluated_among(which, whose, among)",
-        reads=("soft_labels", "images", "corrections", "classes"),
+        reads=("soft_labels", "images", "corrections", "classes", "accepted_classes"),
         body=_EVALUATED_AMONG,
     ),
     TableMacro(
         name="accepted",
-        signature="accepted(which, whose, judge)",
-        reads=("soft_labels", "images", "corrections", "accepted_classes"),
+        signature="accepted(which, whose, judge, among)",
+        reads=("soft_labels", "images", "corrections", "classes", "accepted_classes"),
         body=_ACCEPTED,
     ),
     TableMacro(

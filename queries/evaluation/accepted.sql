@@ -7,6 +7,7 @@
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
 -- param source varchar = '': who accepts classes; everyone unless given
+-- param among varchar = 'all': classes that may be said: all, or own, those of the dataset
 -- column source varchar: who accepts them
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
@@ -20,10 +21,11 @@ with seen as (
         source,
         iteration,
         teacher_id,
-        list_contains(accepted_ids, class_id)::integer as is_right,
-        list_has_any(accepted_ids, label.class_ids[1:5])::integer as is_in_five,
+        coalesce(list_contains(accepted_ids, class_id), false)::integer as is_right,
+        coalesce(list_has_any(accepted_ids, label.class_ids[1:5]), false)::integer
+            as is_in_five,
         len(label.class_ids) as num_kept
-    from accepted($split, $dataset, $source)
+    from accepted($split, $dataset, $source, $among)
 ),
 
 means as (

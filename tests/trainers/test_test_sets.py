@@ -12,21 +12,27 @@ import torch
 
 import plstore
 from plstore.errors import InputError, StoreError
-from plstore.images import ImageRecord, import_images
+from plstore.exchange import image_folders
+from plstore.images import ImageRecord, find_gone, import_images
 from plstore.labels import TeacherRecord, add_teacher
 from plstore.loaders import ImageFormat, open_split
 from plstore.schema import EVALUATION, Split
 from plstore.selection import Balance, Selection, preview
 from plstore.store import Store
+from plstore.upkeep import erase
 from tests.cli.shell import shell
 from tests.conftest import encode, give_labels, make_records
 from tests.trainers.given import add_model
+from trainers import test_sets
 from trainers.evaluation import evaluate
+from trainers.events import Event, Note
 from trainers.imagenet import real_labels, synset_map, without_border
 from trainers.inference import probabilities
-from trainers.measured import answers
+from trainers.labeling import Labeling, label
+from trainers.measured import Images, answers
 from trainers.model import build_model, keep_bundle, load_teacher
-from trainers.sections import Model
+from trainers.sections import Data, Model
+from trainers.sources import open_source
 from trainers.test_sets import import_answers, import_test_set
 
 SYNSETS = list(synset_map([str(n) for n in range(1000)]))
@@ -229,6 +235,169 @@ def test_runs_and_selections_do_not_see_a_test_set(
     assert after["kept"] + 1 == before["kept"]
 
 
+def test_only_classes_of_the_set_may_be_said_where_several_are_right(
+    store: Store, tmp_path: Path
+) -> None:
+    add_model(store, "t0", iteration=0, seed=0)
+    path = write(tmp_path / "set", {"lynx": 4, "wolf": 4})
+    several = {"lynx": ["cat"], "wolf": ["cat", "dog"]}
+    import_test_set(store, path, name="wild", class_map=several)
+
+    (own,) = evaluate(store, "t0", splits=(), sets=["wild"], among="own", device="cpu")
+    (every,) = evaluate(store, "t0", splits=(), sets=["wild"], device="cpu")
+    names = {row["name"] for row in store.table("runs").read().to_pylist()}
+    probs, _ = said(store, EVALUATION, "wild")
+    right = [[0]] * 4 + [[0, 1]] * 4
+    among = probs[:, :2].argmax(1)
+
+    for row, classes in ((own, among), (every, probs.argmax(1))):
+        hits = [c in of for c, of in zip(classes, right, strict=True)]
+        assert row["accuracy"] == 100 * np.mean(hits)
+    assert {"wild_accuracy", "wild-among-own_accuracy"} <= names
+
+
+def test_a_part_of_an_official_set_is_told_to_be_easier(
+    imagenet: Store, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    names = synset_map(SYNSETS)
+    path = write(tmp_path / "r", {"n01443537": 1, "n01484850": 1})
+    store = plstore.create(tmp_path / "copy")
+    import_images(
+        store,
+        [ImageRecord(key="a", split="labeled", data=encode(pixels(1)), label=SYNSETS[0])],
+        dataset="in1k",
+        class_names=list(names),
+    )
+    teacher = plstore.find_teacher(imagenet, "t0")
+    assert teacher is not None
+    import_test_set(store, path, name="imagenet-r")
+    ids = store.table("images").read(columns=["sample_id"])["sample_id"].to_numpy()[1:]
+    np.save(tmp_path / "ids.npy", ids)
+    np.save(tmp_path / "p.npy", np.full((2, 1000), 0.001, np.float32))
+    plstore.import_predictions(
+        store, tmp_path / "p.npy", ids=tmp_path / "ids.npy", teacher_id="flat"
+    )
+
+    evaluate(store, "flat", splits=(), sets=["imagenet-r"], on_event=events.append)
+
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert len(notes) == 1
+    assert "imagenet-r has images of 2 of its 200 classes here: among fewer" in notes[0]
+
+
+def test_labels_of_splits_and_of_sets_have_settings_of_their_own(
+    store: Store, tmp_path: Path
+) -> None:
+    add_model(store, "t0", iteration=0, seed=0)
+    import_test_set(store, write(tmp_path / "set", {"cat": 1, "dog": 1}), name="camera")
+    evaluate(store, "t0", splits=["test"], sets=["camera"], device="cpu")
+    both = Labeling(teacher_id="t0", splits=["test", EVALUATION], temperature=2, device="cpu")
+
+    (row,) = evaluate(store, "t0", splits=["validation"], device="cpu")
+
+    assert row["num_images"] == 6
+    with pytest.raises(InputError, match="has labeled iteration 1 with temperature 1"):
+        label(store, both)
+    with pytest.raises(InputError, match=r"split is 'evaluation'; wanted .* \(--sets\)"):
+        evaluate(store, "t0", splits=["test", EVALUATION], device="cpu")
+
+
+def test_labels_that_a_set_has_already_are_measured(store: Store, tmp_path: Path) -> None:
+    add_model(store, "t0", iteration=0, seed=0)
+    import_test_set(store, write(tmp_path / "set", {"cat": 1, "dog": 1}), name="camera")
+    label(store, Labeling(teacher_id="t0", splits=[EVALUATION], device="cpu"))
+
+    (row,) = evaluate(store, "t0", splits=(), sets=["camera"], device="cpu")
+
+    assert row["num_images"] == 2
+
+
+def test_a_set_whose_folder_is_away_stops_nothing_else(store: Store, tmp_path: Path) -> None:
+    add_model(store, "t0", iteration=0, seed=0)
+    path = write(tmp_path / "set", {"cat": 1, "dog": 1})
+    import_test_set(store, path, name="camera", in_place=True)
+    before = find_gone(store).identity
+    path.rename(tmp_path / "away")
+
+    evaluate(store, "t0", splits=["test"], device="cpu")
+
+    assert find_gone(store).identity == before
+    with pytest.raises(InputError, match="no test set camera with images that can be read"):
+        evaluate(store, "t0", splits=(), sets=["camera"], device="cpu")
+    (tmp_path / "away").rename(path)
+    (row,) = evaluate(store, "t0", splits=(), sets=["camera"], device="cpu")
+    assert row["num_images"] == 2
+
+
+def test_images_of_a_set_are_imported_again_to_be_trained_or_held_out(
+    store: Store, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "set", {"cat": 2, "dog": 2})
+    import_test_set(store, path, name="camera")
+
+    later = image_folders(validation=path, dataset="later")
+    imported = plstore.import_images(store, later)
+
+    assert imported.counts.elsewhere == 0
+    assert imported.counts.splits["validation"] == 4
+
+
+def test_answers_of_labels_without_a_model_are_told_in_every_format(
+    store: Store, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "ids.npy", open_split(store, "test").sample_ids)
+    np.save(tmp_path / "p.npy", np.full((6, 3), 1 / 3, np.float32))
+    plstore.import_predictions(
+        store, tmp_path / "p.npy", ids=tmp_path / "ids.npy", teacher_id="clip"
+    )
+    (tmp_path / "look.csv").write_text("key,label\ntest/0078.png,cat\ntest/0079.png,owl\n")
+    import_answers(store, tmp_path / "look.csv")
+    words = ["evaluate", "clip", "--splits", "test", "--store", str(store.root)]
+
+    rows = json.loads(shell(*words, "--format", "json").stdout)
+
+    assert [(row["teacher_id"], row["source"], row["num_images"]) for row in rows] == [
+        ("clip", None, 6),
+        ("clip", "look", 2),
+    ]
+
+
+def test_a_set_whose_import_was_stopped_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = plstore.create(tmp_path / "copy")
+    records = [ImageRecord(key="a", split="labeled", data=encode(pixels(1)), label=SYNSETS[0])]
+    import_images(store, records, dataset="in1k", class_names=SYNSETS)
+    path = objectnet(tmp_path / "o")
+
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(test_sets, "_note", stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_test_set(store, path, name="objectnet")
+    images = Images(split=EVALUATION, dataset="objectnet")
+    with pytest.raises(InputError, match="of 3 of 3 images of objectnet it is not noted"):
+        images.metrics(store, store.versions())
+
+    assert import_test_set(store, path, name="objectnet").num_accepted == 3
+
+
+def test_the_identity_of_a_stores_images_is_that_of_its_runs(
+    store: Store, tmp_path: Path
+) -> None:
+    data = Data(source="store")
+    before = open_source(data, 0, store).identity
+    import_test_set(store, write(tmp_path / "set", {"cat": 1, "dog": 1}), name="camera")
+    (first, *_) = open_split(store, EVALUATION).sample_ids.tolist()
+
+    erase(store, [first], reason="asked", who="me")
+
+    assert open_source(data, 0, store).identity == before
+
+
 def test_the_command_measures_several_sets_side_by_side(store: Store, tmp_path: Path) -> None:
     for seed, name in enumerate(("t0", "t1")):
         add_model(store, name, iteration=seed, seed=seed)
@@ -254,7 +423,10 @@ def test_the_command_measures_several_sets_side_by_side(store: Store, tmp_path: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--sets", "three"), "has no test set three; it has none. 'plstore import test-set'"),
+        (
+            ("--sets", "three"),
+            "has no test set three with images that can be read; it has none",
+        ),
         (("--sets", "a", "--among", "few"), "--among is 'few'; wanted all or own"),
         (
             ("--sets", "a", "--corruptions", "fog"),
@@ -276,6 +448,12 @@ def test_sets_that_a_store_cannot_have_are_refused(store: Store, tmp_path: Path)
 
     with pytest.raises(InputError, match="images to train on or to test with of the dataset"):
         import_test_set(store, path, name="pets")
+    for name in ("test", "all", "a,b", ""):
+        with pytest.raises(InputError, match="wanted letters, digits"):
+            import_test_set(store, path, name=name)
+    import_test_set(store, write(tmp_path / "two", {"cat": 1, "dog": 1}), name="two")
+    with pytest.raises(InputError, match="has a test set 'two', which says itself which"):
+        import_answers(store, "real", source="two")
     with pytest.raises(InputError, match="wanted those of ImageNet-1k, named by synset"):
         import_test_set(store, path, name="imagenet-a")
     empty = plstore.create(tmp_path / "empty")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.compute as pc
 
 from plstore.errors import InputError
@@ -220,6 +221,9 @@ def _summary(
     }
     images = open_split(store, asked.split)
     chosen = images.sample_ids[asked.rows(images)]
+    for files in (what.corruptions, what.sequences):
+        if isinstance(files, CorruptedFiles | SequenceFiles):
+            chosen = np.intersect1d(chosen, _made_worse(store, names[0], asked.split, files))
     for name, found in _clean(store, teachers, asked, chosen.tolist()).items():
         rows[name].update(num_perturbed=len(chosen), clean_accuracy=found)
     if what.corruptions is not None:
@@ -237,6 +241,28 @@ def _summary(
     for name in names:
         rows[name].update(_of_attacks(store, asked, name, what.attacks))
     return list(rows.values())
+
+
+def _made_worse(
+    store: Store, teacher_id: str, split: str, files: CorruptedFiles | SequenceFiles
+) -> npt.NDArray[np.int64]:
+    """Return the images that have labels of all files."""
+    sql = """
+        select sample_id
+        from perturbed($split, $kind)
+        where teacher_id = $teacher and list_contains($names::varchar[], perturbation)
+        group by sample_id
+        having count(distinct perturbation) = len($names::varchar[])
+        order by sample_id
+    """
+    values = {
+        "split": split,
+        "kind": files.kind,
+        "teacher": teacher_id,
+        "names": [*files.names],
+    }
+    with connect(store) as connection:
+        return np.array([i for (i,) in connection.execute(sql, values).fetchall()], np.int64)
 
 
 def _clean(

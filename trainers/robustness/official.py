@@ -69,9 +69,11 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return {name: p for name, p in found.items() if "/" in name or alone[name] == 1}
 
 
-def _file_of(key: str, files: Mapping[str, Path]) -> Path | None:
+def _file_of(key: str, files: Mapping[str, Path], stems: Mapping[str, int]) -> Path | None:
+    """Return the file of an image: by its name alone where no other image has that name."""
     name = PurePosixPath(key)
-    return files.get(f"{name.parent.name}/{name.stem}", files.get(name.stem))
+    found = files.get(f"{name.parent.name}/{name.stem}")
+    return files.get(name.stem) if found is None and stems[name.stem] == 1 else found
 
 
 def _as_seen(image: Image.Image, size: int, channels: int) -> Frames:
@@ -101,9 +103,27 @@ class _Files:
     keys: Mapping[int, str] = field(default_factory=dict)
     on_note: Callable[[str], None] = lambda _: None
 
-    def _identity(self, files: Mapping[Any, Path]) -> dict[str, Any]:
-        what = [[str(of), path.stat().st_size] for of, path in sorted(files.items())]
-        return {"files": self.folder.name, "found": value_hash({"files": what}), "made": _MADE}
+    @cached_property
+    def _stems(self) -> Counter[str]:
+        return Counter(PurePosixPath(key).stem for key in self.keys.values())
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return {}
+
+    def _identity(self, name: str, files: Mapping[Any, Path]) -> dict[str, Any]:
+        if name not in self._hashes:
+            what = [[str(of), path.stat().st_size] for of, path in sorted(files.items())]
+            self._hashes[name] = value_hash({"files": what})
+        return {"files": self.folder.name, "found": self._hashes[name], "made": _MADE}
+
+    def _check_some(self, files: Mapping[Any, Path], name: str, wanted: str) -> None:
+        if not files:
+            raise InputError(
+                f"{self.folder} has no file of {name} for any of {len(self.keys)} images, such "
+                f"as {next(iter(self.keys.values()), 'none')!r}; wanted {wanted}, with the "
+                "names of the store's images"
+            )
 
     def _say(self, what: str, left_out: Mapping[str, int]) -> None:
         for why, number in left_out.items():
@@ -136,19 +156,32 @@ class CorruptedFiles(_Files):
             found_in(self.folder, [name])
 
     def num_levels(self, name: str, size: int) -> int:  # noqa: ARG002  as others have them
-        """Return the number of severities."""
+        """Return the number of severities.
+
+        Raises:
+            InputError: If no image has all files.
+        """
+        self._check_some(self._files[name], name, f"{name}/SEVERITY/CLASS/IMAGE.JPEG")
         return len(self.severities)
 
     @cached_property
     def _files(self) -> dict[str, dict[tuple[int, int], Path]]:
-        return {name: self._of(name) for name in self.names}
+        """Files of images that have one of every corruption, so that all are of the same."""
+        found = {name: self._of(name) for name in self.names}
+        of_all = set.intersection(*({i for i, _ in files} for files in found.values()))
+        return {
+            name: {of: path for of, path in files.items() if of[0] in of_all}
+            for name, files in found.items()
+        }
 
     def _of(self, name: str) -> dict[tuple[int, int], Path]:
         """Return the files of images that have one of every severity."""
         place = _place(self.folder, name)
-        levels = {} if place is None else {s: _by_name(place / str(s)) for s in self.severities}
+        if place is None or not self.keys:
+            return {}
+        levels = {severity: _by_name(place / str(severity)) for severity in self.severities}
         found = {
-            sample_id: [_file_of(key, files) for files in levels.values()]
+            sample_id: [_file_of(key, files, self._stems) for files in levels.values()]
             for sample_id, key in self.keys.items()
         }
         return {
@@ -161,7 +194,7 @@ class CorruptedFiles(_Files):
 
     def identity(self, name: str) -> Mapping[str, Any]:
         """Return severities, and which files there are, of which size."""
-        return {"severities": list(self.severities), **self._identity(self._files[name])}
+        return {"severities": list(self.severities), **self._identity(name, self._files[name])}
 
     def made(self, batches: Iterator[ImageBatch], names: Sequence[str]) -> Iterator[Made]:
         """Yield the files of each batch, by severity."""
@@ -177,7 +210,7 @@ class CorruptedFiles(_Files):
     ) -> Iterator[Made]:
         files, (size, _, channels) = self._files[name], shape
         there = [int(i) for i in ids if (int(i), self.severities[0]) in files]
-        left_out["which have no file of each severity"] += len(ids) - len(there)
+        left_out["which have no file of each corruption and severity"] += len(ids) - len(there)
         seen = {
             i: [_opened(files[i, s], size, channels) for s in self.severities] for i in there
         }
@@ -224,13 +257,15 @@ class SequenceFiles(_Files):
 
     @cached_property
     def _files(self) -> dict[str, dict[int, Path]]:
+        """Files of images that have a video of every perturbation."""
         found: dict[str, dict[int, Path]] = {}
         for name in self.names:
             place = _place(self.folder, name)
-            files = {} if place is None else _by_name(place)
-            paths = {i: _file_of(key, files) for i, key in self.keys.items()}
+            files = {} if place is None or not self.keys else _by_name(place)
+            paths = {i: _file_of(key, files, self._stems) for i, key in self.keys.items()}
             found[name] = {i: path for i, path in paths.items() if path is not None}
-        return found
+        of_all = set.intersection(*map(set, found.values()))
+        return {n: {i: p for i, p in of.items() if i in of_all} for n, of in found.items()}
 
     @cached_property
     def _lengths(self) -> dict[str, int]:
@@ -246,17 +281,18 @@ class SequenceFiles(_Files):
         Raises:
             InputError: If there is no video of an image, or none has two frames.
         """
+        self._check_some(self._files[name], name, f"{name}/CLASS/IMAGE.mp4")
         if not self._lengths[name]:
             raise InputError(
-                f"{self.folder} has no video of two or more frames of {name} for any of "
-                f"{len(self.keys)} images, such as {next(iter(self.keys.values()), 'none')!r}; "
-                f"wanted {name}/CLASS/IMAGE.mp4, with the names of the store's images"
+                f"{self.folder} has no video of two or more frames of {name}; wanted videos of "
+                "as many frames each"
             )
         return self._lengths[name]
 
     def identity(self, name: str) -> Mapping[str, Any]:
         """Return which files there are, of which size, and the version of what reads them."""
-        return {"opencv": opencv().__version__, **self._identity(self._files[name])}
+        found = self._identity(name, self._files[name])
+        return {"opencv": opencv().__version__, **found}
 
     def made(self, batches: Iterator[ImageBatch], names: Sequence[str]) -> Iterator[Made]:
         """Yield the videos of each batch, frame by frame."""
@@ -273,7 +309,7 @@ class SequenceFiles(_Files):
         files, (size, _, channels) = self._files[name], shape
         length = self.num_levels(name, size)
         there = [int(i) for i in ids if int(i) in files]
-        left_out["which have no video"] += len(ids) - len(there)
+        left_out["which have no video of each perturbation"] += len(ids) - len(there)
         videos = {i: _frames(files[i], size, channels) for i in there}
         whole = [i for i in there if len(videos[i]) == length]
         single = sum(len(video) == 1 for video in videos.values())

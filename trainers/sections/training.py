@@ -135,8 +135,9 @@ class Loss(Section):
     1 + ratio, as the official code has it; or mean(labeled) + mean(pseudo), algorithm 1."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of hard labels, 0.1 in the official code; soft labels are left as they are."""
-    pseudo_labels: Literal["soft", "hard"] = "soft"
-    """Whole distributions, or their class alone (Noisy Student, 4.3)."""
+    pseudo_labels: Literal["soft", "hard", "online"] = "soft"
+    """Whole distributions, or their class alone (Noisy Student, 4.3); or, in place of a
+    teacher's, those that the student gives itself at each step (FixMatch, to compare with)."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of stored distributions: p^(1/T), normalised again (the official code's
     teacher_softmax_temp). Below 1 they are sharper."""

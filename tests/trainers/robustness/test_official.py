@@ -169,15 +169,51 @@ def test_what_lacks_files_is_left_out_and_counted(taught: Store, tmp_path: Path)
         sequences=SequenceFiles(folder=p),
     )
 
-    robustness(taught, ["t0"], asked, on_event=events.append)
+    (row,) = robustness(taught, ["t0"], asked, on_event=events.append)
     said = [event.text for event in events if isinstance(event, Note)]
 
     assert {image for image, _ in kept(taught, "fog")} == set(IMAGES) - {"0078", "0079"}
     assert {image for image, _ in kept(taught, "tilt")} == set(IMAGES) - {"0081", "0083"}
-    assert "fog: 1 images are left out, which have no file of each severity" in said
+    assert row["num_perturbed"] == 2  # 0078 and 0079, 0081 and 0083 have not all
+    assert (
+        "fog: 1 images are left out, which have no file of each corruption and severity" in said
+    )
     assert "fog: 1 images are left out, whose files cannot be read" in said
     assert "tilt: 1 images are left out, whose video has one frame" in said
-    assert "tilt: 1 images are left out, which have no video" in said
+    assert "tilt: 1 images are left out, which have no video of each perturbation" in said
+
+
+def test_clean_images_are_those_that_were_made_worse(taught: Store, tmp_path: Path) -> None:
+    give_c(tmp_path, {"fog": "fog", "snow": "snow"})
+    (tmp_path / "snow" / "3" / "cat" / "0078.JPEG").unlink()
+    (tmp_path / "fog" / "1" / "cat" / "0081.JPEG").unlink()
+    files = CorruptedFiles(folder=tmp_path, severities=(1, 3))
+
+    (row,) = robustness(taught, ["t0"], Robustness(asked=Asked(), corruptions=files))
+
+    assert row["num_perturbed"] == 4
+    assert {i for i, _ in kept(taught, "fog")} == {i for i, _ in kept(taught, "snow")}
+
+
+def test_a_file_is_of_one_image(tmp_path: Path) -> None:
+    give_c(tmp_path / "c", {"fog": "fog"})
+    keys = {1: "test/cat/0078.png", 2: "test/lynx/0078.png", 3: "test/lynx/0079.png"}
+    files = CorruptedFiles(folder=tmp_path / "c", severities=(1,), keys=keys)
+    small = np.zeros((3, 16, 16, 3), np.uint8)
+
+    (made,) = files.made(iter([(np.array([1, 2, 3]), small)]), ["fog"])
+
+    assert made.sample_ids.tolist() == [1, 3]
+
+
+def test_no_file_of_any_image_is_an_error(taught: Store, tmp_path: Path) -> None:
+    path = tmp_path / "fog" / "1" / "cat" / "other.JPEG"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(pixels("other")).save(path)
+    files = CorruptedFiles(folder=tmp_path, severities=(1,))
+
+    with pytest.raises(InputError, match="has no file of fog for any of 6 images, such as"):
+        robustness(taught, ["t0"], Robustness(asked=Asked(), corruptions=files))
 
 
 def test_files_that_came_later_are_looked_at(taught: Store, tmp_path: Path) -> None:
@@ -223,5 +259,5 @@ def test_folders_of_other_things_are_refused(taught: Store, tmp_path: Path) -> N
         CorruptedFiles(folder=tmp_path, names=("snow",))
     (tmp_path / "tilt").mkdir()
     files = SequenceFiles(folder=tmp_path)
-    with pytest.raises(InputError, match="has no video of two or more frames of tilt"):
+    with pytest.raises(InputError, match="has no file of tilt for any of 6 images"):
         robustness(taught, ["t0"], Robustness(asked=Asked(), sequences=files))
