@@ -219,7 +219,11 @@ class Recipe(Section):
         if not self.label.views:  # recipes of before have the same identity
             del values["label"]["views"], values["label"]["view_epochs"]
         if self.data.imbalance is None and self.data.classes_out is None:
-            del values["data"]["imbalance"], values["data"]["classes_out"], values["data"]["pool"]
+            del (
+                values["data"]["imbalance"],
+                values["data"]["classes_out"],
+                values["data"]["pool"],
+            )
         return value_hash(values)
 
 
@@ -286,7 +290,8 @@ def problems(
         if detail["type"] == "extra_forbidden" and path in _MOVED and model is Recipe:
             yield f"{path}: unknown key; it is {_MOVED[path]} now"
         elif detail["type"] == "extra_forbidden":
-            yield f"{path}: unknown key; known are {', '.join(_known_keys(detail['loc'], model))}"
+            known = ", ".join(_known_keys(detail["loc"], model))
+            yield f"{path}: unknown key; known are {known}"
         elif detail["type"] == "missing":
             yield f"{path}: missing, and there is no default"
         elif detail["type"] == "value_error":

@@ -1,4 +1,4 @@
-"""A forest plot: differences that a paper reports, and those found here with their intervals."""
+"""A forest plot: differences that a paper reports, and those found here, with intervals."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _ROW_INCHES: Final = 0.32
 _DPI: Final = 150
+_TICKS: Final = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
 _LINEAR: Final = 1.0
 """Points to both sides of zero within which the axis is linear."""
 
@@ -41,7 +42,10 @@ def forest(rows: Sequence[Mapping[str, Any]]) -> "Figure":
     axes.set_yticks(range(len(rows)), [row["finding"] for row in rows], parse_math=False)
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=_LINEAR)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    low, high = axes.get_xlim()
+    inside = [tick for tick in _TICKS if low <= tick <= high]
+    axes.set_xticks(inside, [f"{tick:g}" for tick in inside])
+    axes.set_xticks([], minor=True)
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("difference in points (beyond 1 the axis is logarithmic)")

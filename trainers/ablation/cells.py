@@ -12,6 +12,7 @@ from trainers.ablation.grid import (
     Grid,
     Images,
     Number,
+    Scalar,
     expanded,
     filled,
     inherited,
@@ -75,7 +76,7 @@ def resolve_cells(grid: Grid, folder: Path, chosen: Chosen) -> dict[str, Resolve
         InputError: If a cell's recipe does not load, a finding's cell is not there, or has no
             such number; the message lists all that is wrong.
     """
-    images = _images(grid, chosen.data)
+    images = images_of(grid, chosen.data)
     found: dict[str, ResolvedCell] = {}
     wrong: list[str] = []
     for name in grid.cells:
@@ -94,7 +95,12 @@ def resolve_cells(grid: Grid, folder: Path, chosen: Chosen) -> dict[str, Resolve
     return found
 
 
-def _images(grid: Grid, name: str) -> Images:
+def images_of(grid: Grid, name: str) -> Images:
+    """Return the images of a name, the first unless given.
+
+    Raises:
+        InputError: If the grid has none of that name.
+    """
     if name and name not in grid.data:
         raise InputError(
             f"grid {grid.name} has no images {name!r} (--data); it has {', '.join(grid.data)}"
@@ -107,7 +113,9 @@ def _resolved(
 ) -> Iterator[ResolvedCell]:
     cell = inherited(grid, name)
     for full_name, axes in expanded(name, cell):
-        overrides = filled([*images.set, *chosen.overrides, *cell.set], {**images.words, **axes})
+        values = {axis: _worded(value, images.words) for axis, value in axes.items()}
+        words = {**images.words, **values}
+        overrides = filled([*images.set, *chosen.overrides, *cell.set], words)
         recipe = load_recipe(
             _place(cell.recipe or images.recipe, folder), overrides, {"data": {**chosen.values}}
         )
@@ -118,6 +126,10 @@ def _resolved(
             of=of,
             numbers=_numbers(cell),
         )
+
+
+def _worded(value: Scalar, words: Mapping[str, Scalar]) -> Scalar:
+    return filled([value], words)[0] if isinstance(value, str) else value
 
 
 def _numbers(cell: Cell) -> tuple[Number, ...]:
@@ -175,7 +187,9 @@ def chosen_findings(grid: Grid, only: Sequence[str]) -> list[Finding]:
     return [finding for finding in grid.findings if not only or finding.id in only]
 
 
-def needed(findings: Sequence[Finding], cells: Mapping[str, ResolvedCell]) -> list[ResolvedCell]:
+def needed(
+    findings: Sequence[Finding], cells: Mapping[str, ResolvedCell]
+) -> list[ResolvedCell]:
     """Return the cells that findings compare, in the order of the grid."""
     names = {name for finding in findings for name in finding.cells}
     return [cell for name, cell in cells.items() if name in names]

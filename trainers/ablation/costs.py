@@ -67,7 +67,7 @@ class Costs:
     def _robust(self, job: Job) -> float:
         if not is_robust(job.cell):
             return 0.0
-        return robust_seconds(job.cell, self.ablation.loaded.robustness)
+        return robust_seconds(job.cell, self.ablation.worse)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +107,7 @@ def cut(jobs: Jobs, costs: Costs, budget: float | None, workers: int = 1) -> Cut
     return _cells_cut(kept[0], jobs[kept[0]], costs, budget, said)
 
 
-def _cells_cut(
-    seed: int, jobs: Sequence[Job], costs: Costs, budget: float, said: str
-) -> Cut:
+def _cells_cut(seed: int, jobs: Sequence[Job], costs: Costs, budget: float, said: str) -> Cut:
     """Return the first jobs of one seed that fit."""
     kept: list[Job] = []
     seconds = 0.0

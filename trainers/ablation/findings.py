@@ -1,14 +1,13 @@
 """What came of an experiment: the paper's figures beside ours, a row a finding.
 
-``findings.json`` for programs, ``findings.md`` for people, ``findings.png`` to look at. A finding
-that does not hold here says so in a plain sentence.
+``findings.json`` for programs, ``findings.md`` for people, ``findings.png`` to look at. A
+finding that does not hold here says so in a plain sentence.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any, Final
-
 
 from plstore.report.forest import forest, png_bytes
 from plstore.report.output import json_text
@@ -21,6 +20,10 @@ Row = dict[str, Any]
 Values = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Numbers by cell, seed and name."""
 
+_READING: Final = (
+    "Differences are paired by seed: the first cell minus the second. Intervals are of 95 %, "
+    "by the bootstrap (BCa) unless the row in findings.json says otherwise."
+)
 _UNITS: Final = {"mCE": "points of mCE", "mFR": "points of mFR"}
 _POINTS: Final = "points"
 _SIGNS: Final = {"+": "above", "-": "below"}
@@ -73,9 +76,7 @@ def _row(
     return row | {"said": said(row)}
 
 
-def _pairs(
-    finding: Finding, number: str, values: Values
-) -> dict[int, tuple[float, float]]:
+def _pairs(finding: Finding, number: str, values: Values) -> dict[int, tuple[float, float]]:
     """Return both numbers by seed, of the seeds that have both."""
     found = {}
     for seed, first in sorted(values.get(finding.cell, {}).items()):
@@ -113,7 +114,7 @@ def _ours(found: Paired | None) -> Row:
 def said(row: Row) -> str:
     """Return what a row says, in one plain sentence."""
     if row["verdict"] == "not run":
-        return f"Not run here: {row['note'] or 'no seed has both cells yet'}."
+        return f"Not run here: {row['note'] or 'no seed has both numbers'}."
     unit = _UNITS.get(row["number"], _POINTS)
     effect = f"{row['ours']:+.2f} {unit}{_interval(row)}"
     count = len(row["seeds"])
@@ -131,7 +132,9 @@ def _interval(row: Row) -> str:
     return "" if row["low"] is None else f" ({row['low']:+.2f} to {row['high']:+.2f})"
 
 
-def write_findings(out: Path, grid: Grid, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
+def write_findings(
+    out: Path, grid: Grid, rows: Sequence[Row], about: Mapping[str, Any]
+) -> None:
     """Write findings.json, findings.md and findings.png.
 
     Args:
@@ -155,8 +158,7 @@ def _page(grid: Grid, rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     lines += [f"{name}: {value}." for name, value in about.items()]
     lines += [
         "",
-        "Differences are paired by seed: the first cell minus the second. Intervals are of "
-        "95 %, by the bootstrap (BCa) unless the row in findings.json says otherwise.",
+        _READING,
         "",
         "| finding | paper | here | difference in the paper | difference here | |",
         "|---|---|---|---|---|---|",

@@ -1,8 +1,9 @@
 """Grids: which runs are compared to show what, as typed TOML; all errors come at once.
 
-A grid names cells (a recipe and what is otherwise in it), and findings (two cells, what a paper
-says of them, and the sign that is expected of their difference). Words such as ``$larger`` in a
-cell stand for what each collection of images has in their place, so that one grid serves several.
+A grid names cells (a recipe and what is otherwise in it), and findings (two cells, what a
+paper says of them, and the sign that is expected of their difference). Words such as
+``$larger`` in a cell stand for what each collection of images has in their place, so that one
+grid serves several.
 """
 
 import tomllib
@@ -41,6 +42,25 @@ _NAME: Final = r"^[a-z0-9][a-z0-9_.-]*$"
 _Name = Annotated[str, Field(pattern=_NAME)]
 
 
+class Worse(Section):
+    """How images are made worse for cells that measure robustness."""
+
+    limit: Annotated[int, Field(ge=0)] = 500
+    """So many test images; 0 for all."""
+    severities: Annotated[list[int], Field(min_length=1)] = Field(
+        default_factory=lambda: [*SEVERITIES]
+    )
+    """Of all 15 corruptions."""
+    frames: Annotated[int, Field(ge=2)] | None = None
+    """Of all ten sequences; as many as are published unless given."""
+    sequence_limit: Annotated[int, Field(ge=0)] = 100
+    """So many test images become sequences."""
+    attack: Literal["fgsm", "pgd"] = "fgsm"
+    """In the L-inf norm."""
+    epsilon: Annotated[float, Field(gt=0, le=255)] = 4.0
+    """Of the attack, on the scale of pixels from 0 to 255."""
+
+
 class Images(Section):
     """A collection of images that the grid runs on: the recipe that every cell begins with."""
 
@@ -50,6 +70,8 @@ class Images(Section):
     """Overrides for all cells, as ``plstore run --set`` has them."""
     words: dict[_Name, Scalar] = Field(default_factory=dict)
     """What ``$word`` stands for in the overrides of cells."""
+    robustness: Worse | None = None
+    """In place of the grid's."""
 
 
 class Cell(Section):
@@ -65,7 +87,7 @@ class Cell(Section):
     of the cell's axes."""
     axes: dict[_Name, list[Scalar] | dict[_Name, Scalar]] = Field(default_factory=dict)
     """Values that ``$axis`` takes: a cell for each, of the name ``CELL-VALUE``. A table gives
-    names to values."""
+    names to values, which may be words of the images themselves."""
     of: Annotated[str, Field(pattern=r"^(teacher|control|student-[1-9][0-9]?)$")] | None = None
     """Whose numbers; the first student's unless given."""
     numbers: Annotated[list[Number], Field(min_length=1)] | None = None
@@ -102,23 +124,6 @@ class Finding(Section):
     def cells(self) -> list[str]:
         """The cells it compares."""
         return [self.cell, *([self.against] if isinstance(self.against, str) else [])]
-
-
-class Worse(Section):
-    """How images are made worse for cells that measure robustness."""
-
-    limit: Annotated[int, Field(ge=0)] = 500
-    """So many test images; 0 for all."""
-    severities: Annotated[list[int], Field(min_length=1)] = [*SEVERITIES]
-    """Of all 15 corruptions."""
-    frames: Annotated[int, Field(ge=2)] | None = None
-    """Of all ten sequences; as many as are published unless given."""
-    sequence_limit: Annotated[int, Field(ge=0)] = 100
-    """So many test images become sequences."""
-    attack: Literal["fgsm", "pgd"] = "fgsm"
-    """In the L-inf norm."""
-    epsilon: Annotated[float, Field(gt=0, le=255)] = 4.0
-    """Of the attack, on the scale of pixels from 0 to 255."""
 
 
 class Grid(Section):

@@ -1,7 +1,7 @@
 """The numbers that a cell takes from the model it asks for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from plstore.machine import num_cores
 from plstore.store import Store
@@ -70,7 +70,7 @@ def measured(
         on_event: Told of progress.
     """
     found = done[f"evaluate-{cell.model}"]
-    known = {name: value for name, value in found.items() if name in cell.numbers}
+    known: dict[str, Any] = {name: found[name] for name in cell.numbers if name in found}
     if is_robust(cell):
         names = [done["evaluate-0"]["teacher_id"], found["teacher_id"]]
         for what in _asked(cell, worse, device):
@@ -102,6 +102,8 @@ def _asked(cell: ResolvedCell, worse: Worse, device: str) -> Sequence[Robustness
 
 def _named(row: Mapping[str, object], cell: ResolvedCell) -> dict[str, float]:
     """Return the numbers of a row that a cell takes, by their names here."""
-    attacked = {"attacked_accuracy": v for name, v in row.items() if "_linf " in name}
-    named = {**row, **attacked}
+    named = dict(row)
+    attacked = [name for name in row if "_linf " in name]  # of one attack and epsilon
+    if attacked:
+        named["attacked_accuracy"] = row[attacked[0]]
     return {name: float(str(named[name])) for name in cell.numbers if name in named}

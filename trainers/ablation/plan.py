@@ -14,15 +14,16 @@ from trainers.ablation.cells import (
     Chosen,
     ResolvedCell,
     chosen_findings,
+    images_of,
     needed,
     resolve_cells,
 )
-from trainers.ablation.grid import Finding, Grid, load_grid
+from trainers.ablation.grid import Finding, Grid, Worse, load_grid
 from trainers.ablation.measuring import check_extra, is_robust
 from trainers.data.pools import UnknownTruthError
 from trainers.loop import Run, open_run
-from trainers.recipe import Recipe
 from trainers.programs import parse_seeds
+from trainers.recipe import Recipe
 from trainers.sources import open_source
 from trainers.steps.step import Step
 
@@ -69,6 +70,12 @@ class Ablation:
     def loaded(self) -> Grid:
         """The grid, read and checked."""
         return self._loaded[0]
+
+    @property
+    def worse(self) -> Worse:
+        """How images are made worse."""
+        own = images_of(self.loaded, self.data).robustness
+        return self.loaded.robustness if own is None else own
 
     @cached_property
     def cells(self) -> dict[str, ResolvedCell]:
@@ -151,7 +158,7 @@ class Planner:
 
     def _check_robust(self) -> None:
         try:
-            check_extra(self.ablation.loaded.robustness)
+            check_extra(self.ablation.worse)
         except MissingExtraError as error:
             for cell in filter(is_robust, self._wanted):
                 self.left_out[cell.name] = str(error)
@@ -217,7 +224,7 @@ class Planner:
             "numbers": sorted(cell.numbers),
         }
         if is_robust(cell):
-            worse = self.ablation.loaded.robustness
+            worse = self.ablation.worse
             what |= {"by": keys[_BY_TEACHER], "worse": worse.model_dump(mode="json")}
         return value_hash(what)
 

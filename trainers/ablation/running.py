@@ -27,8 +27,8 @@ def ablate(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
     """Run what is not finished of an experiment; return a row a finding.
 
     Cells go seed by seed, so that a stop leaves whole pairs. A finished cell is a line of
-    ``cells.jsonl`` in its home, with the hash of all that it follows from: it is never run again,
-    also where the stores are gone. Findings are written after every seed.
+    ``cells.jsonl`` in its home, with the hash of all that it follows from: it is never run
+    again, also where the stores are gone. Findings are written after every seed.
 
     Args:
         ablation: What to run, where.
@@ -66,6 +66,7 @@ class Experiment:
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        """Begin to count seconds."""
         self._say = Teller(self.on_event).say
         self._start = monotonic()
 
@@ -238,7 +239,7 @@ def _line(ablation: Ablation, job: Job, on_event: Listener) -> Line:
         job.cell,
         done,
         store,
-        ablation.loaded.robustness,
+        ablation.worse,
         device=context.device,
         on_event=on_event,
     )

@@ -1,9 +1,9 @@
 """Paired differences over seeds: mean, 95 % interval, and whether the sign is the expected one.
 
 Two cells of one seed share images, teacher and random numbers as far as their recipes are
-equal, so their difference varies less than each of them. The interval is that of the bootstrap,
-bias-corrected and accelerated (BCa); of a handful of seeds it is known to be somewhat narrow, so
-Student's t interval stands beside it.
+equal, so their difference varies less than each of them. The interval is that of the
+bootstrap, bias-corrected and accelerated (BCa); of a handful of seeds it is known to be
+somewhat narrow, so Student's t interval stands beside it.
 """
 
 import math
@@ -100,17 +100,23 @@ def _students(values: np.ndarray) -> tuple[float, float]:
 
 def _bootstrap(values: np.ndarray) -> tuple[float, float, str]:
     """Return the BCa interval, or that of percentiles where there is none."""
-    for method, name in (("BCa", "BCa bootstrap"), ("percentile", "percentile bootstrap")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a degenerate one is told by its ends, below
-            found = stats.bootstrap(
-                (values,),
-                np.mean,
-                confidence_level=LEVEL,
-                n_resamples=_RESAMPLES,
-                method=method,
-                rng=generator(0, Purpose.INTERVAL),
-            ).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
-            break
-    return float(found.low), float(found.high), name
+    found = _resampled(values, "BCa")
+    if found is not None:
+        return (*found, "BCa bootstrap")
+    low, high = _resampled(values, "percentile") or _students(values)
+    return low, high, "percentile bootstrap"
+
+
+def _resampled(values: np.ndarray, method: str) -> tuple[float, float] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a degenerate one is told by its ends
+        found = stats.bootstrap(
+            (values,),
+            np.mean,
+            confidence_level=LEVEL,
+            n_resamples=_RESAMPLES,
+            method=method,
+            rng=generator(0, Purpose.INTERVAL),
+        ).confidence_interval
+    low, high = float(found.low), float(found.high)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None

@@ -4,7 +4,7 @@ They are made of real images by dropping some, so their true classes are to be k
 unlabeled image, or by the folder it lies in. Only the choice of images depends on them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -29,9 +29,9 @@ class UnknownTruthError(InputError):
 def long_tailed(source: Source, imbalance: float, seed: int) -> Source:
     """Return images whose pool is long-tailed.
 
-    The class of rank r of C, drawn by the seed, keeps ``smallest * imbalance ** (-r / (C - 1))``
-    of its unlabeled images, where `smallest` is how many the least frequent class has: the first
-    class keeps `imbalance` times as many as the last.
+    The class of rank r of C, drawn by the seed, keeps ``num * imbalance ** (-r / (C - 1))`` of
+    its unlabeled images, where `num` is how many the least frequent class has: the first class
+    keeps `imbalance` times as many as the last.
 
     Args:
         source: The images.
@@ -90,7 +90,7 @@ def _chosen(
     source: Source,
     names: Sequence[str],
     kept: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]],
-    what: dict[str, object],
+    what: Mapping[str, object],
 ) -> Source:
     """Return the images of some classes, and those of the pool that are kept."""
     splits, wanted = _counted(source, set(names), kept)

@@ -56,8 +56,9 @@ class Data(Section):
     limit_unlabeled: Annotated[int, Field(ge=1)] | None = None
     """Import only this many unlabeled images."""
     imbalance: Annotated[float, Field(gt=1)] | None = None
-    """For experiments: the pool becomes long-tailed by its true classes, whose first has so many
-    times the images of the last. Of images whose truth is known, or is their folder's name."""
+    """For experiments: the pool becomes long-tailed by its true classes, whose first has so
+    many times the images of the last. Of images whose truth is known, or is their folder's
+    name."""
     classes_out: Annotated[int, Field(ge=1)] | None = None
     """For experiments: so many of the last classes leave the label space, with their labeled
     images; those of the pool are then out of domain."""
