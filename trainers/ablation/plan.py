@@ -9,6 +9,7 @@ from typing import Final
 from plstore.errors import InputError, MissingExtraError
 from plstore.exchange import Source
 from plstore.fingerprint import value_hash
+from plstore.storage import location
 from plstore.store import Store
 from trainers.ablation.cells import (
     Chosen,
@@ -61,6 +62,10 @@ class Ablation:
     workers: int = 1
     device: str = "auto"
     out: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Make the home absolute: stores name their places from it."""
+        object.__setattr__(self, "home", location(self.home))
 
     @cached_property
     def _loaded(self) -> tuple[Grid, Path]:
