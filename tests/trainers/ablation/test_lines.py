@@ -63,8 +63,9 @@ def test_several_processes_add_lines_at_once(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from trainers.ablation.lines import Line, add_lines\n"
         "for n in range(20):\n"
-        "    add_lines(Path(sys.argv[1]), [Line(cell='a', seed=n, identity=sys.argv[2] + str(n),"
-        " values={'x': n}, seconds=0)])\n"
+        "    line = Line(cell='a', seed=n, identity=sys.argv[2] + str(n), values={'x': n},"
+        " seconds=0)\n"
+        "    add_lines(Path(sys.argv[1]), [line])\n"
     )
     words = [sys.executable, "-c", program, str(tmp_path)]
     writers = [subprocess.Popen([*words, name]) for name in "pq"]

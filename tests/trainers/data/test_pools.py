@@ -1,6 +1,7 @@
 """Pools that are not as the labeled images, made of real ones."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_a_long_tailed_pool_has_the_imbalance_that_is_asked_for(plain: Source) -
 
     assert counts[-1] == min(truths(plain).values())
     assert counts[-1] / counts[0] == pytest.approx(10, rel=0.02)
-    ratios = [after / before for before, after in zip(counts, counts[1:], strict=False)]
+    ratios = [after / before for before, after in pairwise(counts)]
     assert ratios == pytest.approx([10 ** (1 / 9)] * 9, rel=0.03)
     assert tail.splits == {**plain.splits, "unlabeled": sum(counts)}
     assert list(tail.keys()) == list(again.keys()) == [r.key for r in tail.records()]
