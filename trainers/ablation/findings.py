@@ -20,6 +20,8 @@ Row = dict[str, Any]
 Values = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Numbers by cell, seed and name."""
 
+PAGE: Final = "findings.md"
+
 _READING: Final = (
     "Differences are paired by seed: the first cell minus the second. Intervals are of 95 %, "
     "by the bootstrap (BCa) unless the row in findings.json says otherwise."
@@ -145,7 +147,7 @@ def write_findings(
     """
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "findings.json", (json_text(list(rows), indent=2) + "\n").encode())
-    write_atomically(out / "findings.md", _page(grid, rows, about).encode())
+    write_atomically(out / PAGE, _page(grid, rows, about).encode())
     drawn = [row for row in rows if row["ours"] is not None]
     if drawn:
         write_atomically(out / "findings.png", png_bytes(forest(drawn)))

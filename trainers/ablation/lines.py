@@ -1,6 +1,6 @@
 """What is finished of an experiment: one JSON line a cell and seed, never written over."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -75,15 +75,15 @@ def add_lines(home: Path, new: Sequence[Line]) -> int:
     return len(added)
 
 
-def copied(home: Path, files: Sequence[Path]) -> Mapping[Path, int]:
-    """Take over results of other places; return how many lines of each were new.
+def lines_of(files: Sequence[Path]) -> dict[Path, list[Line]]:
+    """Return the results of other places, by file.
 
     Raises:
         InputError: If a file is not there, or a line of it is damaged.
     """
-    counts = {}
+    found = {}
     for path in files:
         if not path.is_file():
-            raise InputError(f"--results {path}: no such file; wanted a cells.jsonl")
-        counts[path] = add_lines(home, read_lines(path))
-    return counts
+            raise InputError(f"--results {path}: no such file; wanted a {CELLS}")
+        found[path] = read_lines(path)
+    return found

@@ -20,6 +20,9 @@ _MADE_SECONDS: Final = {"corruption": 0.0012, "sequence": 0.0008, "attack": 0.00
 
 _FRAMES: Final = 31
 
+_FEW: Final = 5_000
+"""Images that are made sooner here than processes start that would make them."""
+
 
 def is_robust(cell: ResolvedCell) -> bool:
     """Whether a cell measures images that were made worse."""
@@ -81,7 +84,9 @@ def measured(
 
 def _asked(cell: ResolvedCell, worse: Worse, device: str) -> Sequence[Robustness]:
     """Return what is done to images: of corruptions and attacks as many, fewer of sequences."""
-    numbers, workers = set(cell.numbers), num_cores()
+    numbers = set(cell.numbers)
+    made = len(CORRUPTIONS) * len(worse.severities) * (worse.limit or _FEW)
+    workers = num_cores() if made >= _FEW else 0
     corruptions = Corruptions(severities=worse.severities, workers=workers)
     sequences = Sequences(num_frames=worse.frames, workers=workers)
     attack = Attack(kind=worse.attack, norm="linf", epsilons=(worse.epsilon / 255,))

@@ -107,7 +107,12 @@ class Ablation:
             InputError: If they are malformed, or one is there twice.
         """
         said = self.seeds or self.loaded.seeds
-        seeds = parse_seeds(said) if isinstance(said, str) else list(said)
+        try:
+            seeds = parse_seeds(said) if isinstance(said, str) else list(said)
+        except InputError as error:
+            if self.seeds:
+                raise
+            raise InputError(f"grid {self.loaded.name}: seeds, as {error}") from error
         if len(set(seeds)) < len(seeds):
             raise InputError(f"seeds are {seeds}; wanted each of them once")
         return seeds

@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -15,8 +17,8 @@ from plstore.report.progress import Display
 from plstore.store import create
 from plstore.version import __version__
 from trainers.ablation.costs import Costs, Jobs, cut, plan_rows
-from trainers.ablation.findings import Row, Values, finding_rows, write_findings
-from trainers.ablation.lines import CELLS, Line, add_lines, by_identity, copied, read_lines
+from trainers.ablation.findings import PAGE, Row, Values, finding_rows, write_findings
+from trainers.ablation.lines import CELLS, Line, add_lines, by_identity, lines_of, read_lines
 from trainers.ablation.measuring import measured
 from trainers.ablation.plan import Ablation, Job, Planner
 from trainers.events import Listener, Shown, Teller, said_time, unheard
@@ -75,8 +77,7 @@ class Experiment:
         ablation = self.ablation
         self._planner = Planner(ablation)
         self._jobs = {seed: self._planner.jobs(seed) for seed in ablation.all_seeds}
-        for path, count in copied(ablation.home, ablation.results).items():
-            self._say(f"{path}: {count} results taken over")
+        self._others = lines_of(ablation.results)
         self._read()
         for cell, why in self._planner.left_out.items():
             self._say(f"cell {cell} is left out: {why}")
@@ -96,7 +97,8 @@ class Experiment:
         return f"{len(jobs)} cells of a seed have {steps} steps, {steps - own} of them shared"
 
     def _read(self) -> None:
-        self._lines = by_identity(read_lines(self.ablation.home / CELLS))
+        there = read_lines(self.ablation.home / CELLS)
+        self._lines = by_identity([*there, *chain.from_iterable(self._others.values())])
 
     @property
     def costs(self) -> Costs:
@@ -119,6 +121,9 @@ class Experiment:
     def run(self) -> list[Row]:
         """Do the jobs; write findings after every seed."""
         self.prepare()
+        for path, lines in self._others.items():
+            count = add_lines(self.ablation.home, lines)
+            self._say(f"{path}: {count} results taken over")
         jobs = self.within_budget()
         rows = self.written()
         done = self._in_processes(jobs) if self.ablation.workers > 1 else self._here(jobs)
@@ -128,7 +133,13 @@ class Experiment:
             self._say(f"seed {seed} is done: {_told(rows)}")
         for cell, why in self.failed.items():
             self._say(f"cell {cell} failed: {why}")
+        self._say(f"findings: {self.out / PAGE}")
         return rows
+
+    @property
+    def out(self) -> Path:
+        """Folder of what is found."""
+        return self.ablation.out or self.ablation.home
 
     def _here(self, jobs: Jobs) -> Iterator[int]:
         """Do jobs in this process; yield each seed that is done."""
@@ -156,9 +167,14 @@ class Experiment:
                 pool.submit(_do_apart, self.ablation, seed, wanted): seed
                 for seed, wanted in names.items()
             }
-            for future in as_completed(waiting):
-                self.failed |= future.result()
-                yield waiting[future]
+            try:
+                for future in as_completed(waiting):
+                    self.failed |= future.result()
+                    yield waiting[future]
+            except BaseException:  # the pool would wait until all seeds are done
+                for child in multiprocessing.active_children():
+                    child.kill()
+                raise
 
     def values(self) -> Values:
         """Return all that is finished of this grid, by cell and seed."""
@@ -182,7 +198,7 @@ class Experiment:
             "Images": ablation.data or next(iter(ablation.loaded.data)),
             "plstore": __version__,
         }
-        write_findings(ablation.out or ablation.home, ablation.loaded, rows, about)
+        write_findings(self.out, ablation.loaded, rows, about)
         return rows
 
 

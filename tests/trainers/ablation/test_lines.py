@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from plstore.errors import InputError
-from trainers.ablation.lines import CELLS, Line, add_lines, by_identity, copied, read_lines
+from trainers.ablation.lines import CELLS, Line, add_lines, by_identity, lines_of, read_lines
 
 
 def line(identity: str, value: float = 1.0, seed: int = 0) -> Line:
@@ -52,10 +52,11 @@ def test_results_of_another_place_are_taken_over(tmp_path: Path) -> None:
     add_lines(there, [line("x", 5), line("y", 6)])
     add_lines(here, [line("x", 1)])
 
-    assert copied(here, [there / CELLS]) == {there / CELLS: 1}
+    found = lines_of([there / CELLS])[there / CELLS]
+    assert add_lines(here, found) == 1
     assert [found.values["test_accuracy"] for found in read_lines(here / CELLS)] == [1, 6]
     with pytest.raises(InputError, match=r"no such file; wanted a cells\.jsonl"):
-        copied(here, [tmp_path / "none.jsonl"])
+        lines_of([tmp_path / "none.jsonl"])
 
 
 def test_several_processes_add_lines_at_once(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_a_finished_cell_is_never_run_again_not_without_its_store_either(
     home.mkdir()
     shutil.copy(ablation.home / CELLS, home)
     elsewhere = tmp_path / "elsewhere"
+    heard = Heard()
     for other in (
         ablation,
         replace(ablation, home=home),
@@ -122,6 +123,10 @@ def test_a_finished_cell_is_never_run_again_not_without_its_store_either(
     assert not list(elsewhere.glob("seed-*"))
     assert "10 results taken over" in heard.notes
     assert "10 of 10 cells are finished" in heard.notes
+    shutil.rmtree(elsewhere)
+    planned = plan(replace(ablation, home=elsewhere, results=[ablation.home / CELLS]))
+    assert planned[-1]["seconds"] == 0
+    assert not elsewhere.exists()
 
 
 def test_a_changed_cell_is_run_and_the_others_are_kept(
@@ -211,6 +216,7 @@ def test_robustness_is_measured_of_the_models_of_the_run(
     cells = f'[cells.a]\nof = "teacher"\nnumbers = {numbers}\n[cells.b]\nnumbers = {numbers}\n'
     finding = 'cell = "b"\nagainst = "a"\nsentence = "x"\n'
     found = f'[[findings]]\nid = "m"\n{finding}number = "mCE"\nsign = "-"\n'
+    found += found.replace('"m"', '"n"').replace('"a"', "90")
     found += f'[[findings]]\nid = "c"\n{finding}sign = "+"\n'
     head = GRID[: GRID.index("[cells.supervised]")]
     (tmp_path / "grid.toml").write_text(head + cells + found)
@@ -225,6 +231,8 @@ def test_robustness_is_measured_of_the_models_of_the_run(
     assert lines["a"]["mCE"] == pytest.approx(100)
     assert set(lines["b"]) == {"corrupted_accuracy", "mCE", "attacked_accuracy"}
     assert rows[0]["ours"] == pytest.approx(lines["b"]["mCE"] - 100, abs=0.01)
+    assert rows[1]["ours"] == pytest.approx(lines["b"]["mCE"] - 90, abs=0.01)
+    assert rows[1]["cells"] == ["b", 90]
 
 
 def test_images_without_test_or_truth(grid: Path, tmp_path: Path, images: Path) -> None:
@@ -257,6 +265,7 @@ def killed_in_the_middle(words: list[str], home: Path) -> list[Line]:
     return read_lines(home / CELLS)
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_ends_with_the_same_lines(
     done: tuple[Ablation, list[dict[str, Any]], Heard], tmp_path: Path
 ) -> None:
