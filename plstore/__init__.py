@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from plstore.store import add_tag as tag
     from plstore.upkeep import collect, compact, correct, erase, exclude, verify
     from plstore.views import open_view
+    from trainers.ablation import Ablation, ablate
     from trainers.bringing import bring_teacher
     from trainers.calibration import calibrate
     from trainers.embedding import Embedding
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from trainers.test_sets import import_answers, import_test_set
 
 _HOMES = {
+    "Ablation": "trainers.ablation",
     "Balance": "plstore.selection",
     "Codec": "plstore.codec",
     "Embedding": "trainers.embedding",
@@ -87,6 +89,7 @@ _HOMES = {
     "Store": "plstore.store",
     "TeacherRecord": "plstore.labels",
     "Wishes": "trainers.planning",
+    "ablate": "trainers.ablation",
     "audit": "plstore.query",
     "bring_teacher": "trainers.bringing",
     "calibrate": "trainers.calibration",
@@ -145,6 +148,7 @@ _HOMES = {
 """Where each public name is: a room, and its name there where it is another."""
 
 __all__ = [
+    "Ablation",
     "Balance",
     "Codec",
     "Embedding",
@@ -163,6 +167,7 @@ __all__ = [
     "TeacherRecord",
     "Wishes",
     "__version__",
+    "ablate",
     "audit",
     "bring_teacher",
     "calibrate",

@@ -30,6 +30,8 @@ class Purpose(IntEnum):
     PERTURBATION = 15
     ATTACK = 16
     EXPORT_CHECK = 20
+    POOL = 21
+    INTERVAL = 22
 
 
 def generator(seed: int, purpose: Purpose, *path: int) -> np.random.Generator:

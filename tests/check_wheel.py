@@ -18,6 +18,7 @@ for split, name, shade in [("l", "black", 0), ("l", "white", 255), ("u", "", 90)
     Image.new("L", (8, 8), shade).save(folder / f"{shade}.png")
 assert "site-packages" in plstore.__file__, plstore.__file__
 assert len(list_queries()) >= 10
+assert Path(plstore.__file__).parents[1].joinpath("trainers", "grids", "paper.toml").is_file()
 """
 
 

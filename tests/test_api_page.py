@@ -41,7 +41,7 @@ def test_every_example_of_the_page_runs(pets: Path) -> None:
     for number, block in enumerate(blocks):
         exec(compile(block, f"{PAGE.name}, block {number + 1}", "exec"), names)  # noqa: S102
 
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     assert (pets / "pets/surer/view.parquet").exists() or list((pets / "pets/surer").iterdir())
 
 

@@ -52,12 +52,18 @@ class Estimator:
     decoding: float = DECODING
     noising: float = 1.25  # measured: beside training on the same cores
 
-    def __init__(self, recipe: Recipe, source: Source, device: str) -> None:
-        """Time nothing yet."""
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Source,
+        device: str,
+        timed: dict[tuple[str, int], Timed] | None = None,
+    ) -> None:
+        """Time nothing yet; `timed` are models that were, by architecture and pixels."""
         self.recipe = recipe
         self.source = source
         self._device = device
-        self._timed_models: dict[tuple[str, int], Timed] = {}
+        self._timed_models = {} if timed is None else timed
 
     @property
     def image_bytes(self) -> float:

@@ -1,5 +1,6 @@
 """The loop of Noisy Student: teacher, labels, selection, student, and again."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,11 +47,14 @@ class Run:
         """Identity of its steps: of the recipe, the images and what people decided."""
         return value_hash({"steps": [step.key for step in self.steps]})[:8]
 
-    def execute(self) -> dict[str, Outputs]:
+    def execute(self, only: Collection[str] | None = None) -> dict[str, Outputs]:
         """Do every step that is not done yet; return the outputs of all, by name.
 
         A run that is stopped, at whatever moment, goes on from there when it is executed
         again, and ends with the same result.
+
+        Args:
+            only: Names of steps, with those that they need; all unless given.
         """
         context, recipe = self.context, self.context.recipe
         if recipe.train.threads is not None:
@@ -64,6 +68,8 @@ class Run:
         ledger = Ledger(context.store)
         done: dict[str, Outputs] = {}
         for number, step in enumerate(self.steps, start=1):
+            if only is not None and step.name not in only:
+                continue
             if is_left_out(step, last := last_iteration(recipe, done)):
                 self._say_left_out(step, last)
                 continue

@@ -5,9 +5,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from plstore.errors import RecipeError
 from plstore.fingerprint import value_hash
@@ -223,10 +223,16 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """Identity of all that the recipe says; of labels of views, where it wants them."""
+        """Identity of all that the recipe says; of some sections, where they are asked for."""
         values = self.model_dump(mode="json")
         if not self.label.views:  # recipes of before have the same identity
             del values["label"]["views"], values["label"]["view_epochs"]
+        if self.data.imbalance is None and self.data.classes_out is None:
+            del (
+                values["data"]["imbalance"],
+                values["data"]["classes_out"],
+                values["data"]["pool"],
+            )
         return value_hash(values)
 
 
@@ -278,19 +284,23 @@ def check_recipe(values: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: {error.error_count()} wrong\n{lines}") from error
 
 
-def problems(error: ValidationError, whole: str) -> Iterator[str]:
+def problems(
+    error: ValidationError, whole: str, model: type[BaseModel] = Recipe
+) -> Iterator[str]:
     """Yield a line for each value that is wrong: where it is, what was found and wanted.
 
     Args:
         error: Of a recipe's validation, or of another model's.
         whole: Name of what is wrong where no single value is.
+        model: That was validated.
     """
     for detail in error.errors():
         path = ".".join(str(part) for part in detail["loc"]) or whole
-        if detail["type"] == "extra_forbidden" and path in _MOVED:
+        if detail["type"] == "extra_forbidden" and path in _MOVED and model is Recipe:
             yield f"{path}: unknown key; it is {_MOVED[path]} now"
         elif detail["type"] == "extra_forbidden":
-            yield f"{path}: unknown key; known are {', '.join(_known_keys(detail['loc']))}"
+            known = ", ".join(_known_keys(detail["loc"], model))
+            yield f"{path}: unknown key; known are {known}"
         elif detail["type"] == "missing":
             yield f"{path}: missing, and there is no default"
         elif detail["type"] == "value_error":
@@ -299,11 +309,14 @@ def problems(error: ValidationError, whole: str) -> Iterator[str]:
             yield f"{path}: found {reprlib.repr(detail['input'])}; {detail['msg'].lower()}"
 
 
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    section: Any = Recipe
+def _known_keys(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    found: Any = model
     for part in loc[:-1]:
-        section = section.model_fields[str(part)].annotation
-    return sorted(section.model_fields)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            found = found.model_fields[str(part)].annotation
+        else:  # of a list or a dict
+            found = get_args(found)[-1]
+    return sorted(found.model_fields)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -14,6 +14,7 @@ from plstore.images import ImageRecord, Intake
 from plstore.schema import EVALUATION, FILE_GONE, SPLITS
 from plstore.store import Store
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
+from trainers.data.pools import long_tailed, without_classes
 from trainers.sections import Data
 
 _OF_RUNS: Final = tuple(split for split in SPLITS if split != EVALUATION)
@@ -28,14 +29,15 @@ def open_source(
         data: The section.
         seed: Of splits that are drawn.
         store: For a recipe whose images are those of its store.
-        listed: The same images without a limit, where they are listed already.
+        listed: The same images without a limit, their pool drawn, where they are listed
+            already.
 
     Raises:
         InputError: If they are not there, or not as they must be.
     """
     source = listed
     if source is None:
-        source = _of_store(store) if data.source == "store" else _open(data, seed)
+        source = _of_store(store) if data.source == "store" else _pooled(data, seed)
     if data.limit_unlabeled is None:
         return source
     return _limited(source, data.limit_unlabeled)
@@ -72,6 +74,15 @@ def counted_source(data: Data) -> Source | None:
         keys=list,
         records=lambda: iter(()),
     )
+
+
+def _pooled(data: Data, seed: int) -> Source:
+    source = _open(data, seed)
+    if data.classes_out is not None:
+        source = without_classes(source, data.classes_out, data.pool)
+    if data.imbalance is not None:
+        source = long_tailed(source, data.imbalance, seed)
+    return source
 
 
 def _open(data: Data, seed: int) -> Source:

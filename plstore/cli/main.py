@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from plstore.cli import (
+    ablating,
     asking,
     deciding,
     evaluating,
@@ -59,7 +60,7 @@ class _Grouped(TyperGroup):
 
 
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "All of it": ("run",),
+    "All of it": ("run", "ablate"),
     "Fill a store": ("init", "import"),
     "Step by step": (
         "train",
@@ -92,7 +93,7 @@ importing.verbs.command("test-set")(with_examples(test_sets.import_test_set))
 importing.verbs.command("answers")(with_examples(test_sets.import_answers))
 app.add_typer(importing.verbs, name="import")
 for verb in (
-    *(training.run, models.train, evaluating.evaluate, probing.probe),
+    *(training.run, ablating.ablate, models.train, evaluating.evaluate, probing.probe),
     predicting.predict,
     *(labeling.label, labeling.calibrate, labeling.fuse, labeling.embed, selecting.select),
     *(asking.sql, asking.audit, reading.diff, reading.log, reading.info, reading.files),

@@ -55,6 +55,15 @@ class Data(Section):
     """How many there are, for a dry run where they are not."""
     limit_unlabeled: Annotated[int, Field(ge=1)] | None = None
     """Import only this many unlabeled images."""
+    imbalance: Annotated[float, Field(gt=1)] | None = None
+    """For experiments: the pool becomes long-tailed by its true classes, whose first has so
+    many times the images of the last. Of images whose truth is known, or is their folder's
+    name."""
+    classes_out: Annotated[int, Field(ge=1)] | None = None
+    """For experiments: so many of the last classes leave the label space, with their labeled
+    images; those of the pool are then out of domain."""
+    pool: Literal["all", "in", "out"] = "all"
+    """With classes_out: all unlabeled images, those in the domain, those out of it."""
 
     @model_validator(mode="after")
     def _has_its_paths(self) -> "Data":
@@ -62,6 +71,10 @@ class Data(Section):
             raise ValueError(f"source {self.source!r} needs path, the folder of its files")
         if self.source == "folders" and (self.labeled is None or self.unlabeled is None):
             raise ValueError("source 'folders' needs labeled and unlabeled, two folders")
+        if self.pool != "all" and self.classes_out is None:
+            raise ValueError(f"pool {self.pool!r} is of domains: set classes_out")
+        if self.source == "store" and (self.imbalance or self.classes_out):
+            raise ValueError("imbalance and classes_out are of an import; 'store' has none")
         if self.source == "store" and self.limit_unlabeled is not None:
             raise ValueError("limit_unlabeled is of an import, and source 'store' has none")
         return self

@@ -71,6 +71,10 @@ class Select(Section):
             raise ValueError(
                 "query decides in place of policy, where and relabel: leave them out"
             )
+        if self.policy == "none" and self.images_per_class is not None:
+            raise ValueError(
+                "images_per_class is a quota, and policy 'none' balances nothing: take one out"
+            )
         if self.parameters and self.query is None:
             raise ValueError("parameters are of a query of your own, and there is none")
         if self.quality is not None and self.max_side is None:

@@ -1,0 +1,284 @@
+"""Runs the cells of a grid, seed by seed; what is finished is a line, and never run again."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from plstore.containment import end_with
+from plstore.errors import PlstoreError
+from plstore.fingerprint import value_hash
+from plstore.report.progress import Display
+from plstore.store import create
+from plstore.version import __version__
+from trainers.ablation.costs import Costs, Jobs, cut, plan_rows
+from trainers.ablation.findings import PAGE, Row, Values, finding_rows, write_findings
+from trainers.ablation.lines import CELLS, Line, add_lines, by_identity, lines_of, read_lines
+from trainers.ablation.measuring import measured
+from trainers.ablation.plan import Ablation, Job, Planner
+from trainers.events import Listener, Shown, Teller, said_time, unheard
+from trainers.ledger import Ledger
+
+
+def ablate(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
+    """Run what is not finished of an experiment; return a row a finding.
+
+    Cells go seed by seed, so that a stop leaves whole pairs. A finished cell is a line of
+    ``cells.jsonl`` in its home, with the hash of all that it follows from: it is never run
+    again, also where the stores are gone. Findings are written after every seed.
+
+    Args:
+        ablation: What to run, where.
+        on_event: Told of every cell and step, and of progress within it.
+
+    Returns:
+        By finding: finding, sentence, source, cells, number, paper, ours, low, high, seeds,
+        agrees, verdict and more; see `trainers.ablation.findings`.
+
+    Raises:
+        InputError: If the grid, its recipes, its images or finished lines are not as they must
+            be.
+    """
+    return Experiment(ablation, on_event).run()
+
+
+def plan(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
+    """Return what an experiment has to do, by cell, with steps and seconds; do none of it."""
+    experiment = Experiment(ablation, on_event)
+    experiment.prepare()
+    finished = {cell: len(seeds) for cell, seeds in experiment.values().items()}
+    return plan_rows(experiment.within_budget(), finished, experiment.costs)
+
+
+@dataclass
+class Experiment:
+    """An experiment in progress.
+
+    Attributes:
+        failed: What went wrong, by cell.
+    """
+
+    ablation: Ablation
+    on_event: Listener
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin to count seconds."""
+        self._say = Teller(self.on_event).say
+        self._start = monotonic()
+
+    def prepare(self) -> None:
+        """Check everything; take over results; find out what is to do."""
+        ablation = self.ablation
+        self._planner = Planner(ablation)
+        self._jobs = {seed: self._planner.jobs(seed) for seed in ablation.all_seeds}
+        self._others = lines_of(ablation.results)
+        self._read()
+        for cell, why in self._planner.left_out.items():
+            self._say(f"cell {cell} is left out: {why}")
+        done = sum(job.identity in self._lines for jobs in self._jobs.values() for job in jobs)
+        total = sum(map(len, self._jobs.values()))
+        others = len(self._lines) - len(
+            {job.identity for jobs in self._jobs.values() for job in jobs} & set(self._lines)
+        )
+        self._say(f"{done} of {total} cells are finished; {self._shared()}")
+        if others:
+            self._say(f"{ablation.home / CELLS} also has {others} results of other grids, kept")
+
+    def _shared(self) -> str:
+        jobs = next(iter(self._jobs.values()))
+        steps = sum(len(job.steps) for job in jobs)
+        own = sum(len(job.own) for job in jobs)
+        return f"{len(jobs)} cells of a seed have {steps} steps, {steps - own} of them shared"
+
+    def _read(self) -> None:
+        there = read_lines(self.ablation.home / CELLS)
+        self._lines = by_identity([*there, *chain.from_iterable(self._others.values())])
+
+    @property
+    def costs(self) -> Costs:
+        """How long jobs take, by what is finished."""
+        return Costs(self.ablation, list(self._lines.values()))
+
+    def within_budget(self) -> Jobs:
+        """Return the jobs to do, by seed; say what the budget cuts."""
+        left = {
+            seed: [job for job in jobs if job.identity not in self._lines]
+            for seed, jobs in self._jobs.items()
+        }
+        left = {seed: jobs for seed, jobs in left.items() if jobs}
+        budget, workers = self.ablation.budget, self.ablation.workers
+        found = cut(left, self.costs, budget, workers)
+        if found.said:
+            self._say(f"of a budget of {said_time(budget or 0)}, {found.said}")
+        return found.jobs
+
+    def run(self) -> list[Row]:
+        """Do the jobs; write findings after every seed."""
+        self.prepare()
+        for path, lines in self._others.items():
+            count = add_lines(self.ablation.home, lines)
+            self._say(f"{path}: {count} results taken over")
+        jobs = self.within_budget()
+        rows = self.written()
+        done = self._in_processes(jobs) if self.ablation.workers > 1 else self._here(jobs)
+        for seed in done:
+            self._read()
+            rows = self.written()
+            self._say(f"seed {seed} is done: {_told(rows)}")
+        for cell, why in self.failed.items():
+            self._say(f"cell {cell} failed: {why}")
+        self._say(f"findings: {self.out / PAGE}")
+        return rows
+
+    @property
+    def out(self) -> Path:
+        """Folder of what is found."""
+        return self.ablation.out or self.ablation.home
+
+    def _here(self, jobs: Jobs) -> Iterator[int]:
+        """Do jobs in this process; yield each seed that is done."""
+        costs, budget = self.costs, self.ablation.budget
+        seconds = {seed: costs.of_seed(of) for seed, of in jobs.items()}
+        for place, (seed, of) in enumerate(jobs.items()):
+            spent = monotonic() - self._start
+            if place and budget is not None and spent + self.costs.of_seed(of) > budget:
+                self._say(f"seed {seed} and those after it are cut: they do not fit the budget")
+                return
+            later = sum(list(seconds.values())[place + 1 :])
+            self.failed |= _do_seed(self.ablation, of, self.on_event, costs, later)
+            yield seed
+
+    def _in_processes(self, jobs: Jobs) -> Iterator[int]:
+        """Do jobs in other processes, a seed each; yield each seed that is done."""
+        with ProcessPoolExecutor(
+            max_workers=self.ablation.workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=end_with,
+            initargs=(os.getpid(),),
+        ) as pool:
+            names = {seed: [job.cell.name for job in of] for seed, of in jobs.items()}
+            waiting = {
+                pool.submit(_do_apart, self.ablation, seed, wanted): seed
+                for seed, wanted in names.items()
+            }
+            try:
+                for future in as_completed(waiting):
+                    self.failed |= future.result()
+                    yield waiting[future]
+            except BaseException:  # the pool would wait until all seeds are done
+                for child in multiprocessing.active_children():
+                    child.kill()
+                raise
+
+    def values(self) -> Values:
+        """Return all that is finished of this grid, by cell and seed."""
+        found: dict[str, dict[int, Mapping[str, float]]] = {}
+        for seed, jobs in self._jobs.items():
+            for job in jobs:
+                if job.identity in self._lines:
+                    of = self._lines[job.identity].values
+                    found.setdefault(job.cell.name, {})[seed] = of
+        return found
+
+    def written(self) -> list[Row]:
+        """Write what is found so far; return it."""
+        ablation = self.ablation
+        values = self.values()
+        why = self._planner.left_out | {c.partition(",")[0]: w for c, w in self.failed.items()}
+        rows = finding_rows(ablation.findings, ablation.cells, values, why)
+        seeds = {seed for of in values.values() for seed in of}
+        about = {
+            "Seeds": f"{len(seeds)} of {len(self._jobs)} begun or finished",
+            "Images": ablation.data or next(iter(ablation.loaded.data)),
+            "plstore": __version__,
+        }
+        write_findings(self.out, ablation.loaded, rows, about)
+        return rows
+
+
+def _told(rows: Sequence[Row]) -> str:
+    verdicts = [row["verdict"] for row in rows]
+    return ", ".join(
+        f"{verdicts.count(name)} {name}"
+        for name in ("agrees", "not shown", "contradicts", "not run")
+        if name in verdicts
+    )
+
+
+def _do_apart(ablation: Ablation, seed: int, names: Sequence[str]) -> dict[str, str]:
+    """Do some cells of a seed, in a process of its own."""
+    jobs = [job for job in Planner(ablation).jobs(seed) if job.cell.name in names]
+    lines = list(by_identity(read_lines(ablation.home / CELLS)).values())
+    return _do_seed(ablation, jobs, Shown(Display()), Costs(ablation, lines), 0.0)
+
+
+def _do_seed(
+    ablation: Ablation, jobs: Sequence[Job], on_event: Listener, costs: Costs, later: float
+) -> dict[str, str]:
+    """Do jobs one after the other, and keep a line of each; return what failed, and why.
+
+    Args:
+        ablation: The experiment.
+        jobs: Of one seed.
+        on_event: Told of progress.
+        costs: How long they take.
+        later: Seconds of the seeds after it.
+    """
+    say, failed = Teller(on_event).say, {}
+    for place, job in enumerate(jobs):
+        left = costs.of_seed(jobs[place:]) + later
+        cell = f"{job.cell.name}, seed {job.seed}"
+        say(f"cell {place + 1} of {len(jobs)}: {cell}; about {said_time(left)} left in all")
+        try:
+            add_lines(ablation.home, [_line(ablation, job, on_event)])
+        except PlstoreError as error:  # of one cell: the others go on, and it is told
+            failed[cell] = str(error)
+            say(f"cell {cell} failed: {error}")
+    return failed
+
+
+def _line(ablation: Ablation, job: Job, on_event: Listener) -> Line:
+    """Do a job; return what is kept of it."""
+    store = create(job.place)
+    opened = job.opened(store, ablation.device)
+    context = replace(opened.context, teller=Teller(on_event))
+    opened = replace(opened, context=context)
+    done = opened.execute(only={step.name for step in job.steps})
+    start = monotonic()
+    values = measured(
+        job.cell,
+        done,
+        store,
+        ablation.worse,
+        device=context.device,
+        on_event=on_event,
+    )
+    ledger = Ledger(store)
+    own = sum(ledger.seconds(step) for step in job.steps if step.key in job.own)
+    return Line(
+        cell=job.cell.name,
+        seed=job.seed,
+        identity=job.identity,
+        values=values,
+        seconds=round(own + monotonic() - start, 1),
+        lineage=_lineage(ablation, job, context.device),
+    )
+
+
+def _lineage(ablation: Ablation, job: Job, device: str) -> dict[str, Any]:
+    return {
+        "grid": ablation.loaded.name,
+        "recipe": job.recipe.name,
+        "recipe_hash": job.recipe.hash,
+        "images": value_hash({"identity": job.source.identity}),
+        "steps": {step.name: step.key for step in job.steps},
+        "code_version": __version__,
+        "store": job.place.relative_to(ablation.home).as_posix(),
+        "device": device,
+    }
