@@ -147,7 +147,7 @@ def test_a_changed_cell_is_run_and_the_others_are_kept(
     assert heard.new_steps == ["train-1", "evaluate-1"]  # the rest is in the store
     assert (home / CELLS).read_text().startswith(before)
     assert len(read_lines(home / CELLS)) == 11
-    assert "also has 9 results of other grids, kept" in heard.notes
+    assert "also has 9 results of other grids, seeds or images" in heard.notes
     assert row["seeds"] == [0]
     assert row["said"].startswith("It is not shown at this scale")
     assert "so few seeds have no interval" in row["said"]
