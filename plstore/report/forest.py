@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _ROW_INCHES: Final = 0.32
 _DPI: Final = 150
-_TICKS: Final = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
+_TICKS: Final = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 50)
 _LINEAR: Final = 1.0
 """Points to both sides of zero within which the axis is linear."""
 

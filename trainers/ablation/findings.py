@@ -126,7 +126,7 @@ def said(row: Row) -> str:
     expected = f"the difference was expected to be {_SIGNS[row['sign']]} zero"
     if row["verdict"] == "contradicts":
         return f"It does not hold at this scale: {effect} {over}, where {expected}."
-    why = "one seed has no interval" if row["low"] is None else "the interval crosses zero"
+    why = "so few seeds have no interval" if row["low"] is None else "the interval crosses zero"
     return f"It is not shown at this scale: {effect} {over}; {why}, and {expected}."
 
 

@@ -88,7 +88,8 @@ class Experiment:
         )
         self._say(f"{done} of {total} cells are finished; {self._shared()}")
         if others:
-            self._say(f"{ablation.home / CELLS} also has {others} results of other grids, kept")
+            path = ablation.home / CELLS
+            self._say(f"{path} also has {others} results of other grids, seeds or images")
 
     def _shared(self) -> str:
         jobs = next(iter(self._jobs.values()))

@@ -31,7 +31,7 @@ class Paired:
 
     Attributes:
         mean: Of the differences.
-        low: Of the 95 % interval; None of one seed.
+        low: Of the 95 % interval; None of one seed, and of two that are alike.
         high: The same.
         t_low: Of Student's t interval; None of one seed.
         t_high: The same.
@@ -68,6 +68,8 @@ def paired(differences: Sequence[float]) -> Paired:
     if count == 1:
         return _as_paired(values, middle, (None, None), "none: one seed")
     if math.isclose(float(values.std()), 0.0, abs_tol=1e-12):
+        if count < _FEWEST:
+            return _as_paired(values, middle, (None, None), "none: two seeds, alike")
         return _as_paired(values, middle, (middle, middle), "none needed: all seeds alike")
     if count < _FEWEST:
         return _as_paired(values, middle, _students(values), "Student's t: two seeds")

@@ -1,8 +1,7 @@
 """Finished cells: kept, told apart, never written over."""
 
 import re
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,17 +58,8 @@ def test_results_of_another_place_are_taken_over(tmp_path: Path) -> None:
         lines_of([tmp_path / "none.jsonl"])
 
 
-def test_several_processes_add_lines_at_once(tmp_path: Path) -> None:
-    program = (
-        "import sys; from pathlib import Path\n"
-        "from trainers.ablation.lines import Line, add_lines\n"
-        "for n in range(20):\n"
-        "    line = Line(cell='a', seed=n, identity=sys.argv[2] + str(n), values={'x': n},"
-        " seconds=0)\n"
-        "    add_lines(Path(sys.argv[1]), [line])\n"
-    )
-    words = [sys.executable, "-c", program, str(tmp_path)]
-    writers = [subprocess.Popen([*words, name]) for name in "pq"]
-    assert [writer.wait() for writer in writers] == [0, 0]
+def test_several_add_lines_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(lambda n: add_lines(tmp_path, [line(str(n), n)]), range(60)))
 
-    assert len(read_lines(tmp_path / CELLS)) == 40
+    assert {n.identity for n in read_lines(tmp_path / CELLS)} == {str(n) for n in range(60)}

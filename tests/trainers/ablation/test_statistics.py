@@ -47,6 +47,7 @@ def test_few_or_equal_differences_say_how_their_interval_was_made() -> None:
     assert two.verdict("+") == "not shown"
     assert (same.low, same.high) == (0.5, 0.5)
     assert same.verdict("+") == "agrees"
+    assert (paired([0.5] * 2).low, paired([0.5] * 2).verdict("+")) == (None, "not shown")
     assert paired([0.0] * 3).verdict("+") == "not shown"
 
 
