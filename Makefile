@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo quick test nightly format lint types unit wheel bench clean
+.PHONY: help setup demo quick test nightly format lint types unit docs wheel bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ setup: $(READY)  ## make .venv and install plstore with all extras
 demo: $(READY)  ## Noisy Student on real images: table, demo/result.json, demo/report.html
 	$(BIN)/plstore run fashion_mnist --store demo/store
 
-test: lint types unit wheel  ## everything that CI runs
+test: lint types unit docs wheel  ## everything that CI runs
 
 QUICK := tests/codec tests/exchange tests/selection/test_rules.py tests/query/test_session.py \
   tests/report tests/store/test_store.py tests/labels/test_fusion.py tests/store/test_versions.py
@@ -52,6 +52,9 @@ unit: $(READY)  ## the tests, with a smoke run of the whole loop
 nightly: $(READY)  ## all tests, with those that are slow and rarely telling
 	$(BIN)/pytest -n 2
 
+docs: $(READY)  ## the documentation, its notebook run: docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 wheel: $(READY)  ## the wheel works alone: core, in an empty environment
 	$(BIN)/python tests/check_wheel.py
 
@@ -61,4 +64,4 @@ bench: $(READY)  ## every benchmark, quickly
 	done
 
 clean:  ## remove what make made
-	rm -rf $(VENV) demo dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo dist docs/_build .mypy_cache .ruff_cache .pytest_cache

@@ -31,7 +31,7 @@ def import_predictions(  # noqa: PLR0913  one keyword per choice of the user
         values: Parquet, CSV, JSON or .npy. A table has a column a class (cat, dog or prob_cat,
             prob_dog), or a label and its confidence; an array, float [images, classes], has
             its classes in the order of the store.
-        teacher_id: Name that these labels get, [a-z0-9_-]+.
+        teacher_id: Name that these labels get, `[a-z0-9_-]+`.
         iteration: That these labels belong to.
         ids: For .npy: sample ids (.npy) or names, one a line.
         id_column: Of sample ids, keys or paths; found unless given.

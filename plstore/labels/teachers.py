@@ -27,7 +27,7 @@ class TeacherRecord:
     """One row of `teachers`: whose labels may be in the store, and how it came to be.
 
     Attributes:
-        teacher_id: Name, [a-z0-9_-]+.
+        teacher_id: Name, `[a-z0-9_-]+`.
         iteration: Of its training; of its labels where there was none.
         role: See `Role`.
         architecture: Such as timm's name of it.

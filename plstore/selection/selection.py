@@ -18,7 +18,7 @@ class Selection:
     """What to select.
 
     Attributes:
-        view: Name of the view, [a-z0-9_-]+.
+        view: Name of the view, `[a-z0-9_-]+`.
         teachers: Whose labels, ``[ALIAS=]TEACHER[@ITERATION]`` each.
         balance: Floor of confidence, and how classes are balanced.
         rule: With several teachers, what makes a candidate.

@@ -1,6 +1,7 @@
 """The whole loop on a tiny slice of the bundled sample, killed and not."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -221,8 +222,9 @@ def test_two_stores_of_one_folder_keep_their_own_results(
 
 @pytest.mark.slow
 def test_the_readmes_python_runs_on_the_demos_store(finished: Path, tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    blocks = readme.split("```python\n")
+    home = Path(__file__).parents[2]
+    pages = [home / "README.md", home / "docs/guides/feed.md"]
+    blocks = [part for page in pages for part in page.read_text().split("```python\n")]
     examples = [part for part in blocks if part.startswith("import plstore")]
     assert len(examples) == 2
     (tmp_path / "demo").mkdir()
@@ -236,6 +238,30 @@ def test_the_readmes_python_runs_on_the_demos_store(finished: Path, tmp_path: Pa
 
     assert "surer@1" in done.stdout
     assert "errors=[]" in done.stdout
+
+
+@pytest.mark.nightly
+def test_the_tutorials_commands_run_on_the_demos_store(finished: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/tutorial.md").read_text()
+    blocks = [part.split("```")[0] for part in page.split("```sh\n")[1:]]
+    (tmp_path / "demo").mkdir()
+    shutil.copytree(finished / "store", tmp_path / "demo/store")
+    script = "\n".join(block for block in blocks if "make demo" not in block)
+    script = script.replace("source .venv/bin/activate\n", "")
+    # a teacher of sixteen steps is sure of nothing
+    script = script.replace("--min-confidence 0.9", "--min-confidence 0.05")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "surer" in done.stdout
 
 
 @pytest.mark.slow
