@@ -17,6 +17,7 @@ copyright = "2026, the authors of plstore"  # noqa: A001  Sphinx's name
 version = release = __version__
 
 extensions = [
+    "IPython.sphinxext.ipython_console_highlighting",
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
