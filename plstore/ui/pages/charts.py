@@ -25,7 +25,7 @@ def _axis(kind: str, **more: object) -> dict[str, Any]:
 def _base(**more: object) -> dict[str, Any]:
     return {
         "animation": False,
-        "grid": {"left": 8, "right": 14, "top": 34, "bottom": 30, "containLabel": True},
+        "grid": {"left": 22, "right": 22, "top": 34, "bottom": 30, "containLabel": True},
         "tooltip": {
             "trigger": "axis",
             "backgroundColor": "var(--card)",
