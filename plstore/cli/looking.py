@@ -21,7 +21,7 @@ def ui(
     ] = False,
     review: Annotated[
         bool,
-        typer.Option("--review", help="Allow decisions and views to be written; else only look."),
+        typer.Option("--review", help="Let decisions and views be written; else only look."),
     ] = False,
     who: Annotated[
         str | None, typer.Option(help="Who decides in a review; the user's name by default.")
@@ -29,13 +29,16 @@ def ui(
 ) -> None:
     """Look at a store in the browser: iterations, teachers, thresholds, views, images, SQL.
 
-    It listens on this machine alone, and only the URL that it prints lets in. Nothing is fetched
-    from elsewhere.
+    It listens on this machine alone, and only the URL that it prints lets in. Nothing is
+    fetched from elsewhere.
 
     Examples:
       plstore ui demo/store
       plstore ui --review --port 8080 --no-open
     """
+    from plstore.storage import import_without_pandas
+
+    import_without_pandas()
     try:
         from plstore.ui.server import serve
     except ModuleNotFoundError as error:

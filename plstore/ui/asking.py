@@ -119,11 +119,13 @@ class Chart:
     """Columns of an answer as a chart.
 
     Attributes:
-        x: Values along it, as text.
+        along: Name of the column along it.
+        x: Its values, as text.
         series: Numbers by the name of their column.
         is_line: Whether they stand in an order, as steps and iterations do.
     """
 
+    along: str
     x: list[str]
     series: dict[str, list[float | None]]
     is_line: bool
@@ -150,8 +152,9 @@ def chart_of(rows: pa.Table, x: str = "", y: str = "", most: int = 200) -> Chart
     values = [None if v is None else float(v) for v in part[y].to_pylist()]
     names = ["" if v is None else str(v)[:40] for v in part[x].to_pylist()]
     is_line = _is_number(kinds[x]) and part.num_rows > 2  # noqa: PLR2004  two are no line
-    return Chart(x=names, series={y: values}, is_line=is_line)
+    return Chart(along=x, x=names, series={y: values}, is_line=is_line)
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    types = pa.types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))

@@ -1,4 +1,4 @@
-"""Two sets of labels of the same images, or one and what people say: where they differ, and how much."""
+"""Two sets of labels of the same images, or one and what people say: where they differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which images a grid shows: filters over labels and images, ids first, what is said of them after."""
+"""Which images a grid shows: filters give ids, and what is said of those is read after."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,9 +27,18 @@ SORTS: Final = {
     "id": "as they were imported",
 }
 
+_SAID: Final = (
+    "select sample_id, class_id, confidence from soft_labels "
+    "where teacher_id = $teacher and iteration = $iteration and split = $split"
+)
 _CORRECTED: Final = (
     "(select sample_id, arg_max(label, decided_at) as label from corrections group by all)"
 )
+
+_KNOWN: Final = f"""(
+    select k.sample_id, coalesce(c.label, k.label) as class_id
+    from images as k left join {_CORRECTED} as c on k.sample_id = c.sample_id
+)"""  # noqa: S608  no text of a user in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +123,10 @@ def _against(snapshot: Snapshot, name: str, labels: LabelSet | None) -> LabelSet
 
 def previous_labels(snapshot: Snapshot, labels: LabelSet) -> LabelSet | None:
     """Return the labels before these: of the same images, of an earlier iteration."""
-    earlier = [s for s in snapshot.labels(labels.split) if s.iteration < labels.iteration]
     beside = [s for s in snapshot.labels(labels.split) if s != labels]
-    return (earlier or beside or [None])[-1]
+    earlier = [s for s in beside if s.iteration < labels.iteration]
+    found = earlier or beside
+    return found[-1] if found else None
 
 
 @dataclass
@@ -129,7 +139,7 @@ class _Query:
 
     def sql(self, head: str, tail: str = "") -> str:
         where = f" where {' and '.join(self.wheres)}" if self.wheres else ""
-        return f"select {head} from {self.source}{where} {tail}"
+        return f"select {head} from {self.source}{where} {tail}"  # noqa: S608  values are parameters
 
 
 def _query(filters: Filters) -> _Query:
@@ -178,19 +188,14 @@ def _beside(filters: Filters, query: _Query) -> str:
             query.parameters["divergence"] = filters.divergence
             query.wheres.append("js(l.label, o.label) >= $divergence")
     else:
-        source += (
-            " inner join (select k.sample_id, coalesce(c.label, k.label) as class_id from images "
-            f"as k left join {_CORRECTED} as c on k.sample_id = c.sample_id) as o on l.sample_id "
-            "= o.sample_id"
-        )
+        source += f" inner join {_KNOWN} as o on l.sample_id = o.sample_id"
         query.wheres.append("o.class_id is not null")
     if filters.other_id is not None:
         query.parameters["other_id"] = filters.other_id
         query.wheres.append("o.class_id = $other_id")
     if filters.change in {"flipped", "same"}:
-        query.wheres.append(
-            f"l.class_id {'<>' if filters.change == 'flipped' else '='} o.class_id"
-        )
+        equal = "<>" if filters.change == "flipped" else "="
+        query.wheres.append(f"l.class_id {equal} o.class_id")
     return source
 
 
@@ -317,12 +322,12 @@ def tiles(snapshot: Snapshot, filters: Filters, sample_ids: Sequence[int]) -> li
     if not sample_ids:
         return []
     among = f"sample_id in ({', '.join(str(int(i)) for i in sample_ids)})"
-    images = _by_id(snapshot, f"select sample_id, key, split, label from images where {among}")
+    images = _by_id(snapshot, "sample_id, key, split, label", "images", among)
     said = _said(snapshot, filters.labels, among)
     other = filters.against if isinstance(filters.against, LabelSet) else None
     beside = _said(snapshot, other, among)
-    excluded = _by_id(snapshot, f"select distinct sample_id from exclusions where {among}")
-    corrected = _by_id(snapshot, f"select sample_id, label from {_CORRECTED} where {among}")
+    excluded = _by_id(snapshot, "distinct sample_id", "exclusions", among)
+    corrected = _by_id(snapshot, "sample_id, label", _CORRECTED, among)
     found = []
     for i in sample_ids:
         image, label = images.get(i, {}), said.get(i, {})
@@ -344,17 +349,17 @@ def tiles(snapshot: Snapshot, filters: Filters, sample_ids: Sequence[int]) -> li
     return found
 
 
-def _by_id(snapshot: Snapshot, sql: str) -> dict[int, dict[str, Any]]:
+def _by_id(
+    snapshot: Snapshot, columns: str, table: str, among: str
+) -> dict[int, dict[str, Any]]:
+    sql = f"select {columns} from {table} where {among}"  # noqa: S608  whole numbers alone
     return {row["sample_id"]: row for row in snapshot.rows(sql)}
 
 
 def _said(snapshot: Snapshot, labels: LabelSet | None, among: str) -> dict[int, dict[str, Any]]:
     if labels is None:
         return {}
-    sql = (
-        "select sample_id, class_id, confidence from soft_labels where teacher_id = $teacher and "
-        f"iteration = $iteration and split = $split and {among}"
-    )
+    sql = f"{_SAID} and {among}"
     parameters = {
         "teacher": labels.teacher_id,
         "iteration": labels.iteration,

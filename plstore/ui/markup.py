@@ -18,6 +18,9 @@ _UNSEEN: Final = re.compile(
 )
 _LONGEST: Final = 300
 
+DASH: Final = "\N{EN DASH}"
+"""What stands for nothing known."""
+
 Cell = str | int | float | bool | None | datetime | Markup
 
 
@@ -48,7 +51,7 @@ def count(number: float) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """Return a share of 1 in percent; a dash where it is not known."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    return DASH if share is None else f"{100 * share:.{digits}f} %"
 
 
 def moment(time: datetime) -> str:
@@ -59,7 +62,7 @@ def moment(time: datetime) -> str:
 def cell_text(value: Cell) -> Markup:
     """Return what a cell of a table shows."""
     if value is None:
-        return Markup('<span class="faint">–</span>')
+        return html('<span class="faint">{}</span>', DASH)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return text(moment(value) if isinstance(value, datetime) else value)
     return text(count(value) if isinstance(value, int) else f"{value:.6g}")
@@ -94,7 +97,7 @@ def table(
         for row in rows
     )
     return html(
-        '<div class="scroll"><table class="table {}"><thead><tr>{}</tr></thead>'
+        '<div class="scroll {}"><table class="table"><thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>",
         css,
         head,

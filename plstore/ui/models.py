@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plstore.report.runs import FinishedRun, list_runs
+from plstore.report.values import rows_of
 from plstore.ui.asking import ask_saved
 from plstore.ui.snapshot import Snapshot
 
@@ -73,7 +74,8 @@ def metrics(snapshot: Snapshot, split: str) -> list[dict[str, Any]]:
     def find() -> list[dict[str, Any]]:
         if not snapshot.labels(split):
             return []
-        return ask_saved(snapshot, "evaluation/metrics", {"split": split}).rows.to_pylist()
+        rows = ask_saved(snapshot, "evaluation/metrics", {"split": split}).rows
+        return rows_of(rows)
 
     return snapshot.once(("metrics", split), find)
 

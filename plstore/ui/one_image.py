@@ -1,4 +1,4 @@
-"""All that a store knows of one image: labels, decisions, views that hold it, and why others do not."""
+"""What a store knows of one image: labels, decisions, the views that hold it or do not."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -220,7 +220,7 @@ def _why_not_chosen(
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """The images before and after one in a list, and its place there from 1; None at the ends."""
+    """The images before and after one in a list, None at its ends; its place there, from 1."""
 
     before: int | None = None
     after: int | None = None
@@ -244,7 +244,7 @@ def beside(snapshot: Snapshot, filters: Filters, sample_id: int) -> Beside:
 
 
 def nearest(snapshot: Snapshot, sample_id: int, most: int = 12) -> list[tuple[int, float]]:
-    """Return the images most similar to one, with the cosine; none where it has no embedding."""
+    """Return the images most similar to one, with the cosine; none without an embedding."""
     models = snapshot.rows(
         "select model from embeddings where sample_id = $id group by model order by model",
         {"id": sample_id},

@@ -1,4 +1,4 @@
-"""What a store holds at a glance: models with their accuracy, rows, tags, and what led to what."""
+"""What a store holds: models with their accuracy, rows, tags, and what led to what."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

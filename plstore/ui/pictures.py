@@ -1,4 +1,4 @@
-"""Images as a browser shows them: read many at a time, drawn small, never decoded over a limit."""
+"""Images as a browser shows them: many at a time, drawn small, none decoded over a limit."""
 
 import base64
 import io

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from plstore.errors import InputError
 from plstore.query.differences import diff_views
@@ -140,7 +139,7 @@ class Difference:
 def differ(snapshot: Snapshot, before: View, after: View) -> Difference:
     """Compare two views by the images that they hold; once for a snapshot."""
     key = ("differ", before.key, after.key)
-    rows: pa.Table = snapshot.once(key, lambda: diff_views(before, after))
+    rows = snapshot.once(key, lambda: diff_views(before, after))
     images: dict[str, int] = dict.fromkeys(("kept", "flipped", "entered", "left"), 0)
     flips: list[tuple[int, int, int]] = []
     by_class = {name: np.zeros(len(snapshot.class_names), np.int64) for name in images}

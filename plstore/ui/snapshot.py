@@ -30,7 +30,7 @@ class Snapshot:
         self.num_labels = label_sets(store, self.pins["soft_labels"])
         self.sets = tuple(self.num_labels)
         names = store.table("classes").read(version=self.pins["classes"])
-        self.class_names = tuple(names.sort_by("class_id")["name"].to_pylist())
+        self.class_names: tuple[str, ...] = tuple(names.sort_by("class_id")["name"].to_pylist())
         self._connection = connect(store, as_of=self.pins, limits=Limits(seconds=_SECONDS))
         self._lock = Lock()
         self._once: dict[object, Any] = {}
@@ -61,7 +61,8 @@ class Snapshot:
         tables: Mapping[str, pa.Table] | None = None,
     ) -> list[dict[str, Any]]:
         """Return the rows of a SELECT as Python has them."""
-        return self.table(sql, parameters, tables).to_pylist()
+        found: list[dict[str, Any]] = self.table(sql, parameters, tables).to_pylist()
+        return found
 
     def once(self, key: object, make: Callable[[], _T]) -> _T:
         """Return what a snapshot needs to find out only once."""
@@ -86,7 +87,9 @@ class Snapshot:
 
     def class_id(self, name: str) -> int | None:
         """Return the class of a name, or of a number written out; None if there is none."""
-        by_name = self.once("class_ids", lambda: {n: i for i, n in enumerate(self.class_names)})
+        by_name: dict[str, int] = self.once(
+            "class_ids", lambda: {n: i for i, n in enumerate(self.class_names)}
+        )
         if name in by_name:
             return by_name[name]
         number = int(name) if name.isascii() and name.isdigit() else -1

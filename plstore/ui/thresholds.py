@@ -1,4 +1,4 @@
-"""What a floor and a quota leave of a teacher's labels, from counts alone: at once, for any number.
+"""What a floor and a quota leave of a teacher's labels: from counts alone, so at once.
 
 The counts by class and confidence are kept beside the labels; the arithmetic is that of
 `plstore select --dry-run`, which the tests hold it to.

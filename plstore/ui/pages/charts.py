@@ -9,12 +9,13 @@ COLOURS: Final = (
     *("var(--accent)", "var(--second)", "var(--good)", "var(--bad)"),
     *("#8a6fc9", "#3d9bb3", "#b3628f", "#7d8a3c"),
 )
+_FONT: Final = "system-ui, sans-serif"  # a name, so that widths are measured right
 _AXIS: Final[dict[str, Any]] = {
     "axisLine": {"lineStyle": {"color": "var(--line)"}},
     "axisTick": {"show": False},
-    "axisLabel": {"color": "var(--soft)", "fontFamily": "inherit"},
+    "axisLabel": {"color": "var(--soft)", "fontFamily": _FONT},
     "splitLine": {"lineStyle": {"color": "var(--line)"}},
-    "nameTextStyle": {"color": "var(--faint)"},
+    "nameTextStyle": {"color": "var(--faint)", "fontFamily": _FONT},
 }
 
 
@@ -30,13 +31,14 @@ def _base(**more: object) -> dict[str, Any]:
             "trigger": "axis",
             "backgroundColor": "var(--card)",
             "borderColor": "var(--line)",
-            "textStyle": {"color": "var(--ink)", "fontFamily": "inherit", "fontSize": 13},
+            "textStyle": {"color": "var(--ink)", "fontFamily": _FONT, "fontSize": 13},
         },
         "legend": {
             "top": 0,
-            "right": 0,
+            "left": 0,
+            "type": "scroll",
             "icon": "roundRect",
-            "textStyle": {"color": "var(--soft)", "fontFamily": "inherit"},
+            "textStyle": {"color": "var(--soft)", "fontFamily": _FONT},
             "itemWidth": 12,
             "itemHeight": 8,
         },

@@ -3,16 +3,27 @@
 from typing import Any
 
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.labels import LabelSet
 from plstore.ui import comparison
 from plstore.ui.address import Address, url
 from plstore.ui.comparison import SHIFT_BINS, Comparison
 from plstore.ui.grid import KNOWN, label_choices, previous_labels
-from plstore.ui.markup import Column, count, figure, html, joined, link, note, percent, table
+from plstore.ui.markup import (
+    DASH,
+    Column,
+    count,
+    figure,
+    html,
+    joined,
+    link,
+    note,
+    percent,
+    table,
+)
 from plstore.ui.pages.charts import chart, histogram
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.snapshot import Desk, Snapshot, find_labels, labels_name
 
 _DEEP = 62  # percent of colour from which on ink is light
@@ -32,7 +43,7 @@ async def draw(desk: Desk, address: Address) -> None:
     if before is None:
         show(note("There are no other labels to compare these with yet."))
         return
-    found = await run.io_bound(comparison.compare, snapshot, labels, before)
+    found = await apart(comparison.compare, snapshot, labels, before)
     pages = _Names(snapshot, labels, before)
     show(_figures(found, pages))
     with ui.element("div").classes("wide"):
@@ -114,7 +125,7 @@ def _figures(found: Comparison, names: _Names) -> Markup:
 
 
 def _mean(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"  # noqa: RUF001
+    return DASH if value is None else f"{value:.3f}"
 
 
 def _matrix(found: Comparison, names: _Names) -> Markup:

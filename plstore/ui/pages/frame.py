@@ -1,13 +1,14 @@
 """What all pages have: the list of pages, the snapshot and its note, light and dark, keys."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from fastapi import Request
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.ui.address import Address
 from plstore.ui.markup import html, joined, note
@@ -29,6 +30,15 @@ _LOOK_SECONDS: Final = 15.0
 _BUILD_SECONDS: Final = 150.0
 
 Draw = Callable[[Desk, Address], Awaitable[None]]
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+async def apart(work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
+    """Do what waits for disks or SQL in a thread; other pages are answered meanwhile."""
+    return await asyncio.to_thread(work, *args, **named)
 
 
 @cache
@@ -107,7 +117,7 @@ async def _state(desk: Desk) -> None:
     mode = "review" if desk.is_review else "read only"
     name = Path(desk.path).name if "://" not in desk.path else desk.path
     try:
-        snapshot = await run.io_bound(desk.snapshot)
+        snapshot = await apart(desk.snapshot)
         number = f"commit {snapshot.number}"
     except FAILURES:
         number = "not there"
@@ -125,7 +135,7 @@ async def _state(desk: Desk) -> None:
 
     async def look() -> None:
         try:
-            old = await run.io_bound(desk.snapshot().is_old)
+            old = await apart(desk.snapshot().is_old)
         except FAILURES:
             newer.set_text("The store is gone: try again")
             old = True
@@ -143,7 +153,7 @@ async def _state(desk: Desk) -> None:
 
 async def _refresh(desk: Desk) -> None:
     try:
-        await run.io_bound(desk.refresh)
+        await apart(desk.refresh)
     except FAILURES as error:
         ui.notify(str(error), type="warning", multi_line=True)
         return

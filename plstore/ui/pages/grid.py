@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.schema import SPLITS
 from plstore.ui import grid
@@ -13,7 +13,7 @@ from plstore.ui.address import Address, image_url, url
 from plstore.ui.asking import ask_saved, find_query, questions, read_values
 from plstore.ui.grid import KNOWN, SORTS, Filters, Found, Tile
 from plstore.ui.markup import bar, count, html, joined, link, note, tag
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.pages.live import Live
 from plstore.ui.pictures import Picture, pictures
 from plstore.ui.snapshot import Desk, Snapshot, labels_name
@@ -30,13 +30,13 @@ async def draw(desk: Desk, address: Address) -> None:
     body = show(note("…"))
 
     async def redraw(now: Address) -> None:
-        markup = await run.io_bound(page_of, snapshot, now)
+        markup = await apart(page_of, snapshot, now)
         body.content = str(markup)
 
     live = Live(address, redraw)
     with controls:
         _controls(live, snapshot, filters)
-    body.content = str(await run.io_bound(page_of, snapshot, address))
+    body.content = str(await apart(page_of, snapshot, address))
 
 
 def _controls(live: Live, snapshot: Snapshot, filters: Filters) -> None:
@@ -140,8 +140,8 @@ def tile(said: Tile, shot: Picture, within: str) -> Markup:
     if said.other_name is not None and said.other_name != said.class_name:
         other = html('<span class="other">≠ {}</span>', said.other_name)
     return html(
-        '<a class="tile" href="{}" title="{}"><span class="shot">{}</span><span class="marks">{}'
-        '</span><span class="says"><b>{}</b>{}{}</span></a>',
+        '<a class="tile" href="{}" title="{}"><span class="shot">{}</span>'
+        '<span class="marks">{}</span><span class="says"><b>{}</b>{}{}</span></a>',
         image_url(said.sample_id, within),
         said.key,
         drawn(shot),

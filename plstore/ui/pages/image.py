@@ -3,7 +3,7 @@
 from urllib.parse import parse_qsl
 
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.errors import InputError
 from plstore.ui import grid, one_image
@@ -23,7 +23,7 @@ from plstore.ui.markup import (
     tag,
 )
 from plstore.ui.one_image import Beside, ImageFacts, Said
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.pages.grid import drawn, strip, with_query
 from plstore.ui.pictures import LARGE, pictures
 from plstore.ui.snapshot import Desk, Snapshot
@@ -36,11 +36,11 @@ async def draw(desk: Desk, address: Address) -> None:
     if sample_id is None:
         raise InputError("no image is named: /image?id=17; the grid links to each")
     within = address.text("in")
-    known = await run.io_bound(one_image.image_facts, snapshot, sample_id)
-    beside = await run.io_bound(_beside, snapshot, within, sample_id)
+    known = await apart(one_image.image_facts, snapshot, sample_id)
+    beside = await apart(_beside, snapshot, within, sample_id)
     heading(known.row["key"], f"image {sample_id} of {known.row['dataset']}")
     show(_steps(beside, within))
-    shot = (await run.io_bound(pictures(snapshot).of, [sample_id], LARGE))[sample_id]
+    shot = (await apart(pictures(snapshot).of, [sample_id], LARGE))[sample_id]
     show(
         html(
             '<div class="wide"><div class="stack"><div class="stage shot">{}</div>{}{}</div>'
@@ -56,12 +56,12 @@ async def draw(desk: Desk, address: Address) -> None:
 
 
 async def _draw_near(place: ui.element, snapshot: Snapshot, sample_id: int) -> None:
-    found = await run.io_bound(one_image.nearest, snapshot, sample_id)
+    found = await apart(one_image.nearest, snapshot, sample_id)
     if not found:
         return
     ids = [i for i, _ in found]
-    said = await run.io_bound(grid.tiles, snapshot, Filters(), ids)
-    shots = await run.io_bound(pictures(snapshot).of, ids)
+    said = await apart(grid.tiles, snapshot, Filters(), ids)
+    shots = await apart(pictures(snapshot).of, ids)
     with place.classes("card"):
         show(html("<h2>Looks most like</h2>{}", strip([(t, shots[t.sample_id]) for t in said])))
 

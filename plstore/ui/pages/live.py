@@ -93,16 +93,17 @@ class Live:
 
     def bounds(self, low: str, high: str, label: str) -> None:
         """Draw two bounds of a share."""
-        now = {
+        highest = self.address.number(high)
+        now: dict[str, float] = {
             "min": self.address.number(low) or 0.0,
-            "max": 1.0 if self.address.number(high) is None else self.address.number(high),
+            "max": 1.0 if highest is None else highest,
         }
         with ui.element("div").classes("slider-box"):
             says = ui.html(sanitize=False)
 
             def say(value: Mapping[str, float]) -> None:
                 says.content = (
-                    f"<small>{label} <b>{value['min']:.2f} – {value['max']:.2f}</b></small>"
+                    f"<small>{label} <b>{value['min']:.2f} to {value['max']:.2f}</b></small>"
                 )
 
             async def changed(event: Any) -> None:  # noqa: ANN401  NiceGUI's

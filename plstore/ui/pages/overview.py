@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from markupsafe import Markup
-from nicegui import run
 
 from plstore.ui import overview
 from plstore.ui.address import Address, url
@@ -22,7 +21,7 @@ from plstore.ui.markup import (
     tag,
 )
 from plstore.ui.overview import Model, Node, Totals
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.snapshot import Desk, Snapshot
 
 _WIDTH, _HEIGHT = 250, 54
@@ -34,17 +33,17 @@ _LONGEST_TITLE = 29
 async def draw(desk: Desk, _: Address) -> None:
     """Draw the page."""
     snapshot = desk.snapshot()
-    counts = await run.io_bound(overview.totals, snapshot)
-    known = await run.io_bound(overview.models, snapshot)
+    counts = await apart(overview.totals, snapshot)
+    known = await apart(overview.models, snapshot)
     heading("Overview", f"{snapshot.store.root}")
     if not counts.images and not counts.refused:
         show(_empty(desk.path))
         return
     show(_figures(counts, known))
-    nodes = await run.io_bound(overview.lineage, snapshot, known)
+    nodes = await apart(overview.lineage, snapshot, known)
     show(html('<section class="card"><h2>What led to what</h2>{}</section>', lineage(nodes)))
     show(_models(known))
-    show(await run.io_bound(_below, snapshot, counts))
+    show(await apart(_below, snapshot, counts))
 
 
 def _empty(path: str) -> Markup:

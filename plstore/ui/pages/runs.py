@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.report.runs import FinishedRun
 from plstore.ui import models
@@ -12,7 +12,7 @@ from plstore.ui.address import Address, url
 from plstore.ui.markup import Cell, Column, html, link, note, percent, table
 from plstore.ui.models import Curves
 from plstore.ui.pages.charts import chart, columns, lines
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.snapshot import Desk, Snapshot
 
 _NAMES: Final = {
@@ -32,21 +32,21 @@ async def draw(desk: Desk, address: Address) -> None:
     """Draw the page."""
     snapshot = desk.snapshot()
     heading("Runs", "How models were trained, and what they are worth.")
-    known = await run.io_bound(models.run_names, snapshot)
+    known = await apart(models.run_names, snapshot)
     named = [n for n in address.text("models").split(",") if n in known]
     chosen = named or known[-_MOST_RUNS:]
-    done = await run.io_bound(models.finished, snapshot)
+    done = await apart(models.finished, snapshot)
     if not known and not done:
         show(note("Nothing was measured yet: plstore run and plstore train do."))
         return
     if done:
         show(_finished(done))
     _choose(address, known, chosen)
-    found = await run.io_bound(models.curves, snapshot, chosen)
+    found = await apart(models.curves, snapshot, chosen)
     _curves(found)
     show(_single(found))
     for split in ("test", "validation"):
-        rows = await run.io_bound(models.metrics, snapshot, split)
+        rows = await apart(models.metrics, snapshot, split)
         if rows:
             show(_metrics(rows, split))
     await _robust(snapshot)
@@ -127,7 +127,7 @@ def _compared(within: Mapping[str, str]) -> dict[str, str]:
 
 
 async def _robust(snapshot: Snapshot) -> None:
-    rows = await run.io_bound(models.robustness, snapshot)
+    rows = await apart(models.robustness, snapshot)
     if not rows:
         return
     kinds = list(dict.fromkeys(row["perturbation"] for row in rows))

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.errors import PlstoreError
 from plstore.query import SavedQuery
@@ -12,15 +12,16 @@ from plstore.ui.address import Address, image_url, url
 from plstore.ui.asking import MOST_ROWS, Answer
 from plstore.ui.markup import Cell, Column, count, html, joined, link, note, table, text
 from plstore.ui.pages.charts import chart, columns
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.snapshot import Desk, Snapshot
 
-_EXAMPLE: Final = """select class_name(class_id) as class, count(*) as images, avg(confidence) as confidence
+_EXAMPLE: Final = """select class_name(class_id) as class, count(*) as n, avg(confidence) as confidence
 from soft_labels
 where split = 'unlabeled'
-group by all order by images desc"""
+group by all order by n desc"""
 _PARAMETER: Final = "q."
 _LONGEST_URL: Final = 4000
+_SHORT: Final = 60  # rows that a chart shows well
 _DARK: Final = "document.body.classList.contains('body--dark')"
 
 
@@ -129,12 +130,12 @@ class _Page:
             sql = self._code.value or ""
             if len(sql) < _LONGEST_URL:
                 ui.navigate.history.replace(url("/sql", {"sql": sql}))
-            return await run.io_bound(asking.ask, self._snapshot, sql)
+            return await apart(asking.ask, self._snapshot, sql)
         query = self._query
         given = {f"{_PARAMETER}{n}": v for n, v in self._values.items() if v}
         ui.navigate.history.replace(url("/sql", {"query": query.name, **given}))
         values = asking.read_values(query, self._values)
-        return await run.io_bound(asking.ask_saved, self._snapshot, query.name, values)
+        return await apart(asking.ask_saved, self._snapshot, query.name, values)
 
     def _draw_answer(self, answer: Answer) -> None:
         total = answer.rows.num_rows
@@ -151,7 +152,7 @@ class _Page:
                 to = url("/grid", {"labels": "none", "query": self._query.name, **given})
                 show(link(to, "See these images"))
         if answer.notes:
-            show(joined((note(line) for line in answer.notes)))
+            show(joined(note(line) for line in answer.notes))
         if not total:
             show(note("No rows.")).classes("card")
             return
@@ -159,37 +160,33 @@ class _Page:
         show(html('<section class="card">{}</section>', rows_table(answer)))
 
     def _draw_chart(self, answer: Answer) -> None:
-        found = asking.chart_of(answer.rows, self._address.text("x"), self._address.text("y"))
+        found = asking.chart_of(answer.rows)
         if found is None or answer.rows.num_rows < 2:  # noqa: PLR2004  one is no chart
             return
+        is_short = answer.rows.num_rows <= _SHORT
         with ui.element("section").classes("card"):
-            names = answer.rows.column_names
-            place = ui.element("div")
+            with ui.expansion("Chart", value=is_short).classes("more"):
+                with ui.element("div").classes("controls"):
+                    names = answer.rows.column_names
+                    along = ui.select(names, label="Along", value=found.along)
+                    high = ui.select(names, label="Height", value=next(iter(found.series)))
+                place = ui.element("div").style("margin-top: 14px; width: 100%")
 
-            def draw_it(x: str, y: str) -> None:
-                chosen = asking.chart_of(answer.rows, x, y)
+            def draw_it() -> None:
+                chosen = asking.chart_of(answer.rows, along.value or "", high.value or "")
                 place.clear()
                 if chosen is not None:
                     with place:
                         chart(columns(chosen.x, chosen.series, is_line=chosen.is_line))
 
-            with ui.element("div").classes("controls").style("margin-bottom: 8px"):
-                along = ui.select(names, label="Along", value=self._named(names, "x"))
-                high = ui.select(names, label="Height", value=next(iter(found.series)))
-                for field in (along, high):
-                    field.props("outlined dense options-dense")
-                    field.on_value_change(lambda: draw_it(along.value or "", high.value or ""))
-            place.move(target_index=-1)
-            draw_it(self._address.text("x"), self._address.text("y"))
-
-    def _named(self, names: list[str], which: str) -> str | None:
-        given = self._address.text(which)
-        return given if given in names else None
+            for field in (along, high):
+                field.props("outlined dense options-dense").on_value_change(draw_it)
+            draw_it()
 
     async def _download(self, kind: str) -> None:
         if self._answer is None:
             return
-        data = await run.io_bound(self._answer.csv if kind == "csv" else self._answer.parquet)
+        data = await apart(self._answer.csv if kind == "csv" else self._answer.parquet)
         ui.download.content(data, f"answer.{kind}")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.errors import PlstoreError
 from plstore.labels import LabelSet
@@ -25,7 +25,7 @@ from plstore.ui.markup import (
     table,
 )
 from plstore.ui.pages.charts import change, chart, histogram
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.pages.live import Live
 from plstore.ui.snapshot import Desk, Snapshot, find_labels, labels_name
 from plstore.ui.thresholds import POLICIES, Counts, Kept
@@ -39,7 +39,7 @@ async def draw(desk: Desk, address: Address) -> None:
     snapshot = desk.snapshot()
     heading(
         "Thresholds",
-        "What a floor of confidence and a quota leave of a teacher's labels, counted as you move.",
+        "What a floor of confidence and a quota leave of a teacher's labels, counted at once.",
     )
     labels = find_labels(snapshot, address.text("labels"))
     if labels is None:
@@ -47,7 +47,7 @@ async def draw(desk: Desk, address: Address) -> None:
             note("No teacher has labeled unlabeled images yet: plstore label, or plstore run.")
         )
         return
-    counts = await run.io_bound(thresholds.counts_of, snapshot, labels)
+    counts = await apart(thresholds.counts_of, snapshot, labels)
     page = _Page(desk, snapshot, labels, counts)
     page.draw(address)
 
@@ -114,14 +114,14 @@ class _Page:
         try:
             balance = thresholds.read_balance(address)
             store = self.desk.for_review()
-            made = await run.io_bound(
+            made = await apart(
                 thresholds.save, store, self.labels, balance, address.text("view")
             )
         except PlstoreError as error:
             ui.notify(str(error), type="negative", multi_line=True, position="top")
             button.enable()
             return
-        await run.io_bound(self.desk.refresh)
+        await apart(self.desk.refresh)
         ui.navigate.to(url("/view", {"view": made.key}))
 
     async def _redraw(self, address: Address) -> None:

@@ -1,10 +1,10 @@
-"""Views: what each holds, what it left out and why, what it was pinned to, and what is new in it."""
+"""Views: what each holds, what it left out and why, what it read, and what is new in it."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from markupsafe import Markup
-from nicegui import run, ui
+from nicegui import ui
 
 from plstore.ui import selections
 from plstore.ui.address import Address, url
@@ -25,7 +25,7 @@ from plstore.ui.markup import (
     tag,
 )
 from plstore.ui.overview import label_names
-from plstore.ui.pages.frame import heading, show
+from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.selections import Difference, Listed, ViewCounts
 from plstore.ui.snapshot import Desk, Snapshot
 
@@ -35,14 +35,14 @@ _MOST_CLASSES = 200
 async def draw(desk: Desk, address: Address) -> None:
     """Draw the page."""
     snapshot = desk.snapshot()
-    listed = await run.io_bound(selections.list_views, snapshot)
+    listed = await apart(selections.list_views, snapshot)
     if not listed:
         heading("Views")
         show(note("No view yet: plstore select makes one, and so does the page Thresholds."))
         return
     key = address.text("view", listed[0].key)
-    view = await run.io_bound(selections.find_view, snapshot, key)
-    counts = await run.io_bound(selections.counts_of, snapshot, view)
+    view = await apart(selections.find_view, snapshot, key)
+    counts = await apart(selections.counts_of, snapshot, view)
     heading(view.key, f"chosen by {view.record.query}, {moment(view.record.created_at)}")
     _controls(address, listed, view.key)
     show(_figures(counts))
@@ -51,8 +51,8 @@ async def draw(desk: Desk, address: Address) -> None:
     show(html('<div class="wide">{}{}</div>', _out(counts), _made_of(counts)))
     other = address.text("against")
     if other:
-        before = await run.io_bound(selections.find_view, snapshot, other)
-        changes = await run.io_bound(selections.differ, snapshot, before, view)
+        before = await apart(selections.find_view, snapshot, other)
+        changes = await apart(selections.differ, snapshot, before, view)
         show(_difference(snapshot, changes, before.key, view.key))
     show(_by_class(snapshot, counts))
 
@@ -98,7 +98,7 @@ def _copies(counts: ViewCounts) -> str:
 
 def _out(counts: ViewCounts) -> Markup:
     rows = [("kept", counts.kept, ""), *((w, n, "second") for w, n in counts.dropped.items())]
-    most = max(max(n for _, n, _ in rows), 1)
+    most = max(1, *(n for _, n, _ in rows))
     lines = joined(
         html("<b>{}</b>{}<em>{}</em>", why.replace("_", " "), bar(n / most, css), count(n))
         for why, n, css in rows
@@ -134,10 +134,17 @@ def _made_of(counts: ViewCounts) -> Markup:
     )
 
 
+_ORDER: Final = ("predicted", "candidates", "quota", "kept", "draws")
+
+
+def _place(name: str) -> int:
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER)
+
+
 def _by_class(snapshot: Snapshot, counts: ViewCounts) -> Markup:
     if not counts.by_class:
         return Markup("")
-    names = list(counts.by_class)
+    names = sorted(counts.by_class, key=_place)
     kept = np.array(counts.by_class.get("kept", counts.by_class[names[0]]))
     order = np.argsort(-kept, kind="stable")[:_MOST_CLASSES]
     columns = [
@@ -146,19 +153,15 @@ def _by_class(snapshot: Snapshot, counts: ViewCounts) -> Markup:
     ]
     columns.append(Column(name=""))
     most = max(int(kept.max(initial=0)), 1)
-    rows = [
+    labels = (label_names(counts.view.record.parameters) or ["none"])[0]
+
+    def of_class(name: str | None) -> Markup:
+        within = {"view": counts.view.key, "class": name, "labels": labels}
+        return link(url("/grid", within), name)
+
+    rows: list[tuple[Cell, ...]] = [
         (
-            link(
-                url(
-                    "/grid",
-                    {
-                        "view": counts.view.key,
-                        "class": snapshot.class_name(int(n)),
-                        "labels": (label_names(counts.view.record.parameters) or [""])[0],
-                    },
-                ),
-                snapshot.class_name(int(n)),
-            ),
+            of_class(snapshot.class_name(int(n))),
             *(int(counts.by_class[name][n]) for name in names),
             html(
                 '<span style="display:inline-block;width:110px">{}</span>', bar(kept[n] / most)
