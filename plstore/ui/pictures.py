@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from plstore import storage
 from plstore.errors import StoreError
-from plstore.images import IMAGE_COLUMNS, image_bytes
+from plstore.images import IMAGE_COLUMNS, image_bytes, large_images_are_verdicts
 from plstore.schema import ACCEPTED
 from plstore.store import Shard, Table
 from plstore.ui.snapshot import Snapshot
@@ -108,7 +108,7 @@ def draw(row: Mapping[str, Any], side: int) -> Picture:
 
 def _drawn(data: bytes, side: int) -> Picture:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with large_images_are_verdicts(), Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MOST_PIXELS:
                 return Picture(why=f"{image.width} x {image.height} pixels: too large to draw")
             kind = _KINDS.get(image.format or "")

@@ -70,8 +70,8 @@ def correct(store: "Store", labels: Mapping[int, str], *, who: str) -> int:
 def take_back(store: "Store", table: Decisions, sample_ids: Sequence[int], *, who: str) -> int:
     """Take back the last decision that a person made of each image; return how many.
 
-    What was decided of them before, or by others, counts again. Older versions of the table keep
-    what was taken back.
+    What was decided of them before, or by others, counts again. Older versions of the table
+    keep what was taken back.
 
     Args:
         store: The store.

@@ -161,7 +161,7 @@ def _cell(number: int, total: int, address: str, *, is_same: bool) -> Markup:
         '<td class="{}" style="--v:{}">{}</td>',
         css,
         f"{tone:.0f}",
-        link(address, count(number)),
+        link(address, count(number), "cell"),
     )
 
 

@@ -15,7 +15,7 @@ from plstore.ui.pages.charts import chart, columns
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.snapshot import Desk, Snapshot
 
-_EXAMPLE: Final = """select class_name(class_id) as class, count(*) as n, avg(confidence) as confidence
+_EXAMPLE: Final = """select class_name(class_id) as class, count(*) as n, avg(confidence) as sure
 from soft_labels
 where split = 'unlabeled'
 group by all order by n desc"""
