@@ -1,6 +1,7 @@
 """SQL of the user, and saved queries: run in a process of their own, with limits."""
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,7 @@ from plstore.report.values import rows_of
 from plstore.ui.snapshot import Snapshot
 
 LIMITS: Final = Limits(seconds=60.0)
+_NAMES_A_THING: Final = re.compile("_id$|^iteration|^version$|^bin$|^level$")
 MOST_ROWS: Final = 500
 """Rows that a page shows; a download has all."""
 
@@ -136,19 +138,22 @@ def chart_of(rows: pa.Table, x: str = "", y: str = "", most: int = 200) -> Chart
 
     Args:
         rows: An answer.
-        x: Column along the chart; the first that is text, or the first, unless given.
-        y: Column of its height; the last of numbers unless given.
+        x: Column along the chart; the text that differs most, or the first, unless given.
+        y: Column of its height; the first of numbers that count unless given.
         most: Rows.
     """
     kinds = {f.name: f.type for f in rows.schema}
     numbers = [n for n, kind in kinds.items() if _is_number(kind)]
-    others = [n for n in kinds if n not in numbers and pa.types.is_string(kinds[n])]
-    x = x if x in kinds else (others or list(kinds) or [""])[0]
-    heights = [n for n in numbers if n != x]
-    y = y if y in heights else (heights or [""])[-1]
+    part = rows.slice(0, most)
+    texts = [n for n in kinds if pa.types.is_string(kinds[n])]
+    texts.sort(key=lambda n: -len(set(part[n].to_pylist())))
+    x = x if x in kinds else (texts or list(kinds) or [""])[0]
+    heights = sorted(
+        (n for n in numbers if n != x), key=lambda n: bool(_NAMES_A_THING.search(n))
+    )
+    y = y if y in heights else (heights or [""])[0]
     if not (x and y and rows.num_rows):
         return None
-    part = rows.slice(0, most)
     values = [None if v is None else float(v) for v in part[y].to_pylist()]
     names = ["" if v is None else str(v)[:40] for v in part[x].to_pylist()]
     is_line = _is_number(kinds[x]) and part.num_rows > 2  # noqa: PLR2004  two are no line

@@ -135,6 +135,16 @@ class Desk:
             self._snapshot = Snapshot(open_store(self.path))
             return self._snapshot
 
+    def recover(self) -> None:
+        """Let go of a snapshot that failed and is not the newest: its files may be gone."""
+        with self._lock:
+            try:
+                is_old = self._snapshot is None or self._snapshot.is_old()
+            except FAILURES:
+                is_old = True
+            if is_old:
+                self._snapshot = None
+
     def for_review(self) -> Store:
         """Return the store to write decisions to.
 

@@ -226,7 +226,7 @@ def _accuracy(
         return right / np.where(seen > 0, seen, np.nan), seen.astype(np.int64)
 
 
-def command(snapshot: Snapshot, labels: LabelSet, balance: Balance, view: str) -> str:
+def command(labels: LabelSet, balance: Balance, view: str, store: str) -> str:
     """Return the command that selects the same."""
     words = ["plstore", "select", view or "VIEW", "--teacher", labels_name(labels)]
     words += ["--min-confidence", f"{balance.min_confidence:g}"]
@@ -238,7 +238,7 @@ def command(snapshot: Snapshot, labels: LabelSet, balance: Balance, view: str) -
         words += ["--total", str(balance.total)]
     if balance.power:
         words += ["--power", f"{balance.power:g}"]
-    return shlex.join([*words, "--store", str(snapshot.store.root)])
+    return shlex.join([*words, "--store", store])
 
 
 def save(store: Store, labels: LabelSet, balance: Balance, view: str) -> View:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
@@ -19,7 +18,7 @@ from tests.conftest import CLASS_NAMES, make_records
 from tests.ui.looked_at import fill
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><b>dog", "{{7*7}} & owl")
 PAGES = (
@@ -60,7 +59,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = plstore.create(tmp_path_factory.mktemp("app") / "pets")
-    renamed = {None: None, **dict(zip(CLASS_NAMES, HOSTILE, strict=True))}
+    renamed: dict[str | None, str | None] = dict(zip(CLASS_NAMES, HOSTILE, strict=True))
+    renamed[None] = None
     records = [
         replace(record, label=renamed[record.label], truth=renamed[record.truth])
         for record in make_records()
@@ -97,9 +97,14 @@ def page(server: Server, browser: "Browser") -> "Iterator[Page]":
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     found = context.new_page()
     wrong: list[str] = []
+
+    def alerted(dialog: "Dialog") -> None:
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
     found.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
     found.on("pageerror", lambda error: wrong.append(str(error)))
-    found.on("dialog", lambda dialog: (wrong.append("a dialog"), dialog.dismiss()))
+    found.on("dialog", alerted)
     found.on("request", lambda r: None if _is_own(server, r.url) else wrong.append(r.url))
     found.goto(server.url)
     found.wait_for_selector("main h1")

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -45,7 +46,7 @@ def test_the_newest_labels_are_shown_the_surest_first(snapshot: Snapshot) -> Non
     ],
 )
 def test_filters_keep_what_they_say(
-    snapshot: Snapshot, given: dict[str, str], wanted: Any
+    snapshot: Snapshot, given: dict[str, str], wanted: Callable[[dict[str, Any]], bool]
 ) -> None:
     expected = {r["sample_id"] for r in labels(snapshot) if wanted(r)}
 

@@ -29,7 +29,12 @@ def client() -> Iterator[TestClient]:
     app = Starlette(
         routes=[Route("/{path:path}", page), WebSocketRoute("/{path:path}", socket)]
     )
-    guard = Guard(app, token="secret", port=8099, origins=[OWN])
+    guard = Guard(
+        app,
+        token="secret",  # noqa: S106  of this test
+        port=8099,
+        origins=[OWN],
+    )
     with TestClient(guard, base_url=OWN, follow_redirects=False) as found:
         yield found
 
@@ -61,7 +66,7 @@ def test_the_way_in_never_leads_to_another_host(client: TestClient) -> None:
     "cookie", ["plstore-ui-8099=wrong", "plstore-ui-1=secret", ";;=", "\xe9"]
 )
 def test_a_wrong_cookie_is_none(client: TestClient, cookie: str) -> None:
-    answer = client.get("/", headers={"cookie": cookie.encode("latin-1")})
+    answer = client.get("/", headers={b"cookie": cookie.encode("latin-1")})
 
     assert answer.status_code == 403
 

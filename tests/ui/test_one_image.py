@@ -63,7 +63,7 @@ def test_decisions_are_told_with_who_and_why(decided: Snapshot) -> None:
 
 
 def test_an_image_that_is_not_there_is_refused(snapshot: Snapshot) -> None:
-    with pytest.raises(InputError, match="no image 9999 in .*there are 84"):
+    with pytest.raises(InputError, match=r"no image 9999 in .*there are 84"):
         image_facts(snapshot, 9999)
 
 

@@ -16,8 +16,8 @@ from plstore.ui.snapshot import Snapshot
 from tests.conftest import encode
 
 
-def row(data: bytes, **more: Any) -> dict[str, Any]:
-    found = {"sample_id": 1, "verdict": "accepted", "why": "", "bytes": data}
+def row(data: bytes, **more: object) -> dict[str, Any]:
+    found: dict[str, Any] = {"sample_id": 1, "verdict": "accepted", "why": "", "bytes": data}
     return {**found, "width": 1, "height": 1, **more}
 
 

@@ -41,7 +41,7 @@ def test_what_is_left_is_what_a_dry_run_says(decided: Snapshot, given: dict[str,
     assert found.draws.tolist() == said["draws_by_class"]
 
 
-def test_the_estimate_is_that_of_validation_images_above_the_same_cuts(
+def test_the_estimate_is_of_validation_images_above_the_same_cuts(
     decided: Snapshot,
 ) -> None:
     labels = newest_labels(decided)
@@ -51,9 +51,7 @@ def test_the_estimate_is_that_of_validation_images_above_the_same_cuts(
         Balance(policy="none", min_confidence=0.4),
         decided.class_names,
     )
-    rows = decided.rows(
-        "select class_id, confidence, true_id from evaluated('validation', '') where iteration = 2"
-    )
+    rows = decided.rows("from evaluated('validation', '') where iteration = 2")
     right, kept = 0.0, 0
     for class_id in range(3):
         cut = found.cuts[class_id]
@@ -113,7 +111,7 @@ def test_the_command_does_the_same_as_the_page(own: Store) -> None:
     assert labels is not None
     balance = Balance(total=30, power=0.5, min_confidence=0.45)
     view = thresholds.save(own, labels, balance, "by-page")
-    words = command(opened, labels, balance, "by-command")
+    words = command(labels, balance, "by-command", str(own.root))
     split = subprocess.run(
         ["sh", "-c", f"printf '%s\\n' {words.removeprefix('plstore ')}"],
         capture_output=True,

@@ -26,6 +26,16 @@ PAGES: Final = (
 )
 _THEMES: Final = {"auto": None, "light": False, "dark": True}
 _THEME_COOKIE: Final = "plstore-theme"
+_SIDE_BUTTONS: Final = (
+    Markup(
+        '<button type="button" id="theme" title="Light, dark, or as the system (d)">theme'
+        "</button>"
+    ),
+    Markup('<button type="button" id="keys" title="What keys do (?)">keys</button>'),
+)
+_REFRESH: Final = Markup(
+    '<button type="button" id="refresh" title="Look at the newest version (r)">refresh</button>'
+)
 _LOOK_SECONDS: Final = 15.0
 _BUILD_SECONDS: Final = 150.0
 
@@ -69,6 +79,7 @@ def add_page(desk: Desk, path: str, draw: Draw) -> None:
                 try:
                     await draw(desk, Address(path, dict(request.query_params)))
                 except FAILURES as error:
+                    await apart(desk.recover)
                     _failed(error)
 
     ui.page(path, response_timeout=_BUILD_SECONDS)(build)
@@ -142,13 +153,11 @@ async def _state(desk: Desk) -> None:
         newer.set_visibility(bool(old))
 
     ui.timer(_LOOK_SECONDS, look, immediate=False)
-    show(
-        Markup(
-            '<div class="side-buttons"><button type="button" id="theme" title="Light, dark, or '
-            'as the system (d)">theme</button><button type="button" id="keys" title="Keys (?)">'
-            "keys</button></div>"
-        )
-    )
+    with ui.element("div").classes("side-buttons"):
+        for markup in _SIDE_BUTTONS:
+            show(markup)
+        again = show(_REFRESH)
+        again.on("click", lambda: _refresh(desk))
 
 
 async def _refresh(desk: Desk) -> None:

@@ -128,7 +128,11 @@ def said_of(said: Said) -> Markup:
     ]
     if said.rest > 0.0005:  # noqa: PLR2004  less is shown as nothing
         lines.append(
-            html('<b class="faint">others</b>{}<em>{}</em>', bar(0), f"{said.rest:.3f}")
+            html(
+                '<b class="faint">others</b>{}<em>{}</em>',
+                bar(said.rest, "rest"),
+                f"{said.rest:.3f}",
+            )
         )
     name = f"{said.teacher_id}@{said.iteration}"
     return html(

@@ -80,7 +80,7 @@ class Live:
         if len(names) <= _MOST_OPTIONS:
             self.select(name, label, {"": "any", **{n: n for n in names}}, css="wide-field")
         else:
-            self.typed(name, f"{label}: name or number")
+            self.typed(name, f"{label}: name or number", "wide-field")
 
     def typed(self, name: str, label: str, css: str = "") -> None:
         """Draw a field to type a parameter into."""

@@ -35,7 +35,7 @@ async def draw(desk: Desk, _: Address) -> None:
     snapshot = desk.snapshot()
     counts = await apart(overview.totals, snapshot)
     known = await apart(overview.models, snapshot)
-    heading("Overview", f"{snapshot.store.root}")
+    heading("Overview", desk.path)
     if not counts.images and not counts.refused:
         show(_empty(desk.path))
         return

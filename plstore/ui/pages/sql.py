@@ -15,7 +15,8 @@ from plstore.ui.pages.charts import chart, columns
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.snapshot import Desk, Snapshot
 
-_EXAMPLE: Final = """select class_name(class_id) as class, count(*) as n, avg(confidence) as sure
+_EXAMPLE: Final = """\
+select class_name(class_id) as class, count(*) as n, avg(confidence) as confidence
 from soft_labels
 where split = 'unlabeled'
 group by all order by n desc"""

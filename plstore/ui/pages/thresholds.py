@@ -146,7 +146,7 @@ class _Page:
         balance = thresholds.read_balance(address)
         kept = thresholds.keep(self.counts, balance, self.snapshot.class_names)
         self._figures.content = str(_figures(kept))
-        said = thresholds.command(self.snapshot, self.labels, balance, address.text("view"))
+        said = thresholds.command(self.labels, balance, address.text("view"), self.desk.path)
         self._command.content = str(
             html('<pre class="cli" data-copy="{}" title="Click to copy">{}</pre>', said, said)
         )

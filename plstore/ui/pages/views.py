@@ -48,13 +48,13 @@ async def draw(desk: Desk, address: Address) -> None:
     show(_figures(counts))
     if counts.deleted:
         show(note(f"{counts.deleted:,} images of it were deleted since it was made.", "wrong"))
-    show(html('<div class="wide">{}{}</div>', _out(counts), _made_of(counts)))
+    left = html('<div class="stack">{}{}</div>', _out(counts), _by_class(snapshot, counts))
+    show(html('<div class="wide">{}{}</div>', left, _made_of(counts)))
     other = address.text("against")
     if other:
         before = await apart(selections.find_view, snapshot, other)
         changes = await apart(selections.differ, snapshot, before, view)
         show(_difference(snapshot, changes, before.key, view.key))
-    show(_by_class(snapshot, counts))
 
 
 def _controls(address: Address, listed: list[Listed], key: str) -> None:

@@ -35,7 +35,7 @@
   const theme = () => document.body.dataset.theme || "auto";
   const paint = () => {
     const button = document.getElementById("theme");
-    const says = `${theme()} theme`;
+    const says = `theme: ${theme()}`;
     if (button && button.textContent !== says) button.textContent = says;
   };
   const turn = () => {
@@ -54,6 +54,7 @@
       "<h2>Keys</h2><dl><dt>1 – 8</dt><dd>pages</dd><dt>j k, arrows</dt><dd>move in a grid, or " +
       "to the next image</dd><dt>Enter</dt><dd>open</dd><dt>n p</dt><dd>next and previous page" +
       "</dd><dt>g</dt><dd>back to the grid</dd><dt>d</dt><dd>light, dark, as the system</dd>" +
+      "<dt>r</dt><dd>look at the newest version</dd>" +
       "<dt>a x c u</dt><dd>in a review: accept, exclude, correct, undo</dd><dt>space</dt><dd>in " +
       "a review: select several</dd><dt>?</dt><dd>this</dd></dl>";
     box.addEventListener("click", () => box.remove());
@@ -68,6 +69,7 @@
     let done = false;
     if (key === "?") done = help() || true;
     else if (key === "d") done = turn() || true;
+    else if (key === "r") done = follow("#refresh");
     else if (key === "Escape") document.getElementById("key-help")?.remove();
     else if (/^[1-8]$/.test(key)) done = follow(`a[data-key="${key}"]`);
     else if (key === "g") done = follow("a.to-grid");
