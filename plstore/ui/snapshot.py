@@ -1,7 +1,7 @@
 """What every page looks at: one snapshot of a store, opened once, asked by all of its pages."""
 
 from collections.abc import Callable, Mapping
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -34,7 +34,8 @@ class Snapshot:
         self._connection = connect(store, as_of=self.pins, limits=Limits(seconds=_SECONDS))
         self._lock = Lock()
         self._once: dict[object, Any] = {}
-        self._once_lock = RLock()
+        self._once_lock = Lock()
+        self._making: dict[object, Lock] = {}
 
     def table(
         self,
@@ -66,7 +67,9 @@ class Snapshot:
 
     def once(self, key: object, make: Callable[[], _T]) -> _T:
         """Return what a snapshot needs to find out only once."""
-        with self._once_lock:
+        with self._once_lock:  # one key waits for no other
+            being_made = self._making.setdefault(key, Lock())
+        with being_made:
             if key not in self._once:
                 self._once[key] = make()
             found: _T = self._once[key]

@@ -14,6 +14,7 @@ import pytest
 import plstore
 from plstore.images import import_images
 from plstore.store import Store
+from plstore.ui.address import url
 from tests.conftest import CLASS_NAMES, make_records
 from tests.ui.looked_at import fill
 
@@ -201,6 +202,21 @@ def test_a_floor_is_counted_at_once_and_saved_as_a_view(page: "Page", server: Se
 
     assert view.record.parameters["min_confidence"] == 0.5
     assert view.record.parameters["images_per_class"] == 5
+
+
+@pytest.mark.nightly
+def test_hostile_names_are_only_shown_in_charts_too(page: "Page", server: Server) -> None:
+    hostile = url("/thresholds", {"class": HOSTILE[0], "floor": 0.2})
+    for path in (hostile, "/sql?query=coverage/labels_per_class"):
+        opened(page, server, path)
+        page.wait_for_selector(".chart svg")
+        box = page.locator(".chart").first.bounding_box()
+        assert box is not None
+        for share in (0.3, 0.5, 0.7, 0.9):
+            page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+            page.wait_for_timeout(100)
+        assert page.locator(".chart div", has_text=HOSTILE[0]).count(), path
+        assert page.locator("main img[src='x']").count() == 0
 
 
 @pytest.mark.nightly

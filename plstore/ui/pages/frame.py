@@ -37,6 +37,7 @@ _REFRESH: Final = Markup(
     '<button type="button" id="refresh" title="Look at the newest version (r)">refresh</button>'
 )
 _LOOK_SECONDS: Final = 15.0
+_REMOTE_LOOK_SECONDS: Final = 120.0  # a look at a bucket is a request for each table
 _BUILD_SECONDS: Final = 150.0
 
 Draw = Callable[[Desk, Address], Awaitable[None]]
@@ -152,7 +153,8 @@ async def _state(desk: Desk) -> None:
             old = True
         newer.set_visibility(bool(old))
 
-    ui.timer(_LOOK_SECONDS, look, immediate=False)
+    seconds = _REMOTE_LOOK_SECONDS if "://" in desk.path else _LOOK_SECONDS
+    ui.timer(seconds, look, immediate=False)
     with ui.element("div").classes("side-buttons"):
         for markup in _SIDE_BUTTONS:
             show(markup)
