@@ -66,6 +66,11 @@ def main() -> None:
         )
         if refused.returncode != 2 or "pip install 'plstore[train]'" not in refused.stderr:
             raise SystemExit(f"training without its extra said {refused.stderr}")
+        refused = subprocess.run(
+            [plstore, "ui", "s"], cwd=home, capture_output=True, text=True, check=False
+        )
+        if refused.returncode != 2 or "pip install 'plstore[ui]'" not in refused.stderr:
+            raise SystemExit(f"the app without its extra said {refused.stderr}")
         print(f"{wheel.name} ({wheel.stat().st_size / 1e6:.1f} MB) works alone")
 
 

@@ -3,7 +3,7 @@
 from plstore.labels import corrected_labels
 from plstore.upkeep.collection import collect, collectable
 from plstore.upkeep.compaction import compact
-from plstore.upkeep.decisions import correct, exclude
+from plstore.upkeep.decisions import correct, exclude, take_back
 from plstore.upkeep.deletion import erase
 from plstore.upkeep.verification import count_files, verify
 
@@ -16,5 +16,6 @@ __all__ = [
     "count_files",
     "erase",
     "exclude",
+    "take_back",
     "verify",
 ]

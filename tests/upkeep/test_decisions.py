@@ -3,7 +3,7 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.store import Store
-from plstore.upkeep import correct, exclude
+from plstore.upkeep import correct, corrected_labels, exclude, take_back
 from plstore.views import View
 from tests.conftest import give_labels
 
@@ -54,3 +54,29 @@ def test_decisions_on_unknown_images_or_classes_write_nothing(store: Store) -> N
         correct(store, {3: "cow"}, who="ann")
 
     assert store.versions() == before
+
+
+def test_what_one_person_decided_last_is_taken_back_and_what_others_did_stays(
+    store: Store,
+) -> None:
+    correct(store, {3: "owl", 20: "dog"}, who="ann")
+    correct(store, {3: "cat", 4: "dog"}, who="bob")
+    correct(store, {3: "dog"}, who="ann")
+    version = store.table("corrections").version()
+
+    assert take_back(store, "corrections", [3, 4, 5], who="ann") == 1
+    assert corrected_labels(store) == {3: 0, 4: 1, 20: 1}
+    assert take_back(store, "corrections", [3], who="ann") == 1
+    assert corrected_labels(store) == {3: 0, 4: 1, 20: 1}
+    assert take_back(store, "corrections", [3], who="ann") == 0
+    assert corrected_labels(store, version) == {3: 1, 4: 1, 20: 1}
+    assert plstore.verify(store) == []
+
+
+def test_decisions_are_taken_back_from_files_that_were_merged_too(store: Store) -> None:
+    exclude(store, [3], reason="blurred", who="ann")
+    exclude(store, [4], reason="blurred", who="ann")
+    plstore.compact(store)
+
+    assert take_back(store, "exclusions", [3], who="ann") == 1
+    assert store.table("exclusions").read()["sample_id"].to_pylist() == [4]
