@@ -53,7 +53,7 @@ def test_a_selection_keeps_what_does_not_decide() -> None:
     assert all(s.held_out and s.max_side == 64 for s in (near, soft, none))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_is_done_is_not_done_again_and_what_was_left_out_comes_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,7 @@ TIMM = {
 INCREASING = {Op.POSTERIZE, Op.SOLARIZE, Op.COLOR, Op.CONTRAST, Op.BRIGHTNESS, Op.SHARPNESS}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["threads", "torch", "dali"])
 @pytest.mark.parametrize("increasing", [False, True])
 @pytest.mark.parametrize(("m", "sign"), [(6.0, 1.0), (27.0, -1.0)])

@@ -11,7 +11,7 @@ from plstore.selection import Selection, select
 from plstore.store import Store
 from plstore.views import View, ViewMode
 from tests.conftest import give_labels
-from tests.loaders.conftest import BACKENDS, RGB, SHUFFLES, loader_of, some, together
+from tests.loaders.conftest import RGB, SHUFFLES, loader_of, some, together
 
 OWN = """-- Everything, with weights of 1/2 to 1.
 --
@@ -41,7 +41,9 @@ def expected(batch: Batch) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", ["dali", "threads", pytest.param("torch", marks=pytest.mark.nightly)]
+)
 def test_each_image_has_its_own_weight(view: View, backend: str, shuffle: str) -> None:
     found = some(loader_of(view, backend=backend, shuffle=shuffle), 3)
 

@@ -70,6 +70,7 @@ def test_it_runs_with_nothing_given(query: SavedQuery, empty: Store, store: Stor
     assert run_query(empty, query.name).num_rows == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("query", QUERIES, ids=names)
 def test_rows_come_in_one_order_on_any_number_of_threads(
     query: SavedQuery, store: Store

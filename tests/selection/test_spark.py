@@ -42,10 +42,15 @@ def rows_of(store: Store, engine: Any, **values: Any) -> list[dict[str, Any]]:  
     "balance",
     [
         Balance(min_confidence=0.4, images_per_class=7, seed=3),
-        Balance(min_confidence=0.4567, images_per_class=50, seed=70_000),
         Balance(policy="reference", min_confidence=0.4, images_per_class=9, seed=3),
-        Balance(policy="cap", min_confidence=0.4, total=20, power=0.5),
-        Balance(policy="none", min_confidence=0.4567),
+        *(
+            pytest.param(balance, marks=pytest.mark.nightly)
+            for balance in (
+                Balance(min_confidence=0.4567, images_per_class=50, seed=70_000),
+                Balance(policy="cap", min_confidence=0.4, total=20, power=0.5),
+                Balance(policy="none", min_confidence=0.4567),
+            )
+        ),
     ],
     ids=lambda balance: balance.policy,
 )

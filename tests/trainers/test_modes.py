@@ -126,7 +126,14 @@ def labels_of(store: Store, teacher_id: str, split: str = "unlabeled") -> dict[i
     return {row["sample_id"]: row["confidence"] for row in here}
 
 
-@pytest.mark.parametrize("parts", [["augment"], ["dropout"], ["crop", "stochastic_depth"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["augment"],
+        pytest.param(["dropout"], marks=pytest.mark.nightly),
+        ["crop", "stochastic_depth"],
+    ],
+)
 def test_a_teacher_that_is_noised_says_something_else_of_the_pool(
     store: Store, parts: list[str]
 ) -> None:

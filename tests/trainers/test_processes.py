@@ -99,7 +99,7 @@ def test_two_processes_have_the_losses_of_one(alone: Store, tmp_path: Path) -> N
     assert said.count("result: ") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_process_ends_the_run_which_goes_on_with_any_number(
     alone: Store, tmp_path: Path
 ) -> None:

@@ -265,7 +265,7 @@ def killed_in_the_middle(words: list[str], home: Path) -> list[Line]:
     return read_lines(home / CELLS)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_that_is_killed_ends_with_the_same_lines(
     done: tuple[Ablation, list[dict[str, Any]], Heard], tmp_path: Path
 ) -> None:
