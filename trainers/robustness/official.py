@@ -6,6 +6,7 @@ of other pixels sees them resized, as in the paper (Noisy Student, section 3.1).
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +89,7 @@ def _as_seen(image: Image.Image, size: int, channels: int) -> Frames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Files:
+class _Files(ABC):
     """Files of perturbations, of images of a store.
 
     Attributes:
@@ -102,6 +103,21 @@ class _Files:
     names: Sequence[str] = ()
     keys: Mapping[int, str] = field(default_factory=dict)
     on_note: Callable[[str], None] = lambda _: None
+
+    def made(self, batches: Iterator[ImageBatch], names: Sequence[str]) -> Iterator[Made]:
+        """Yield what the files show of each batch, by level; say what is left out, and why."""
+        left_out = {name: Counter[str]() for name in names}
+        for ids, pixels in batches:
+            for name in names:
+                yield from self._made(name, ids, pixels.shape[1:], left_out[name])
+        for name, counts in left_out.items():
+            self._say(name, counts)
+
+    @abstractmethod
+    def _made(
+        self, name: str, ids: Ids, shape: tuple[int, ...], left_out: Counter[str]
+    ) -> Iterator[Made]:
+        """Yield what the files of one perturbation show of some images."""
 
     @cached_property
     def _stems(self) -> Counter[str]:
@@ -196,15 +212,6 @@ class CorruptedFiles(_Files):
         """Return severities, and which files there are, of which size."""
         return {"severities": list(self.severities), **self._identity(name, self._files[name])}
 
-    def made(self, batches: Iterator[ImageBatch], names: Sequence[str]) -> Iterator[Made]:
-        """Yield the files of each batch, by severity."""
-        left_out = {name: Counter[str]() for name in names}
-        for ids, pixels in batches:
-            for name in names:
-                yield from self._made(name, ids, pixels.shape[1:], left_out[name])
-        for name, counts in left_out.items():
-            self._say(name, counts)
-
     def _made(
         self, name: str, ids: Ids, shape: tuple[int, ...], left_out: Counter[str]
     ) -> Iterator[Made]:
@@ -293,15 +300,6 @@ class SequenceFiles(_Files):
         """Return which files there are, of which size, and the version of what reads them."""
         found = self._identity(name, self._files[name])
         return {"opencv": opencv().__version__, **found}
-
-    def made(self, batches: Iterator[ImageBatch], names: Sequence[str]) -> Iterator[Made]:
-        """Yield the videos of each batch, frame by frame."""
-        left_out = {name: Counter[str]() for name in names}
-        for ids, pixels in batches:
-            for name in names:
-                yield from self._made(name, ids, pixels.shape[1:], left_out[name])
-        for name, counts in left_out.items():
-            self._say(name, counts)
 
     def _made(
         self, name: str, ids: Ids, shape: tuple[int, ...], left_out: Counter[str]
