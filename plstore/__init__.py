@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         tags,
     )
     from plstore.store import add_tag as tag
-    from plstore.upkeep import collect, compact, correct, erase, exclude, verify
+    from plstore.upkeep import collect, compact, correct, erase, exclude, take_back, verify
     from plstore.views import open_view
     from trainers.ablation import Ablation, ablate
     from trainers.bringing import bring_teacher
@@ -140,6 +140,7 @@ _HOMES = {
     "select": "plstore.selection",
     "tag": "plstore.store:add_tag",
     "tags": "plstore.store",
+    "take_back": "plstore.upkeep",
     "tar_files": "plstore.exchange",
     "train": "trainers.on_view:train_on_view",
     "verify": "plstore.upkeep",
@@ -218,6 +219,7 @@ __all__ = [
     "select",
     "tag",
     "tags",
+    "take_back",
     "tar_files",
     "train",
     "verify",
