@@ -21,6 +21,7 @@ from plstore.exchange.test_sets import (
 )
 from plstore.fingerprint import value_hash
 from plstore.images import DEFAULT_MAX_PIXELS
+from plstore.query import connect
 from plstore.schema import ACCEPTED, EVALUATION, SPLITS, Split
 from plstore.store import Store
 from trainers.imagenet import PROTOCOLS, REAL, real_labels
@@ -37,10 +38,13 @@ class ImportedSet:
     Attributes:
         imported: What became of its images.
         num_accepted: Images of which several classes may be right, noted now.
+        num_trained: Images of the set whose very bytes are labeled or unlabeled images too: a
+            model that learned them is not tested by them.
     """
 
     imported: Imported
     num_accepted: int
+    num_trained: int = 0
 
 
 def import_test_set(
@@ -81,7 +85,19 @@ def import_test_set(
     )
     several = any(len(right) > 1 for right in mapped.class_map.values())
     count = _note(store, name, _accepted(store, mapped)) if several else 0
-    return ImportedSet(imported=imported, num_accepted=count)
+    copies = _count_copies(store, name)
+    return ImportedSet(imported=imported, num_accepted=count, num_trained=copies)
+
+
+def _count_copies(store: Store, name: str) -> int:
+    sql = """
+        select count(*) from images
+        where split = 'evaluation' and dataset = $name and content_hash in (
+            select content_hash from images where split in ('labeled', 'unlabeled')
+        )
+    """
+    with connect(store) as connection:
+        return int(connection.execute(sql, {"name": name}).fetchall()[0][0])
 
 
 def _check_name(store: Store, name: str) -> None:

@@ -86,7 +86,7 @@ def ablate(
     Examples:
       plstore ablate paper --dry-run
       plstore ablate paper --home demo/paper --budget 3
-      plstore ablate paper --only iterations-1,larger-student --seeds 0..1
+      plstore ablate paper --only iteration-1,larger-student --seeds 0..1
       plstore ablate paper --data cifar10 --labeled LABELED --unlabeled POOL --test TEST
       plstore ablate mine.toml --results elsewhere/cells.jsonl --out figures
     """

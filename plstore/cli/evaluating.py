@@ -71,6 +71,8 @@ def evaluate(
       plstore query run evaluation/confusions
       plstore query run evaluation/selective_accuracy
 
+    How alike teachers are is always of all classes.
+
     Robustness (extra plstore[robustness]): images are made worse on the way and kept nowhere,
     what models say of them is. mCE and mFR are over the baseline's, the first teacher's unless
     given. By image: evaluation/perturbed_accuracy, evaluation/flip_probabilities.
@@ -94,6 +96,8 @@ def evaluate(
     named_sets = sets.split(",") if sets else []
     if among not in {None, "all", "own"}:
         raise InputError(f"--among is {among!r}; wanted all or own")
+    if among is not None and not named_sets:
+        raise InputError("--among is of test sets; name some with --sets")
     asked = _asked(  # checked before long work
         opened,
         teacher,

@@ -58,6 +58,9 @@ def import_test_set(
     rows = [{"what": "already there", "images": counts.already_there}]
     rows += [{"what": what, "images": n} for what, n in found.imported.remarks.items()]
     rows += [{"what": what, "images": n} for what, n in sorted(counts.verdicts.items())]
+    if found.num_trained:
+        what = "labeled or unlabeled as well: models that learned them are not tested by them"
+        rows.append({"what": what, "images": found.num_trained})
     if found.num_accepted:
         rows.append({"what": "several classes may be right", "images": found.num_accepted})
     print_rows(rows, format_, whole=True)

@@ -11,6 +11,7 @@ may be left out says what it is then: ``param NAME TYPE = VALUE:``, text in sing
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,11 @@ def saved_query(name: str) -> SavedQuery:
         names = sorted(
             p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.sql")
         )
-        raise InputError(f"no saved query {name!r}; there are {', '.join(names)}")
+        near = get_close_matches(name, names, n=3, cutoff=0.5)
+        there = f"there are {', '.join(names)}"
+        if near:
+            there = f"did you mean {' or '.join(near)}? 'plstore query list' names all"
+        raise InputError(f"no saved query {name!r}; {there}")
     return parse_query(name, path.read_text())
 
 

@@ -56,6 +56,8 @@ def what_is_missing(
         needs: Soft labels that it needs in particular.
     """
     named = [name for name in tables_in(sql) if name in _MADE_BY or name in _SAME]
+    if "accepted(" not in sql:  # for others it only adds to what they know
+        named = [name for name in named if name != "accepted_classes"]
     pins = snapshot_of(store, as_of, ["images", *named])
     empty = {
         _SAME.get(name, name)

@@ -37,7 +37,8 @@ select view, version, kind, class_id, confidence, copies, weight from view_rows
 where sample_id = $sample_id
 """
 _VIEWS: Final = """
-select view, version, query, parameters, counts, pins from views order by created_at desc, view
+select view, version, query, parameters, counts, pins, created_at
+from views order by created_at desc, view
 """
 
 
@@ -188,7 +189,8 @@ def why_not(
         return f"refused at import: {image['verdict']}"
     if image["split"] not in {"unlabeled", "labeled"}:
         return f"held out: {image['split']}"
-    if any(row["what"] == "excluded" for row in decided):
+    before = [row for row in decided if row["decided_at"] <= view["created_at"]]
+    if any(row["what"] == "excluded" for row in before):
         return "excluded by a person"
     if view["query"] == "labeled" and image["split"] == "unlabeled":
         return "only labeled images"

@@ -69,6 +69,23 @@ def queue(snapshot: Snapshot, most: int = LONGEST) -> list[Waiting]:
     return snapshot.once(("queue", most), find)
 
 
+def decided_now(store: Store, waiting: Sequence[Waiting]) -> set[int]:
+    """Return the images of a queue that somebody has decided on by now, here or elsewhere."""
+    ids = {one.sample_id for one in waiting}
+    found: set[int] = set()
+    for table in ("exclusions", "corrections"):
+        found |= set(store.table(table).read(columns=["sample_id"])["sample_id"].to_pylist())
+    return ids & found
+
+
+def class_named(class_names: Sequence[str], typed: str) -> str | None:
+    """Return the class that was typed: its name, or the only one that begins so."""
+    if typed in class_names:
+        return typed
+    begun = [name for name in class_names if name.casefold().startswith(typed.casefold())]
+    return begun[0] if typed and len(begun) == 1 else None
+
+
 def _waiting(row: Mapping[str, Any]) -> Waiting:
     return Waiting(
         sample_id=row["sample_id"],

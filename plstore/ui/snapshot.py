@@ -121,6 +121,7 @@ class Desk:
         self.path = path
         self.is_review = is_review
         self.who = who
+        self.decisions: list[Any] = []  # of this app, the last one last, to be undone
         self._lock = Lock()
         self._snapshot: Snapshot | None = Snapshot(open_store(path))
 

@@ -228,9 +228,10 @@ def test_runs_and_selections_do_not_see_a_test_set(
     path = write(tmp_path / "set", {"cat": 1, "dog": 1})
     (path / "cat" / "copy.png").write_bytes(copy.data)
 
-    import_test_set(store, path, name="camera")
+    found = import_test_set(store, path, name="camera")
     after = preview(store, balance)
 
+    assert found.num_trained == 1
     assert after["dropped"]["held_out"] == before["dropped"].get("held_out", 0) + 1
     assert after["kept"] + 1 == before["kept"]
 
@@ -428,6 +429,7 @@ def test_the_command_measures_several_sets_side_by_side(store: Store, tmp_path: 
             "has no test set three with images that can be read; it has none",
         ),
         (("--sets", "a", "--among", "few"), "--among is 'few'; wanted all or own"),
+        (("--among", "own"), "--among is of test sets; name some with --sets"),
         (
             ("--sets", "a", "--corruptions", "fog"),
             "attacks want --splits; found test sets alone",

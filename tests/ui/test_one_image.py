@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,6 +11,7 @@ from plstore.ui.one_image import beside, image_facts, nearest, why_not
 from plstore.ui.snapshot import Snapshot
 from plstore.upkeep import exclude
 from tests.conftest import give_embeddings
+from tests.ui.looked_at import select
 
 
 def test_all_labels_of_an_image_are_told_the_newest_first(snapshot: Snapshot) -> None:
@@ -86,6 +88,18 @@ def test_a_view_without_an_image_says_why(
     assert why in why_not(view, row, [label], [])
 
 
+def test_a_decision_of_later_is_no_reason() -> None:
+    made = datetime(2026, 1, 2, tzinfo=UTC)
+    row = {"verdict": "accepted", "split": "unlabeled"}
+    view = {"query": "balance/exact", "parameters": "{}", "counts": "{}", "created_at": made}
+    before, after = (
+        {"what": "excluded", "decided_at": made + timedelta(days=days)} for days in (-1, 1)
+    )
+
+    assert why_not(view, row, [], [before]) == "excluded by a person"
+    assert why_not(view, row, [], [after]) == "not labeled by its teachers"
+
+
 def test_neighbours_are_those_of_the_grid(snapshot: Snapshot) -> None:
     filters = Filters(labels=snapshot.labels("unlabeled")[-1])
     ids = find_images(snapshot, filters).sample_ids
@@ -106,9 +120,12 @@ def test_the_nearest_are_found_where_there_are_embeddings(own: Store) -> None:
     assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
 
 
-def test_an_excluded_image_is_not_in_views_for_that_reason(own: Store) -> None:
+def test_an_excluded_image_is_not_in_later_views_for_that_reason(own: Store) -> None:
     inside = own.table("view_rows").read(columns=["sample_id"])["sample_id"].to_pylist()
     left = next(i for i in range(12, 72) if i not in inside)
     exclude(own, [left], reason="blurred", who="ann")
+    select(own, "third", "t0@1")
+    whys = {held.key: held.why for held in image_facts(Snapshot(own), left).views}
 
-    assert {h.why for h in image_facts(Snapshot(own), left).views} == {"excluded by a person"}
+    assert whys.pop("third@1") == "excluded by a person"
+    assert "excluded by a person" not in whys.values()

@@ -181,6 +181,14 @@ def test_the_queue_is_that_of_the_saved_query(snapshot: Snapshot) -> None:
     assert filed.accepted_name == filed.label_name
 
 
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [("owl", "owl"), ("O", "owl"), ("ca", "cat"), ("c", None), ("lynx", None), ("", None)],
+)
+def test_the_only_class_that_begins_so_is_meant(typed: str, found: str | None) -> None:
+    assert review.class_named(["cat", "cow", "owl"], typed) == found
+
+
 def test_decisions_are_written_with_who_made_them_and_can_be_undone(own: Store) -> None:
     waiting = [one for one in review.queue(Snapshot(own)) if one.split == "unlabeled"]
     first, second, third, fourth = waiting[:4]
@@ -196,6 +204,7 @@ def test_decisions_are_written_with_who_made_them_and_can_be_undone(own: Store) 
         third.sample_id: (2, "ann"),
     }
     assert not after & {one.sample_id for one in (first, second, third, fourth)}
+    assert review.decided_now(own, waiting) == {one.sample_id for one in waiting[:4]}
     assert corrected.said == "2 images corrected: owl"
     assert review.undo(own, corrected, who="ann") == 2
     assert review.undo(own, excluded, who="ann") == 1

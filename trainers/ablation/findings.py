@@ -23,8 +23,8 @@ Values = Mapping[str, Mapping[int, Mapping[str, float]]]
 PAGE: Final = "findings.md"
 
 _READING: Final = (
-    "Differences are paired by seed: the first cell minus the second. Intervals are of 95 %, "
-    "by the bootstrap (BCa) unless the row in findings.json says otherwise."
+    "Differences are paired by seed: the first cell minus the second. Intervals are of 95 %: "
+    "Student's t of two seeds, the bootstrap (BCa) of more; findings.json has both."
 )
 _UNITS: Final = {"mCE": "points of mCE", "mFR": "points of mFR"}
 _POINTS: Final = "points"

@@ -45,7 +45,8 @@ async def draw(desk: Desk, _: Address) -> None:
         return
     if not desk.is_review:
         show(note("Only to look: plstore ui --review lets you decide, with a key for each."))
-    page = _Page(desk, snapshot, waiting)
+    done = await apart(review.decided_now, snapshot.store, waiting)
+    page = _Page(desk, snapshot, waiting, done)
     page.draw()
     await page.show_now()
 
@@ -53,15 +54,18 @@ async def draw(desk: Desk, _: Address) -> None:
 class _Page:
     """The open queue: where it stands, what is selected, what was decided."""
 
-    def __init__(self, desk: Desk, snapshot: Snapshot, waiting: Sequence[Waiting]) -> None:
+    def __init__(
+        self, desk: Desk, snapshot: Snapshot, waiting: Sequence[Waiting], done: set[int]
+    ) -> None:
         self._desk = desk
         self._snapshot = snapshot
         self._waiting = waiting
         self._at = 0
         self._picked: set[int] = set()
-        self._decided: list[Decision] = []
-        self._done: set[int] = set()
+        self._decided: list[Decision] = desk.decisions
+        self._done = done
         self._is_writing = False
+        self._next()
 
     def draw(self) -> None:
         with ui.element("div").classes("review-desk"):
@@ -163,19 +167,22 @@ class _Page:
         await self._correct_to(str(self._choice.value or ""))
 
     async def _correct_to(self, typed: str) -> None:
-        class_id = self._snapshot.class_id(typed)
-        if class_id is None:
+        name = review.class_named(self._snapshot.class_names, typed.strip())
+        if name is None:
             ui.notify(f"There is no class {typed!r}.", type="warning")
             return
         if self._dialog is not None:
             self._dialog.close()
-        name = self._snapshot.class_names[class_id]
         await self._decide(review.correct_to, self._chosen(), name)
 
     async def _decide(
         self, how: Callable[..., Decision], chosen: Sequence[Waiting], *more: str
     ) -> None:
         if self._is_writing:
+            return
+        chosen = [one for one in chosen if one.sample_id not in self._done]
+        if not chosen:
+            ui.notify("That was decided before; u takes the last decision back.")
             return
         self._is_writing = True
         try:
@@ -215,7 +222,8 @@ class _Page:
         self._decided.pop()
         self._done -= set(last.sample_ids)
         ids = [one.sample_id for one in self._waiting]
-        self._at = ids.index(last.sample_ids[0])
+        if last.sample_ids[0] in ids:  # of another queue, before a refresh, it is not
+            self._at = ids.index(last.sample_ids[0])
         await self.show_now()
 
     async def show_now(self) -> None:
