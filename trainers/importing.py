@@ -27,7 +27,7 @@ def import_for_run(store: Store, source: Source, *, max_pixels: int, display: Sh
         InputError: If the store has other images too, or none of a split or class that a run
             needs was accepted.
     """
-    kept = _check_store_is_its_own(store, source)
+    kept = check_store_is_its_own(store, source)
     imported = import_source(store, source, display, max_pixels=max_pixels)
     counts = _counts(store, source.dataset)
     _check_imported(store, counts["splits"])
@@ -58,7 +58,7 @@ def check_present(store: Store) -> Outputs:
     return {"images_version": store.table("images").version(), **counts, "unread": {}}
 
 
-def _check_store_is_its_own(store: Store, source: Source) -> pa.Table:
+def check_store_is_its_own(store: Store, source: Source) -> pa.Table:
     """Return the images of a store that have left the folders they came from.
 
     They are used all the same: the store has their bytes, or they are where they were.

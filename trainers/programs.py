@@ -18,6 +18,7 @@ from trainers.costs import CARDS, PAPER_UTILISATION
 from trainers.counted import CountedEstimator, counted_row
 from trainers.estimate import Estimate, Estimator
 from trainers.events import Shown, Teller, unheard
+from trainers.importing import check_store_is_its_own
 from trainers.ledger import Ledger
 from trainers.logs import logged
 from trainers.loop import Run, open_run, run
@@ -209,7 +210,8 @@ def dry_run(
         cards: How many share a step.
 
     Raises:
-        InputError: If the images are not there and the recipe does not say how many they are.
+        InputError: If the images are not there and the recipe does not say how many they are,
+            or the store has others too.
     """
     for line in iteration_lines(recipe):
         display.say(line)
@@ -221,6 +223,8 @@ def dry_run(
         opened = open_run(recipe, Store(store), device=device, source=source)
         return _counted(recipe, opened.context.source, store, card, cards, display)
     opened = open_run(recipe, Store(store), device=device, source=source)
+    if recipe.data.source != "store" and Store(store).table("images").root.exists():
+        check_store_is_its_own(Store(store), opened.context.source)
     rows: list[Row] = [
         {
             "step": name,

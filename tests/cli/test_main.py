@@ -62,6 +62,7 @@ def test_tables_are_for_people(store: Store) -> None:
         (["sql", "drop table images"], "found DROP; wanted exactly one SELECT"),
         (["sql", "select * from nope"], "Table with name nope does not exist"),
         (["query", "run", "no/such"], "no saved query 'no/such'"),
+        (["query", "run", "drift/flips_by_clas"], "did you mean drift/flips_by_class"),
         (["query", "run", "coverage/labels_by_file", "--colour", "1"], "It takes split (varc"),
         (
             ["query", "run", "coverage/labels_per_class", "--min-confidence", "high"],

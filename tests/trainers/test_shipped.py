@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from plstore.errors import InputError
 from plstore.loaders import ImageFormat, load
 from plstore.report.progress import Display
 from plstore.selection import Balance, Selection, select
@@ -87,6 +88,11 @@ def test_the_papers_recipes_have_what_is_published(name: str) -> None:
             )
         assert noise.dialect == "noisystudent"
     assert recipe.optimizer.learning_rate * 2048 / 256 == 0.128
+
+
+def test_a_dry_run_refuses_a_store_that_the_run_would_refuse(store: Store) -> None:
+    with pytest.raises(InputError, match="holds 84 images that this recipe's data does not"):
+        dry_run(load_recipe("fashion_mnist"), store.root, device="cpu", display=Display())
 
 
 @pytest.mark.parametrize("name", ["svhn_b0", "imagenet_b0_b0"])
