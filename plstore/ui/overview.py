@@ -53,6 +53,18 @@ class Model:
     created_at: datetime
 
 
+def compared_with(models: Sequence[Model]) -> dict[str, float]:
+    """Return the test accuracy that each model's is compared with, a share, by its name.
+
+    A student's is that of the iteration before; of a control, and any other model beside the
+    loop, that of the student of its own iteration.
+    """
+    in_loop = {"teacher", "student"}
+    known = {m.iteration: m.test for m in models if m.test is not None and m.role in in_loop}
+    found = {m.teacher_id: known.get(m.iteration - (m.role in in_loop)) for m in models}
+    return {name: test for name, test in found.items() if test is not None}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Totals:
     """Counts of a snapshot.

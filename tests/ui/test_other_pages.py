@@ -1,6 +1,7 @@
 """Data of the pages Overview, Views, Runs, SQL and Review."""
 
 import io
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -187,6 +188,31 @@ def test_the_queue_is_that_of_the_saved_query(snapshot: Snapshot) -> None:
 )
 def test_the_only_class_that_begins_so_is_meant(typed: str, found: str | None) -> None:
     assert review.class_named(["cat", "cow", "owl"], typed) == found
+
+
+def test_a_control_is_compared_with_the_student_of_its_iteration() -> None:
+    def model(name: str, iteration: int, role: str, test: float | None) -> overview.Model:
+        return overview.Model(
+            teacher_id=name,
+            iteration=iteration,
+            role=role,
+            architecture="",
+            view=None,
+            test=test,
+            validation=None,
+            num_labels={},
+            created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        )
+
+    models = [
+        model("t0", 0, "teacher", 0.7),
+        model("t1", 1, "student", 0.8),
+        model("t2", 2, "student", 0.9),
+        model("control", 2, "control", 0.75),
+        model("t3", 3, "student", None),
+    ]
+
+    assert overview.compared_with(models) == {"t1": 0.7, "t2": 0.8, "control": 0.9, "t3": 0.9}
 
 
 def test_decisions_are_written_with_who_made_them_and_can_be_undone(own: Store) -> None:

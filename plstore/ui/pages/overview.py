@@ -20,7 +20,7 @@ from plstore.ui.markup import (
     table,
     tag,
 )
-from plstore.ui.overview import Model, Node, Totals
+from plstore.ui.overview import Model, Node, Totals, compared_with
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.snapshot import Desk, Snapshot
 
@@ -102,7 +102,7 @@ def _models(known: Sequence[Model]) -> Markup:
         Column(name="Labels"),
         Column(name="Made"),
     ]
-    before: dict[int, float] = {m.iteration: m.test for m in known if m.test and not _beside(m)}
+    compared = compared_with(known)
     rows = [
         (
             model.iteration,
@@ -112,7 +112,7 @@ def _models(known: Sequence[Model]) -> Markup:
             None
             if model.view is None
             else link(url("/view", {"view": model.view}), model.view),
-            _accuracy(model.test, before.get(model.iteration - 1)),
+            _accuracy(model.test, compared.get(model.teacher_id)),
             percent(model.validation),
             _labels(model),
             moment(model.created_at),
@@ -122,10 +122,6 @@ def _models(known: Sequence[Model]) -> Markup:
     return html(
         '<section class="card"><h2>Models by iteration</h2>{}</section>', table(columns, rows)
     )
-
-
-def _beside(model: Model) -> bool:
-    return model.role not in {"teacher", "student"}
 
 
 def _accuracy(share: float | None, before: float | None) -> Markup:
