@@ -3,18 +3,23 @@
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from PIL import Image
 
 from plstore.errors import InputError
 from plstore.exchange import Source
-from plstore.images import ImageRecord
+from plstore.images import IMAGE_COLUMNS, ImageRecord, image_bytes
 from plstore.machine import memory_bytes, num_cores
+from plstore.schema import ACCEPTED, EVALUATION
+from plstore.store import Store
 
 _SAMPLED: Final = 64
 _GRAY: Final = frozenset({"1", "L", "LA", "I;16"})
@@ -125,38 +130,81 @@ def look_at_images(source: Source) -> Census:
     Raises:
         InputError: If none of the sample is an image.
     """
-    sizes: list[tuple[int, int]] = []
-    modes: Counter[str] = Counter()
     labeled: Counter[str | None] = Counter()
-    unread = 0
+    looks = _Looks()
     step = max(-(-source.num_images // _SAMPLED), 1)
     for number, record in enumerate(source.records()):
         labeled[record.label] += record.split == "labeled"
-        if number % step:
-            continue
-        try:
-            with Image.open(_opened(record)) as image:
-                sizes.append(image.size)
-                modes[image.mode] += 1
-        except (OSError, Image.DecompressionBombError):
-            unread += 1
-    if not sizes:
+        if number % step == 0:
+            looks.take(partial(_opened, record))
+    if not looks.sizes:
         raise InputError(
-            f"none of {unread} files of {source.dataset!r} that were looked at is an image; "
-            "wanted folders of JPEG, PNG or WebP"
+            f"none of {looks.unread} files of {source.dataset!r} that were looked at is an "
+            "image; wanted folders of JPEG, PNG or WebP"
         )
-    width, height = np.median(np.array(sizes), axis=0).astype(int).tolist()
-    return Census(
-        splits={split: count for split, count in source.splits.items() if count},
-        class_names=source.class_names,
-        least=min((labeled[name] for name in source.class_names), default=0),
-        width=width,
-        height=height,
-        channels=1 if set(modes) <= _GRAY else 3,
-        num_unread=unread,
-        num_looked=len(sizes) + unread,
-        ignored=source.ignored,
-    )
+    return looks.census(source, [labeled[name] for name in source.class_names])
+
+
+def look_at_store(store: Store, source: Source) -> Census:
+    """Return what images a store has; headers of up to 64, spread evenly, say their sizes.
+
+    Args:
+        store: The store.
+        source: Its images, as `open_source` returns them for a recipe of a store.
+
+    Raises:
+        InputError: If none of the sample can be opened: their files are elsewhere.
+    """
+    table = store.table("images")
+    accepted = (pc.field("verdict") == ACCEPTED) & (pc.field("split") != EVALUATION)
+    is_labeled = accepted & (pc.field("split") == "labeled")
+    labels = table.read(columns=["label"], where=is_labeled)["label"].to_numpy()
+    spread = np.linspace(0, store.next_sample_id() - 1, _SAMPLED).round().astype(np.int64)
+    is_sampled = accepted & pc.field("sample_id").isin(pa.array(np.unique(spread)))
+    rows = table.read(columns=list(IMAGE_COLUMNS), where=is_sampled)
+    looks = _Looks()
+    for batch in rows.to_batches():
+        for data in image_bytes(batch, tolerant=True).to_pylist():
+            looks.take(partial(io.BytesIO, data or b""))
+    if not looks.sizes:
+        raise InputError(
+            f"none of {looks.unread} images of {store.root} that were looked at can be opened; "
+            "bring back the files that were left in place, or import them with --packed"
+        )
+    return looks.census(source, np.bincount(labels, minlength=len(source.class_names)).tolist())
+
+
+class _Looks:
+    """What is seen of a sample of images."""
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+        self.unread = 0
+        self._modes: set[str] = set()
+
+    def take(self, opened: Callable[[], str | io.BytesIO]) -> None:
+        """Look at one image, its header alone."""
+        try:
+            with Image.open(opened()) as image:
+                self.sizes.append(image.size)
+                self._modes.add(image.mode)
+        except (OSError, Image.DecompressionBombError):
+            self.unread += 1
+
+    def census(self, source: Source, labeled: Sequence[int]) -> Census:
+        """Return what there is, given the labeled images of each class."""
+        width, height = np.median(np.array(self.sizes), axis=0).astype(int).tolist()
+        return Census(
+            splits={split: count for split, count in source.splits.items() if count},
+            class_names=source.class_names,
+            least=min(labeled, default=0),
+            width=width,
+            height=height,
+            channels=1 if self._modes <= _GRAY else 3,
+            num_unread=self.unread,
+            num_looked=len(self.sizes) + self.unread,
+            ignored=source.ignored,
+        )
 
 
 def _opened(record: ImageRecord) -> str | io.BytesIO:

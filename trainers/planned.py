@@ -9,7 +9,8 @@ from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.query import saved_query
 from plstore.report.progress import Display
-from trainers.census import look_at_images, look_at_machine
+from plstore.store import Store
+from trainers.census import look_at_images, look_at_machine, look_at_store
 from trainers.events import said_time
 from trainers.planning import Plan, Wishes, check_weights, plan
 from trainers.planning.frozen import FALLBACK
@@ -30,16 +31,18 @@ def planned_recipe(
     overrides: Sequence[str],
     path: Path,
     *,
+    store: Store,
     device: str,
     display: Display,
 ) -> tuple[Recipe, Source]:
-    """Return a recipe for some folders of images, and the images.
+    """Return a recipe for some folders of images, or for those of a store, and the images.
 
     Args:
         data: Values of the recipe's section `data`.
         wishes: What the user has said.
         overrides: ``path.to.key=value`` each: they come last.
         path: Where the plan is kept, and found again by the same command.
+        store: The run's, whose images are meant where the data names no folders.
         device: "auto", "cpu" or a CUDA device.
         display: Where the plan and its reasons are said.
 
@@ -48,8 +51,10 @@ def planned_recipe(
     """
     check_weights(wishes, overrides)
     wishes = _with_model(wishes)
-    source = _open(data, overrides)
-    census, machine = look_at_images(source), look_at_machine(pick_device(device))
+    source = _open(data, overrides, store)
+    is_of_store = data["source"] == "store"
+    census = look_at_store(store, source) if is_of_store else look_at_images(source)
+    machine = look_at_machine(pick_device(device))
     given = {"data": dict(data), "overrides": list(overrides)}
     identity = plan_identity(census, machine, wishes, given)
     if (kept := kept_plan(path, identity, census)) is not None:
@@ -119,9 +124,12 @@ def plan_recipe(
     return _recipe_of(made, data, overrides), made.reasons
 
 
-def _open(data: Mapping[str, Any], overrides: Sequence[str]) -> Source:
+def _open(
+    data: Mapping[str, Any], overrides: Sequence[str], store: Store | None = None
+) -> Source:
     loaded = load_recipe(RECIPE, overrides, {"data": data})
-    return open_source(loaded.data.model_copy(update={"limit_unlabeled": None}), loaded.seed)
+    unlimited = loaded.data.model_copy(update={"limit_unlabeled": None})
+    return open_source(unlimited, loaded.seed, store)
 
 
 def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) -> Recipe:

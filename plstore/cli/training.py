@@ -99,7 +99,7 @@ def run(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Time for all of it, such as 30m or 2h, for the plan of one's own folders; "
+            help="Time for all of it, such as 30m or 2h, for the plan of one's own images; "
             "30m on a CPU and none on a GPU unless given."
         ),
     ] = None,
@@ -144,7 +144,7 @@ def run(
 
     Of your own folders, without a recipe, it first makes a plan that fits them, this machine
     and the --budget, says why, and keeps it as plan.toml beside the store. With a --store that
-    has images, and neither recipe nor folders, it runs on those. With --teacher, that one
+    has images, and neither recipe nor folders, it plans for those. With --teacher, that one
     labels first; one without a model (predictions, a fusion) has labels.
 
     Examples:
@@ -176,7 +176,7 @@ def run(
     display = Display(quiet=quiet)
     chosen = {**model_values(model, resolution, pretrained, weights), **_also(also or [])}
     told = _Told(recipe, store, named, chosen, method, budget, set_ or [], device)
-    asked = _planned(told, display) if named and recipe is None else _unplanned(told)
+    asked = _planned(told, display) if recipe is None else _named(told)
     given = {"teacher": teacher, "patience": patience}
     changes = {name: value for name, value in given.items() if value is not None}
     loaded = asked.recipe.model_copy(update=changes)
@@ -248,19 +248,22 @@ class _Asked(NamedTuple):
 
 
 def _planned(told: _Told, display: "Display") -> _Asked:
-    """Return the plan for folders of images."""
+    """Return the plan for folders of images, or for those of a store."""
+    from plstore.store import Store
     from trainers.planned import planned_recipe
 
     wishes = _wishes(told.model, told.method, told.budget, told.device)
+    home = told.home
     recipe, source = planned_recipe(
         told.data,
         wishes,
         told.overrides,
-        programs_of_training().beside(told.home, "plan.toml"),
+        programs_of_training().beside(home, "plan.toml"),
+        store=Store(home),
         device=told.device,
         display=display,
     )
-    return _Asked(recipe, told.home, source, wishes.seconds)
+    return _Asked(recipe, home, source if told.folders else None, wishes.seconds)
 
 
 def _check_together(dry_run: bool, card: str | None, seeds: str | None) -> None:
@@ -270,17 +273,17 @@ def _check_together(dry_run: bool, card: str | None, seeds: str | None) -> None:
         raise typer.BadParameter("--dry-run estimates one run: leave --seeds out")
 
 
-def _unplanned(told: _Told) -> _Asked:
-    """Return a recipe that is named, or the one for a store that has images."""
-    from trainers.planning import check_weights
+def _named(told: _Told) -> _Asked:
+    """Return a recipe that is named."""
     from trainers.recipe import load_recipe
 
     if told.budget is not None:
-        raise typer.BadParameter("--budget is for the plan of --labeled and --unlabeled")
-    if told.recipe is None:
-        check_weights(_wishes(told.model, told.method, None, "cpu"), told.overrides)
+        raise typer.BadParameter(
+            f"--budget is for a plan, and {told.recipe} is a recipe: leave one of them out, or "
+            "set what the recipe takes by --set train.steps=500"
+        )
     values = {"data": told.data, "model": told.model, "method": _methods(told.method)}
-    recipe = load_recipe(told.recipe or FOLDERS_RECIPE, told.overrides, values)
+    recipe = load_recipe(str(told.recipe), told.overrides, values)
     home = told.home if told.store is not None else location(f"plstore-{recipe.name}/store")
     return _Asked(recipe, home)
 

@@ -217,7 +217,7 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
         (("--method", "magic"), "wanted probe, finetune, noisy-student"),
         (("--method", "probe"), "--method probe needs weights: give --weights hub, or a file"),
         (("--method", "finetune:probe"), "--method finetune needs weights: give --weights hub"),
-        (("images", "--budget", "30m"), "--budget is for the plan"),
+        (("images", "--budget", "30m"), "--budget is for a plan, and images is a recipe"),
         (("--weights", "gone.safetensors"), "which does not exist"),
         (("--weights", "hub", "--model", "resnet18ts"), "timm has no weights for"),
     ],
@@ -301,6 +301,21 @@ def test_a_store_of_ones_own_is_asked_for_weights_as_folders_are(tmp_path: Path)
     assert done.returncode == 2
     assert "--method finetune needs weights: give --weights hub, or a file" in done.stderr
     assert "images.toml" not in done.stderr
+
+
+def test_a_store_that_has_images_is_planned_for_as_folders_are(folders: Path) -> None:
+    places = ("--labeled", "labeled", "--unlabeled", "unlabeled")
+    shell("import", "images", "--store", "own/store", *places, home=folders)
+    done = shell("run", "--store", "own/store", "--budget", "20m", "--dry-run", home=folders)
+    again = shell("run", "--store", "own/store", "--budget", "20m", "--dry-run", home=folders)
+    plan = tomllib.loads((folders / "own/plan.toml").read_text())
+
+    counts = "16 labeled, 4 validation, 29 unlabeled"  # the 30th file is no image
+    known = f"images {counts}; 2 classes, at least 8 labeled in each; 30 x 24 px, colour"
+    assert known in " ".join(done.stderr.split())
+    assert "budget 20 minutes" in done.stderr
+    assert plan["data"]["source"] == "store"
+    assert "as it was made before" in again.stderr
 
 
 def test_a_query_that_is_named_decides_in_place_of_the_plan(folders: Path) -> None:
