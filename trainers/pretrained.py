@@ -41,7 +41,7 @@ def starting_weights(model: Model, architecture: str) -> Mapping[str, Any] | Non
     config = timm.get_pretrained_cfg(architecture)
     if config is None or not config.has_weights:
         raise InputError(
-            f"timm has no weights for {architecture!r}; leave --pretrained out, or bring some "
+            f"timm has no weights for {architecture!r}; leave --weights hub out, or bring some "
             "with --weights"
         )
     if config.hf_hub_id:
@@ -197,7 +197,7 @@ def _from_hub(config: PretrainedCfg, architecture: str) -> Mapping[str, Any] | N
             f"from {hub_endpoint()}: {reason}. Where there is a network, run 'hf download "
             f"{name} {files[0]} --local-dir FOLDER', bring the folder here and name it with "
             "--weights FOLDER; or copy that machine's cache here "
-            "(HF_HOME names its place); or leave --pretrained out"
+            "(HF_HOME names its place); or leave --weights hub out"
         )
     return None
 
@@ -212,5 +212,5 @@ def _check_url(config: PretrainedCfg, architecture: str) -> None:
         raise InputError(
             f"the weights of {architecture!r} cannot be got from {url}: {reason}. Download "
             f"them where there is a network and put them at {cached} (TORCH_HOME names its "
-            "place); or leave --pretrained out"
+            "place); or leave --weights hub out"
         )

@@ -213,6 +213,7 @@ def dry_run(
         InputError: If the images are not there and the recipe does not say how many they are,
             or the store has others too.
     """
+    display.say(f"store: {store}")
     for line in iteration_lines(recipe):
         display.say(line)
     counted = counted_source(recipe.data)

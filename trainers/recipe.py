@@ -272,7 +272,8 @@ def load_recipe(
         recipe.setdefault(section, {}).update(changes)
     for override in overrides:
         _apply(recipe, override)
-    return check_recipe(recipe, str(path))
+    changed = f", with --set {' '.join(overrides)}" if overrides else ""
+    return check_recipe(recipe, f"{path}{changed}")
 
 
 def check_recipe(values: Mapping[str, Any], where: str) -> Recipe:

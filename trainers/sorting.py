@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from plstore.errors import InputError
-from plstore.exchange import ImagePaths, can_be_folder
+from plstore.exchange import ImagePaths, class_folders
 from plstore.fingerprint import content_hash
 
 UNSURE: Final = "_unsure"
@@ -43,14 +43,11 @@ class Sorter:
             min_confidence: Images whose confidence is not above it go to the folder `_unsure`.
 
         Raises:
-            InputError: If a class cannot be a folder, or `folder` is a file.
+            InputError: If a class cannot have a folder, or `folder` is a file.
         """
-        for name in class_names:
-            if not can_be_folder(name) or (min_confidence is not None and name == UNSURE):
-                raise InputError(
-                    f"class {name!r} cannot be the name of a folder of its own in {folder}; "
-                    "sort by the rows instead, whose column class names it"
-                )
+        taken = () if min_confidence is None else (UNSURE,)
+        folders = class_folders(class_names, taken=taken)
+        self._folders = dict(zip(class_names, folders, strict=True))
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; wanted a folder to sort into")
         self.folder = folder
@@ -85,7 +82,7 @@ class Sorter:
         """
         floor = self.min_confidence
         is_sure = floor is None or np.float32(confidence) > np.float32(floor)  # as rows say it
-        group = class_name if is_sure else UNSURE
+        group = self._folders[class_name] if is_sure else UNSURE
         digest = content_hash(data)
         folder = self.folder / group
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 FOLDERS_RECIPE = "images"
 _HUB = "hub"
+_NEEDED = {
+    "labeled": "your images with a folder for each class",
+    "unlabeled": "a folder of images whose class nobody knows",
+}
 _METHODS = {"probe": "probe", "finetune": "finetune", "noisy-student": "scratch"}
 
 RecipeArgument = Annotated[
@@ -227,6 +231,7 @@ class _Told(NamedTuple):
     def data(self) -> dict[str, object]:
         """Values of a recipe's section `data`."""
         if self.folders:
+            self._check_folders()
             return {"source": "folders", **self.folders}
         if self.recipe is not None:
             return {}
@@ -236,6 +241,14 @@ class _Told(NamedTuple):
                 "--unlabeled, or a --store that has images"
             )
         return {"source": "store"}
+
+    def _check_folders(self) -> None:
+        """Stop where a folder is not named that every run has; a recipe file may name it."""
+        set_ = {override.partition("=")[0].strip() for override in self.overrides}
+        for name, what in _NEEDED.items():
+            if not (self.recipe or name in self.folders or f"data.{name}" in set_):
+                given = ", ".join(f"--{folder}" for folder in self.folders)
+                raise typer.BadParameter(f"{given} given, and no --{name}: wanted {what}")
 
 
 class _Asked(NamedTuple):

@@ -4,6 +4,7 @@ Modules that need a library of an extra are imported where they are used: `hub` 
 `duplicates` (ImageHash).
 """
 
+from plstore.exchange.class_folders import class_folders
 from plstore.exchange.decisions import (
     Corrections,
     images_in,
@@ -11,7 +12,7 @@ from plstore.exchange.decisions import (
     sample_ids,
 )
 from plstore.exchange.exporting import export
-from plstore.exchange.exports import Exported, can_be_folder, export_labels, export_view
+from plstore.exchange.exports import Exported, export_labels, export_view
 from plstore.exchange.folders import image_folders
 from plstore.exchange.idx import IdxSplits, idx_files
 from plstore.exchange.image_paths import ImagePaths, Named, Paths, image_paths, path_list
@@ -36,7 +37,7 @@ __all__ = [
     "Named",
     "Paths",
     "Source",
-    "can_be_folder",
+    "class_folders",
     "export",
     "export_labels",
     "export_view",

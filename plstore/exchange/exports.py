@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from plstore.codec import decode
 from plstore.errors import InputError, MissingExtraError
 from plstore.exchange.cards import write_card
+from plstore.exchange.class_folders import class_folders
 from plstore.labels import LabelSet, find_teacher
 from plstore.store import Store, resolve
 from plstore.views import View, attach_images, with_weights
@@ -31,7 +32,6 @@ Kind = Literal["datasets", "parquet", "webdataset", "folder"]
 
 _ROWS = 1024
 _TAR_BYTES = 256 << 20
-_LONGEST_NAME = 255  # of a folder, in bytes
 _CHOSEN = ("confidence", "copies", "weight")
 _HF_KEY = b"huggingface"
 _ENDINGS = {b"\xff\xd8": "jpg", b"\x89P": "png", b"RI": "webp"}
@@ -153,8 +153,14 @@ def _export(
 ) -> Exported:
     if kind not in get_args(Kind):
         raise InputError(f"export as {kind!r}; wanted one of {', '.join(get_args(Kind))}")
+    is_new = not folder.exists()
     _make_empty(folder)
-    writer = _WRITERS[kind](folder, store.class_names)
+    try:
+        writer = _WRITERS[kind](folder, store.class_names)
+    except Exception:
+        if is_new:  # nothing is in it yet
+            folder.rmdir()
+        raise
     counts: Counter[str] = Counter()
     for batch in batches:
         for start in range(0, batch.num_rows, _ROWS):
@@ -321,23 +327,14 @@ class _TarWriter:
             self._tar = None
 
 
-def can_be_folder(name: str) -> bool:
-    """Return whether a class can be a folder's name, beside README.md and metadata.csv."""
-    is_own = name not in {"metadata.csv", "README.md"} and not name.startswith(".")
-    is_short = 0 < len(name.encode()) <= _LONGEST_NAME
-    return is_own and is_short and Path(name).name == name and "\0" not in name
-
-
 class _FolderWriter:
     """A folder for each class, and metadata.csv beside them: an ImageFolder of `datasets`."""
 
     def __init__(self, folder: Path, class_names: tuple[str, ...]) -> None:
         self._folder = folder
         self._names = class_names
-        for name in class_names:
-            if not can_be_folder(name):
-                raise InputError(f"class {name!r} cannot be a folder's name; export as parquet")
-        for name in class_names:
+        self._folders = class_folders(class_names)
+        for name in self._folders:
             (folder / name).mkdir()
         self._file = (folder / "metadata.csv").open("w", newline="", encoding="utf-8")
         columns = ["file_name", "class", "kind", *_CHOSEN, "sample_id"]
@@ -347,7 +344,7 @@ class _FolderWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         for row in batch.to_pylist():
             name = self._names[row["label"]]
-            path = Path(name, row["image"]["path"])
+            path = Path(self._folders[row["label"]], row["image"]["path"])
             (self._folder / path).write_bytes(row["image"]["bytes"])
             about = {k: row[k] for k in ("kind", *_CHOSEN, "sample_id")}
             self._csv.writerow({"file_name": path.as_posix(), "class": name, **about})

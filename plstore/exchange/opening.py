@@ -38,6 +38,7 @@ def open_split(name: str, split: str, streaming: bool) -> Any:  # noqa: ANN401, 
 
 
 def _open_of_hub(name: str, split: str, *, streaming: bool) -> Any:  # noqa: ANN401
+    _check_name(name)
     why = why_hub_is_out_of_reach(name, "README.md", kind="dataset")
     if why is None or any(code in why for code in _ANSWERS):
         return datasets.load_dataset(name, split=split, streaming=streaming)
@@ -47,10 +48,22 @@ def _open_of_hub(name: str, split: str, *, streaming: bool) -> Any:  # noqa: ANN
             return datasets.load_dataset(name, split=split, download_config=offline)
     except Exception as error:  # each part of the library raises its own
         raise InputError(
-            f"no folder {name!r}, the hub cannot be reached ({why}), and its cache has no such "
-            f"data set. Where there is a network, 'hf download {name} --repo-type dataset "
-            "--local-dir FOLDER' brings it; then name the FOLDER"
+            f"there is no file or folder {name!r}. If it is meant to be a data set of the hub: "
+            f"that cannot be reached ({why}), and its cache has none of that name. Where there "
+            f"is a network, 'hf download {name} --repo-type dataset --local-dir FOLDER' brings "
+            "it; then name the FOLDER"
         ) from error
+
+
+def _check_name(name: str) -> None:
+    """Stop at what can be no data set of the hub: a path of this machine, mistyped."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise InputError(f"there is no file or folder {name!r}") from None
 
 
 @contextmanager

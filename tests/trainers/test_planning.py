@@ -210,6 +210,15 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
     assert "as it was made before" not in other.stderr
 
 
+@pytest.mark.parametrize("name", ["labeled", "unlabeled"])
+def test_a_folder_that_every_run_needs_is_asked_for(folders: Path, name: str) -> None:
+    done = shell("run", "--store", "p/store", f"--{name}", name, "--dry-run", home=folders)
+    other = {"labeled": "unlabeled", "unlabeled": "labeled"}[name]
+
+    assert done.returncode == 2
+    assert f"--{name} given, and no --{other}: wanted" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -127,17 +127,32 @@ def test_the_longest_names_are_cut_to_fit(tmp_path: Path) -> None:
     assert tree(tmp_path) == {f"cat/{name}": photo(1), f"cat/{cut}": photo(2)}
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "", "x" * 256, "nul\0", "README.md"])
-def test_a_class_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=r"cannot be the name of a folder .* sort by the rows"):
-        Sorter(tmp_path / "sorted", ["cat", name])
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["cat", ""], "class '' cannot be a folder's name: empty"),
+        (["cat", "x" * 256], "cannot be a folder's name: of 256 bytes, wanted 1 to 255"),
+        (["a/b", "a%2Fb"], "classes 'a/b' and 'a%2Fb' would share the folder 'a%2Fb'"),
+    ],
+)
+def test_a_class_that_cannot_have_a_folder_is_refused(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Sorter(tmp_path / "sorted", names)
     assert not (tmp_path / "sorted").exists()
 
 
-def test_a_class_named_as_the_unsure_is_refused_where_there_are_such(tmp_path: Path) -> None:
-    Sorter(tmp_path, ["cat", "_unsure"])
-    with pytest.raises(InputError, match="class '_unsure' cannot be"):
-        Sorter(tmp_path, ["cat", "_unsure"], 0.5)
+def test_a_class_that_cannot_be_a_folder_has_one_of_an_encoded_name(tmp_path: Path) -> None:
+    names = ["T-shirt/top", "..", ".hidden", "nul\0", "README.md", "_unsure", "50%", "a b"]
+    sorter = Sorter(tmp_path, names, 0.5)
+    for number, name in enumerate(names):
+        sorter.put("1.png", photo(number), name, 0.9)
+    sorter.put("1.png", photo(0), "..", 0.5)
+
+    folders = ["T-shirt%2Ftop", "%2E%2E", "%2Ehidden", "nul%00", "README%2Emd", "%5Funsure"]
+    wanted = {f"{x}/1.png": photo(n) for n, x in enumerate([*folders, "50%", "a b"])}
+    assert tree(tmp_path) == wanted | {"_unsure/1.png": photo(0)}
 
 
 def test_copies_and_images_lie_apart(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
