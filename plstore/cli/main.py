@@ -24,6 +24,7 @@ from plstore.cli import (
     probing,
     reading,
     reporting,
+    reviewing,
     selecting,
     test_sets,
     training,
@@ -75,7 +76,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "predict",
     ),
     "Look": ("ui", "sql", "query", "audit", "diff", "log", "info", "files", "runs", "report"),
-    "Decide": ("exclude", "correct", "delete", "duplicates"),
+    "Decide": ("review", "exclude", "correct", "delete", "duplicates"),
     "Keep in order": ("tag", "pins", "verify", "gc", "compact"),
     "Take out": ("export",),
 }
@@ -92,6 +93,7 @@ app = typer.Typer(
 app.command("init")(with_examples(importing.init))
 importing.verbs.command("test-set")(with_examples(test_sets.import_test_set))
 importing.verbs.command("answers")(with_examples(test_sets.import_answers))
+importing.verbs.command("review")(with_examples(reviewing.import_review))
 app.add_typer(importing.verbs, name="import")
 for verb in (
     *(training.run, ablating.ablate, models.train, evaluating.evaluate, probing.probe),
@@ -101,7 +103,7 @@ for verb in (
     *(looking.ui, reporting.runs, reporting.report),
     *(upkeep.tag, upkeep.pins, upkeep.verify, upkeep.gc, upkeep.compact),
     *(deciding.exclude, deciding.correct, deciding.delete, deciding.duplicates),
-    exporting.export,
+    *(reviewing.review, exporting.export),
 ):
     app.command(verb.__name__)(with_examples(verb))
 app.add_typer(asking.queries, name="query")

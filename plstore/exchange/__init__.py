@@ -4,6 +4,7 @@ Modules that need a library of an extra are imported where they are used: `hub` 
 `duplicates` (ImageHash).
 """
 
+from plstore.exchange.annotations import Reviewed, import_review
 from plstore.exchange.class_folders import class_folders
 from plstore.exchange.decisions import (
     Corrections,
@@ -22,6 +23,7 @@ from plstore.exchange.listing import ListingColumns, image_listing
 from plstore.exchange.parquet import parquet_folder, write_parquet_folder
 from plstore.exchange.prediction_tables import PREDICTIONS_KEY
 from plstore.exchange.predictions import Matched, match_predictions
+from plstore.exchange.review_tasks import Tasks, export_review
 from plstore.exchange.source import Source
 from plstore.exchange.tars import tar_files
 
@@ -36,10 +38,13 @@ __all__ = [
     "Matched",
     "Named",
     "Paths",
+    "Reviewed",
     "Source",
+    "Tasks",
     "class_folders",
     "export",
     "export_labels",
+    "export_review",
     "export_view",
     "idx_files",
     "image_folders",
@@ -47,6 +52,7 @@ __all__ = [
     "image_paths",
     "images_in",
     "import_predictions",
+    "import_review",
     "import_source",
     "match_predictions",
     "parquet_folder",
