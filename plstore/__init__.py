@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from plstore.labels import make_ensemble as fuse
     from plstore.loaders import load
     from plstore.query import audit, connect, diff, list_queries, run_query, run_sql
+    from plstore.report.notebook import Gallery, show
     from plstore.report.runs import find_run, list_runs, report_run
     from plstore.selection import Balance, Rule, Selection, preview, select
     from plstore.store import (
@@ -77,6 +78,7 @@ _HOMES = {
     "Balance": "plstore.selection",
     "Codec": "plstore.codec",
     "Embedding": "trainers.embedding",
+    "Gallery": "plstore.report.notebook",
     "Labeling": "trainers.labeling",
     "Member": "plstore.labels",
     "PlstoreError": "plstore.errors",
@@ -142,6 +144,7 @@ _HOMES = {
     "run_sql": "plstore.query",
     "sample_ids": "plstore.exchange",
     "select": "plstore.selection",
+    "show": "plstore.report.notebook",
     "tag": "plstore.store:add_tag",
     "tags": "plstore.store",
     "take_back": "plstore.upkeep",
@@ -157,6 +160,7 @@ __all__ = [
     "Balance",
     "Codec",
     "Embedding",
+    "Gallery",
     "Labeling",
     "Member",
     "PlstoreError",
@@ -223,6 +227,7 @@ __all__ = [
     "run_sql",
     "sample_ids",
     "select",
+    "show",
     "tag",
     "tags",
     "take_back",

@@ -22,7 +22,16 @@ from plstore.query import run_query, saved_query
 from plstore.schema import ACCEPTED
 from plstore.store import Store
 
-__all__ = ["EXCLUDE", "IMAGE_NAME", "Tasks", "Tool", "export_review"]
+__all__ = [
+    "EXCLUDE",
+    "IMAGE_NAME",
+    "Task",
+    "Tasks",
+    "Tool",
+    "export_review",
+    "rows_to_review",
+    "tasks_of",
+]
 
 Tool = Literal["label-studio", "cvat"]
 
@@ -56,7 +65,19 @@ class Tasks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Task:
+class Task:
+    """One image to be looked at.
+
+    Attributes:
+        sample_id: Its id.
+        data: Encoded bytes.
+        width: In pixels.
+        height: The same.
+        key: Its name.
+        said: What the query says of it.
+        label: The newest label: class_id, confidence, teacher_id, iteration; None without one.
+    """
+
     sample_id: int
     data: bytes
     width: int
@@ -67,10 +88,12 @@ class _Task:
 
     @property
     def kind(self) -> str:
+        """What it is encoded as: jpeg, png or webp."""
         return _KINDS.get(self.data[:2], "png")
 
     @property
     def name(self) -> str:
+        """Of its file in a tool."""
         return IMAGE_NAME.format(self.sample_id, self.kind.replace("jpeg", "jpg"))
 
 
@@ -114,21 +137,33 @@ def export_review(
         raise InputError(f"a class is named {EXCLUDE!r}, as the choice to leave an image out")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty; name a new folder")
-    rows = _rows(store, query, num_images, parameters, on_note)
+    rows = rows_to_review(store, query, num_images, parameters, on_note)
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = _tasks(store, rows)
+    tasks = tasks_of(store, rows)
     write = _write_label_studio if tool == "label-studio" else _write_cvat
     count = write(folder, _counted(tasks, on_images), store.class_names, url)
     return Tasks(folder=folder, num_images=count, num_gone=len(rows) - count)
 
 
-def _rows(
+def rows_to_review(
     store: Store,
     query: str,
     num_images: int,
     parameters: Mapping[str, object],
-    on_note: Callable[[str], None],
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
+    """Return the rows of a query that names images, each image once.
+
+    Args:
+        store: The store.
+        query: Saved query whose rows have a ``sample_id``.
+        num_images: At most.
+        parameters: The query's own.
+        on_note: Called with a line for people.
+
+    Raises:
+        InputError: If it names no images.
+    """
     takes = {parameter.name for parameter in saved_query(query).parameters}
     most = {_NUM_IMAGES: num_images} if _NUM_IMAGES in takes else {}
     given: dict[str, Any] = {**most, **parameters}
@@ -142,13 +177,13 @@ def _rows(
     return list(reversed(rows.values()))[:num_images]
 
 
-def _counted(tasks: Iterator[_Task], on_images: Callable[[int], None]) -> Iterator[_Task]:
+def _counted(tasks: Iterator[Task], on_images: Callable[[int], None]) -> Iterator[Task]:
     for task in tasks:
         yield task
         on_images(1)
 
 
-def _tasks(store: Store, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Task]:
+def tasks_of(store: Store, rows: Sequence[Mapping[str, Any]]) -> Iterator[Task]:
     """Yield what is known of each image, in the order of the rows."""
     for start in range(0, len(rows), _ROWS):
         part = {row["sample_id"]: row for row in rows[start : start + _ROWS]}
@@ -158,7 +193,7 @@ def _tasks(store: Store, rows: Sequence[Mapping[str, Any]]) -> Iterator[_Task]:
             image = images.get(sample_id)
             if image is None or not image["bytes"]:
                 continue
-            yield _Task(
+            yield Task(
                 sample_id=sample_id,
                 data=image["bytes"],
                 width=image["width"],
@@ -196,7 +231,7 @@ def _newest_labels(store: Store, ids: Sequence[int]) -> dict[int, dict[str, Any]
 
 
 def _write_label_studio(
-    folder: Path, tasks: Iterator[_Task], class_names: Sequence[str], url: str | None
+    folder: Path, tasks: Iterator[Task], class_names: Sequence[str], url: str | None
 ) -> int:
     """Write tasks.json with images inside, or beside it; return how many."""
     count = 0
@@ -221,7 +256,7 @@ def _write_label_studio(
 
 
 def _label_studio_task(
-    task: _Task, folder: Path, class_names: Sequence[str], url: str | None
+    task: Task, folder: Path, class_names: Sequence[str], url: str | None
 ) -> dict[str, Any]:
     if url is None:
         encoded = base64.b64encode(task.data).decode()
@@ -245,7 +280,7 @@ def _label_studio_task(
 
 
 def _write_cvat(
-    folder: Path, tasks: Iterator[_Task], class_names: Sequence[str], _: str | None
+    folder: Path, tasks: Iterator[Task], class_names: Sequence[str], _: str | None
 ) -> int:
     """Write images, their tags, and the labels of the task; return how many images."""
     (folder / "images").mkdir()

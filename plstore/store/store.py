@@ -1,5 +1,6 @@
 """A store: a folder of tables, opened, created and asked for its versions."""
 
+import html
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -43,6 +44,16 @@ class Store:
     def __repr__(self) -> str:
         """Name the place."""
         return f"Store({str(self.root)!r})"
+
+    def _repr_html_(self) -> str:
+        """Show a notebook what the tables hold."""
+        rows = []
+        for name in self.versions():
+            shards = self.table(name).shards()
+            count = sum(shard.num_rows for shard in shards)
+            rows.append(f"<tr><td>{name}</td><td>{count:,}</td><td>{len(shards):,}</td></tr>")
+        head = "<tr><th>table</th><th>rows</th><th>files</th></tr>"
+        return f"<p>{html.escape(repr(self))}</p><table>{head}{''.join(rows)}</table>"
 
     @property
     def tables(self) -> Mapping[str, Table]:

@@ -1,5 +1,6 @@
 """Views: materialised selections that a student trains on, pinned to what they were made of."""
 
+import html
 import itertools
 import json
 import re
@@ -81,6 +82,16 @@ class View:
 
     store: "Store"
     record: ViewRecord
+
+    def _repr_html_(self) -> str:
+        """Show a notebook what was selected, and what became of the rest."""
+        found = {"images": self.record.num_images, "draws": self.record.num_draws}
+        what = {**found, **self.record.counts, "query": self.record.query}
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
+            for name, value in what.items()
+        )
+        return f"<p>View {html.escape(self.key)}</p><table>{rows}</table>"
 
     @property
     def key(self) -> str:

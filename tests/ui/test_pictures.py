@@ -10,8 +10,9 @@ from PIL import Image
 
 import plstore
 from plstore.images import ImageFile, import_images
+from plstore.report.pictures import draw
 from plstore.ui import pictures
-from plstore.ui.pictures import draw, read_images
+from plstore.ui.pictures import read_images
 from plstore.ui.snapshot import Snapshot
 from tests.conftest import encode
 

@@ -7,6 +7,7 @@ from typing import Final
 from markupsafe import Markup
 from nicegui import ui
 
+from plstore.report.pictures import Picture
 from plstore.schema import SPLITS
 from plstore.ui import grid
 from plstore.ui.address import Address, image_url, url
@@ -15,7 +16,7 @@ from plstore.ui.grid import KNOWN, SORTS, Filters, Found, Tile
 from plstore.ui.markup import bar, count, html, joined, link, note, tag
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.pages.live import Live
-from plstore.ui.pictures import Picture, pictures
+from plstore.ui.pictures import pictures
 from plstore.ui.snapshot import Desk, Snapshot, labels_name
 
 _PARAMETER: Final = "q."  # before the name of a saved query's parameter
