@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from plstore.query.audits import Audit, audit
 from plstore.query.compare import diff
-from plstore.query.differences import diff_labels
+from plstore.query.differences import diff_labels, pair_shards
 from plstore.query.exact import holds_numbers
 from plstore.query.functions import create_functions
 from plstore.query.library import SavedQuery, find_query, list_queries, saved_query
@@ -46,6 +46,7 @@ __all__ = [
     "holds_numbers",
     "list_queries",
     "lock",
+    "pair_shards",
     "run_isolated",
     "run_query",
     "run_sql",

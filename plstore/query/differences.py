@@ -73,7 +73,7 @@ group by all
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """The shards of one range of ids, on both sides."""
 
     old: "list[Shard]"
@@ -112,18 +112,43 @@ def diff_labels(
         version_after: Of `soft_labels`, newest unless given.
     """
     table = store.table("soft_labels")
-    pairs: list[_Pair] = []
-    for split in sorted({s.split for s in (*before, *after)}):
-        old = _by_range(table, [x for x in before if x.split == split], version_before)
-        new = _by_range(table, [x for x in after if x.split == split], version_after)
-        ranges = sorted(old.keys() | new.keys())
-        pairs += [_Pair(old.get(b, []), new.get(b, [])) for b in ranges]
-    aligned, others = _aligned(table, pairs)
+    aligned, others = pair_shards(
+        store, before, after, version_before=version_before, version_after=version_after
+    )
     parts = _summed(_joined(_read(table, pair.old), _read(table, pair.new)) for pair in others)
     if aligned:
         found = _ask(table, _POSITIONAL, aligned)
         parts = _summed([parts, found.cast(_SUMS)])
     return _changes(parts)
+
+
+def pair_shards(
+    store: "Store",
+    before: Sequence[LabelSet],
+    after: Sequence[LabelSet],
+    *,
+    version_before: int | None = None,
+    version_after: int | None = None,
+) -> tuple[list[Pair], list[Pair]]:
+    """Return what `diff_labels` is going to read: pairs of the same images, and the others.
+
+    Whether ids with gaps are the same is read from the files; the log tells of the rest.
+
+    Args:
+        store: The store.
+        before: As of `diff_labels`.
+        after: The same.
+        version_before: The same.
+        version_after: The same.
+    """
+    table = store.table("soft_labels")
+    pairs: list[Pair] = []
+    for split in sorted({s.split for s in (*before, *after)}):
+        old = _by_range(table, [x for x in before if x.split == split], version_before)
+        new = _by_range(table, [x for x in after if x.split == split], version_after)
+        ranges = sorted(old.keys() | new.keys())
+        pairs += [Pair(old.get(b, []), new.get(b, [])) for b in ranges]
+    return _aligned(table, pairs)
 
 
 def diff_views(before: "View", after: "View") -> pa.Table:
@@ -142,7 +167,7 @@ def _by_range(
     return ranges
 
 
-def _aligned(table: "Table", pairs: Sequence[_Pair]) -> tuple[list[_Pair], list[_Pair]]:
+def _aligned(table: "Table", pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     """Return the pairs whose rows are of the same images in the same order, and the others."""
     unsure = [pair for pair in pairs if pair.has_same_bounds and not pair.has_no_gap]
     different: set[str] = set()
@@ -157,7 +182,7 @@ def _path(table: "Table", shard: "Shard") -> str:
     return str(table.root / shard.path)
 
 
-def _ask(table: "Table", sql: str, pairs: Sequence[_Pair]) -> pa.Table:
+def _ask(table: "Table", sql: str, pairs: Sequence[Pair]) -> pa.Table:
     """Ask DuckDB of the files of pairs, in order: a positional join runs on one thread each."""
     size = -(-len(pairs) // num_cores())
     with ThreadPoolExecutor() as pool:
@@ -165,7 +190,7 @@ def _ask(table: "Table", sql: str, pairs: Sequence[_Pair]) -> pa.Table:
         return pa.concat_tables(pool.map(lambda part: _ask_part(table, sql, part), parts))
 
 
-def _ask_part(table: "Table", sql: str, pairs: Sequence[_Pair]) -> pa.Table:
+def _ask_part(table: "Table", sql: str, pairs: Sequence[Pair]) -> pa.Table:
     files = {
         "old": [_path(table, pair.old[0]) for pair in pairs],
         "new": [_path(table, pair.new[0]) for pair in pairs],

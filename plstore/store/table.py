@@ -186,7 +186,7 @@ class Table(Snapshots):
     def _version_of(self, transaction: str) -> int:
         """Return the version that a commit made, whatever was committed since."""
         delta = self._delta()
-        for limit in (_RECENT_COMMITS, None):
+        for limit in (1, _RECENT_COMMITS, None):
             for entry in delta.history(limit):
                 if entry.get(TRANSACTION) == transaction:
                     return int(entry["version"])
