@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
+from plstore import buckets
 from plstore.schema import TableSpec
 
 LINEAGE: Final = "plstore.lineage"
@@ -84,7 +85,7 @@ def add_missing_columns(delta: DeltaTable, spec: TableSpec) -> DeltaTable:
     if not missing:
         return delta
     delta.alter.add_columns(list(Schema.from_arrow(pa.schema(missing)).fields))
-    return DeltaTable(delta.table_uri)
+    return DeltaTable(delta.table_uri, storage_options=buckets.delta_options(delta.table_uri))
 
 
 def paths_of(delta: DeltaTable) -> list[str]:

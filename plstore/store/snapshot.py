@@ -10,7 +10,7 @@ import pyarrow.dataset
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from plstore import storage
+from plstore import buckets, storage
 from plstore.errors import StoreError, StoreNotFoundError
 from plstore.schema import TABLES, Profile, TableSpec
 from plstore.store.held import Held
@@ -52,7 +52,9 @@ class Snapshots:
 
     def _opened(self, version: int | None) -> DeltaTable:
         try:
-            delta = DeltaTable(self._url, version=version)
+            delta = DeltaTable(
+                self._url, version=version, storage_options=buckets.delta_options(self._url)
+            )
         except TableNotFoundError as error:
             raise StoreNotFoundError(
                 f"no table {self.spec.name!r} in {self.root.parent}; make the store with "
@@ -60,9 +62,9 @@ class Snapshots:
             ) from error
         except Exception as error:
             wanted = "" if version is None else f" of version {version}"
-            raise StoreError(
-                f"table {self.spec.name!r}{wanted} in {self.root} cannot be read: {error}"
-            ) from error
+            what = f"table {self.spec.name!r}{wanted} in {self.root} cannot be read"
+            stopped = buckets.stopped(what, error) if storage.is_remote(self.root) else None
+            raise stopped or StoreError(f"{what}: {error}") from error
         features = delta.protocol().reader_features or ()
         if "deletionVectors" in features:
             raise StoreError(
