@@ -6,6 +6,7 @@
     - QueryError                      SQL that is not one read-only SELECT, or fails
   x StoreError (also RuntimeError)    the store is not as it must be
     - StoreNotFoundError              nothing there, or no plstore store
+    - BucketError                     an object store refused or was too busy; run it again
     - CommitConflictError             another writer changed what this one was changing
   x MissingExtraError (also ImportError)  an optional part of plstore is not installed
 
@@ -35,6 +36,10 @@ class StoreError(PlstoreError, RuntimeError):
 
 class StoreNotFoundError(StoreError):
     """There is no plstore store at the path."""
+
+
+class BucketError(StoreError):
+    """An object store refused, or was too busy at each attempt; the same command goes on."""
 
 
 class CommitConflictError(StoreError):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from plstore import buckets
 from plstore.errors import MissingExtraError, PlstoreError, StoreError
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ def location(path: str | Path) -> Path:
             return Path(path.removeprefix("file://")).resolve()
         from upath import UPath
 
+        options = buckets.fsspec_options(url[1])
         try:
-            place = UPath(path.rstrip("/"))
+            place = UPath(path.rstrip("/"), **options)
             place.fs  # noqa: B018  makes the file system, or says what is missing
         except (ImportError, ValueError) as error:
             package, extra = _EXTRAS.get(url[1], (f"fsspec's for {url[1]}", "s3"))
@@ -92,11 +94,17 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """
     try:
         if is_remote(path):
-            path.write_bytes(bytes(data))  # one PUT: the whole object or none
+            _upload(path, bytes(data))
         else:
             _write_locally(path, data, once=False)
     except Exception as error:
         raise _cannot_write(path, error) from error
+
+
+def _upload(path: Path, data: bytes) -> None:
+    """Write an object: in one request, or in parts that are seen once all are there."""
+    files, protocol = fsspec_filesystem(path), str(path).partition("://")[0]
+    files.pipe_file(str(path), data, **buckets.upload_options(protocol))
 
 
 def create_once(path: Path, data: bytes) -> bool:
@@ -135,6 +143,8 @@ def _write_locally(path: Path, data: bytes | memoryview, *, once: bool) -> None:
 
 
 def _cannot_write(path: Path, error: Exception) -> StoreError:
+    if is_remote(path) and (stopped := buckets.stopped(f"cannot write {path}", error)):
+        return stopped
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return StoreError(
         f"cannot write {path}: {reason}. Nothing was committed and nothing stored is lost; "
@@ -223,7 +233,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise StoreError(f"{path} holds no JSON ({error}); restore or delete it") from error
     except Exception as error:  # an object store raises its own
-        raise StoreError(f"cannot read {path}: {error}") from error
+        stopped = buckets.stopped(f"cannot read {path}", error) if is_remote(path) else None
+        raise stopped or StoreError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise StoreError(f"{path} holds {type(value).__name__}; wanted a JSON object")
     return value
@@ -265,7 +276,7 @@ def _objects_below(folder: Path) -> Iterator[FileEntry]:
     files = fsspec_filesystem(folder)
     files.invalidate_cache()
     prefix = arrow_path(folder).rstrip("/") + "/"
-    with _reached(folder):
+    with reached(folder):
         found = files.find(prefix, detail=True)
     for name, status in found.items():
         modified = status.get("LastModified") or status.get("mtime") or datetime.now(UTC)
@@ -277,13 +288,15 @@ def _objects_below(folder: Path) -> Iterator[FileEntry]:
 
 
 @contextmanager
-def _reached(path: Path) -> Iterator[None]:
+def reached(path: Path) -> Iterator[None]:
     """Turn what an object store's own libraries raise, such as time-outs, into a StoreError."""
     try:
         yield
     except (PlstoreError, FileNotFoundError):
         raise
     except Exception as error:
+        if is_remote(path) and (stopped := buckets.stopped(f"cannot reach {path}", error)):
+            raise stopped from error
         raise StoreError(
             f"cannot reach {path}: {str(error) or type(error).__name__}. What was committed "
             "stays; run the same command again"
@@ -299,7 +312,7 @@ def modified(path: Path) -> datetime | None:
     """Return when a file was written, None where there is none."""
     try:
         if is_remote(path):
-            with _reached(path):
+            with reached(path):
                 status = fsspec_filesystem(path).info(str(path), refresh=True)
             found: datetime = status.get("LastModified") or datetime.now(UTC)
             return found
@@ -310,7 +323,7 @@ def modified(path: Path) -> datetime | None:
 
 def delete_file(path: Path) -> None:
     """Delete a file; one that is gone already is no error."""
-    with _reached(path):
+    with reached(path):
         path.unlink(missing_ok=True)
 
 
@@ -353,7 +366,7 @@ def get_folder(source: Path, cache: Path) -> Path:
     for entry in files_below(source):
         target = local / entry.path
         if not target.is_file() or target.stat().st_size != entry.size_bytes:
-            with _reached(source):
+            with reached(source):
                 data = (source / entry.path).read_bytes()
             write_atomically(target, data)
     return local

@@ -7,11 +7,13 @@ share them, and memory stays flat.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from plstore import buckets
 from plstore.codec import Codec
-from plstore.errors import InputError
+from plstore.errors import InputError, StoreError
 from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, commit_labels, find_teacher, list_teachers
 from plstore.loaders import import_backend, pick_backend
@@ -98,9 +100,25 @@ def label_by_all(
         embed_for_teacher(store, labeling, on_event=on_event)
     total = sum(count_missing(store, labeling) for labeling in ready)
     names = ", ".join(labeling.teacher_id for labeling in ready)
-    with Teller(on_event).task(f"label by {names}", total) as advance:
-        counts = label_missing_by_all(store, ready, on_images=advance)
+    task = Teller(on_event).task(f"label by {names}", total)
+    with task as advance, _told(total) as committed:
+        counts = label_missing_by_all(
+            store, ready, on_images=advance, on_committed=committed.append
+        )
     return {x.teacher_id: count for x, count in zip(ready, counts, strict=True)}
+
+
+@contextmanager
+def _told(total: int) -> Iterator[list[int]]:
+    """Say how much is done where a bucket stops a labeling; yield a list for its commits."""
+    committed: list[int] = []
+    try:
+        yield committed
+    except (OSError, StoreError) as error:
+        done = f"labeling stopped; {sum(committed)} of {total} images are committed"
+        if (stopped := buckets.stopped(done, error)) is None:
+            raise
+        raise stopped from error
 
 
 def _check_together(labelings: Sequence[Labeling]) -> None:
@@ -149,6 +167,7 @@ def label_missing_by_all(
     labelings: Sequence[Labeling],
     *,
     on_images: Callable[[int], None] = lambda _: None,
+    on_committed: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, int]]:
     """Label what each of several teachers has not labeled yet; return how many, by split.
 
@@ -175,6 +194,7 @@ def label_missing_by_all(
                 for n, shards in zip(group, written, strict=True):
                     commit_ranges(store, teachers[n], labelings[n], [(lacking[n], shards)])
                     counts[n][split] += len(lacking[n].ids)
+                    on_committed(len(lacking[n].ids))
     return counts
 
 

@@ -114,10 +114,39 @@ class Missing:
         return f"{made_by}{value_hash(what)}"
 
 
-def _ranges(shards: Sequence[Shard]) -> list[int]:
-    """Return the ranges of ids that files touch, in order."""
-    touched = (range(s.first_id // SHARD_IDS, s.last_id // SHARD_IDS + 1) for s in shards)
-    return sorted({number for numbers in touched for number in numbers})
+class _Files:
+    """The files of a snapshot, by range of sample ids."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._shards = shards
+        self._firsts = np.array([shard.first_id for shard in shards], np.int64)
+        self._lasts = np.array([shard.last_id for shard in shards], np.int64)
+
+    def ranges(self) -> list[int]:
+        """Return the ranges of ids that they touch, in order."""
+        bounds = (self._firsts // SHARD_IDS).tolist(), (self._lasts // SHARD_IDS).tolist()
+        touched = (range(low, high + 1) for low, high in zip(*bounds, strict=True))
+        return sorted({number for numbers in touched for number in numbers})
+
+    def of(self, number: int) -> list[Shard]:
+        """Return those that touch a range."""
+        first, end = number * SHARD_IDS, (number + 1) * SHARD_IDS
+        here = np.flatnonzero((self._firsts < end) & (self._lasts >= first))
+        return [self._shards[place] for place in here.tolist()]
+
+
+class _Images:
+    """The files of the versions of `images`; those of the last one asked for are kept."""
+
+    def __init__(self, store: Store) -> None:
+        self.table, self.labels = store.table("images"), store.table("soft_labels")
+        self._version, self._files = -1, _Files([])
+
+    def files(self, version: int) -> _Files:
+        """Return the files of a version."""
+        if version != self._version:
+            self._version, self._files = version, _Files(self.table.shards(version))
+        return self._files
 
 
 def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
@@ -134,33 +163,42 @@ def missing_of_all(
 
     None stands for a teacher that has labeled them all; ranges that all have are left out.
     """
-    table, images = store.table("soft_labels"), store.table("images")
-    labeled = [table.shards(partition=x.label_set(split).partition) for x in labelings]
-    for number in _ranges(images.shards()):
-        newest = images.version()  # of each range anew: old files are collected
+    images = _Images(store)
+    partitions = [labeling.label_set(split).partition for labeling in labelings]
+    labeled = [_Files(images.labels.shards(partition=values)) for values in partitions]
+    for number in images.files(images.table.version()).ranges():
+        if not any(_takes(labeling, number) for labeling in labelings):
+            continue
+        newest = images.table.version()  # of each range anew: old files are collected
         found = [
-            _missing_of_range(
-                store, labeling, split, number, _overlapping(shards, number), newest
-            )
-            for labeling, shards in zip(labelings, labeled, strict=True)
+            _missing_of_range(labeling, split, number, files.of(number), images, newest)
+            for labeling, files in zip(labelings, labeled, strict=True)
         ]
         if any(missing is not None for missing in found):
             yield found
 
 
+def _takes(labeling: Labeling, number: int) -> bool:
+    """Whether a range is of this worker's part."""
+    part, parts = labeling.part
+    return number % parts == part
+
+
 def _missing_of_range(
-    store: Store, labeling: Labeling, split: str, number: int, here: list[Shard], newest: int
+    labeling: Labeling,
+    split: str,
+    number: int,
+    here: list[Shard],
+    images: _Images,
+    newest: int,
 ) -> Missing | None:
     """Return what a teacher whose labels of a range are `here` has not labeled of it."""
-    part, parts = labeling.part
-    if number % parts != part:
+    if not _takes(labeling, number):
         return None
-    images = store.table("images")
     version = newest if labeling.images_version is None else labeling.images_version
-    there = _ids(images, _overlapping(images.shards(version), number), split, number)
+    there = _ids(images.table, images.files(version).of(number), split, number)
     foreign = any(not _is_ours(shard, labeling) for shard in here)
-    table = store.table("soft_labels")
-    done = np.empty(0, np.int64) if foreign else _ids(table, here, None, number)
+    done = np.empty(0, np.int64) if foreign else _ids(images.labels, here, None, number)
     missing = np.setdiff1d(there, done)
     if not len(missing):
         return None
@@ -179,11 +217,6 @@ def _is_ours(shard: Shard, labeling: Labeling) -> bool:
         return True
     name = shard.path.rpartition("/")[2]
     return name.startswith(f"labels-{labeling.identity}-")
-
-
-def _overlapping(shards: Sequence[Shard], number: int) -> list[Shard]:
-    first, last = number * SHARD_IDS, (number + 1) * SHARD_IDS
-    return [shard for shard in shards if shard.first_id < last and shard.last_id >= first]
 
 
 def _ids(

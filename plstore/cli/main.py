@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from plstore.buckets import meaning
 from plstore.cli import (
     ablating,
     asking,
@@ -32,7 +33,7 @@ from plstore.cli import (
 )
 from plstore.cli.child import this_process_is_the_command
 from plstore.cli.options import with_examples
-from plstore.errors import PlstoreError
+from plstore.errors import BucketError, PlstoreError
 
 BAD_INPUT = 2
 INTERRUPTED = 3
@@ -133,6 +134,9 @@ def main() -> None:
     this_process_is_the_command()
     try:
         app()
+    except BucketError as error:
+        print(f"plstore: {error}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except PlstoreError as error:
         print(f"plstore: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
@@ -144,11 +148,11 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)
-    except OSError as error:  # of a disk: a file that went away, no room, no permission
-        print(
-            f"plstore: {error}; run the same command again once that is mended", file=sys.stderr
-        )
-        sys.exit(BAD_INPUT)
+    except OSError as error:  # of a disk or bucket: a file that went away, no permission
+        in_a_bucket = meaning(error)
+        again = f"{error}; run the same command again once that is mended"
+        print(f"plstore: {in_a_bucket or again}", file=sys.stderr)
+        sys.exit(BAD_INPUT if in_a_bucket is None else INTERRUPTED)
 
 
 def _interrupted(*_: object) -> None:

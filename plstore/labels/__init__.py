@@ -6,6 +6,7 @@ from plstore.labels.histograms import (
     HISTOGRAM,
     NUM_BUCKETS,
     find_counts,
+    merge_counts,
     stale_counts,
     write_histograms,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "list_teachers",
     "make_ensemble",
     "member_of",
+    "merge_counts",
     "missing_spans",
     "open_view_labels",
     "perturbed_rows",

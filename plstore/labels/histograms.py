@@ -39,6 +39,8 @@ HISTOGRAM: Final = pa.schema(
 
 _COVERS = b"plstore.shards"
 _MOST_CELLS = 1 << 22
+_MOST_PARTS = 8
+_FILES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,22 @@ class KeptCounts:
 
     Attributes:
         paths: The files; no shard is counted twice.
+        covered: Paths of the shards that they count.
         uncovered: Shards that no file has counts of.
     """
 
     paths: Sequence[Path]
+    covered: Sequence[str]
     uncovered: "list[Shard]"
 
     def read(self) -> pa.Table:
-        """Return the counts, as `HISTOGRAM`; of several files, rows are to be added up."""
-        tables = [_read(path) for path in self.paths]
-        return pa.concat_tables(tables) if tables else HISTOGRAM.empty_table()
+        """Return the counts, as `HISTOGRAM`, added up by class and bucket."""
+        total = HISTOGRAM.empty_table()
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+            for start in range(0, len(self.paths), _FILES_AT_ONCE):
+                part = pool.map(_read, self.paths[start : start + _FILES_AT_ONCE])
+                total = _added_up(pa.concat_tables([total, *part]))
+        return total
 
 
 def write_histograms(
@@ -76,7 +84,7 @@ def write_histograms(
             folders.setdefault(_folder(store, shard.partition), []).append(shard)
     for folder, members in folders.items():
         covered = sorted(shard.path for shard in members)
-        path = folder / f"{content_hash(json.dumps(covered).encode())}.parquet"
+        path = _path(folder, covered)
         if not path.exists():
             _write(path, count(store, members), covered)
             pa.default_memory_pool().release_unused()  # it goes on to be used for other things
@@ -146,25 +154,49 @@ def find_counts(
 ) -> KeptCounts:
     """Return where counts of a label set's shards are kept, and which shards have none."""
     missing = {shard.path: shard for shard in shards}
-    paths = []
-    for path in _files(_folder(store, label_set.partition)):
-        covered = _covered(path)
+    paths, there = [], list[str]()
+    for path, covered in _counted(_folder(store, label_set.partition)):
         if covered and covered <= missing.keys():
             paths.append(path)
+            there += covered
             for name in covered:
                 del missing[name]
-    return KeptCounts(paths, list(missing.values()))
+        if not missing:
+            break
+    return KeptCounts(paths, there, list(missing.values()))
+
+
+def merge_counts(store: "Store", label_set: "LabelSet", kept: KeptCounts) -> KeptCounts:
+    """Write the counts of many files as one, to be read instead; return where counts are.
+
+    A labeling leaves a file for each of its ranges: thousands, of much the same cells.
+    """
+    if len(kept.paths) <= _MOST_PARTS:
+        return kept
+    covered = sorted(kept.covered)
+    path = _path(_folder(store, label_set.partition), covered)
+    _write(path, kept.read(), covered)
+    return replace(kept, paths=[path], covered=covered)
 
 
 def stale_counts(store: "Store") -> Iterator[storage.FileEntry]:
-    """Yield files with counts of shards that are gone, by their paths below the store."""
+    """Yield files with counts that nothing reads, by their paths below the store.
+
+    Their shards are gone, or other files count all of them.
+    """
     folder = store.work_folder("histograms")
     table = store.table("soft_labels")
     there = {entry.path for entry in storage.files_below(table.root)}
-    for entry in storage.files_below(folder):
-        path = folder.joinpath(*entry.path.split("/"))
-        if path.suffix == ".parquet" and path.name[0] != "." and not _covered(path) <= there:
+    files = [(entry, folder.joinpath(*entry.path.split("/"))) for entry in _entries(folder)]
+    paths = [path for _, path in files]
+    covered = dict(zip(paths, _read_covered(paths), strict=True))
+    counted: set[str] = set()
+    for entry, path in sorted(files, key=lambda file: (-len(covered[file[1]]), file[1].name)):
+        is_needed = covered[path] <= there and not covered[path] <= counted
+        if not is_needed:
             yield replace(entry, path=f"_plstore/histograms/{entry.path}")
+        else:
+            counted |= covered[path]
 
 
 def _folder(store: "Store", partition: Mapping[str, str | int]) -> Path:
@@ -172,13 +204,45 @@ def _folder(store: "Store", partition: Mapping[str, str | int]) -> Path:
     return store.work_folder("histograms", *names)
 
 
-def _files(folder: Path) -> list[Path]:
-    names = [entry.path for entry in storage.files_below(folder)]
-    shown = [name for name in names if not name.startswith(".")]
-    # Those that cover most come first, so that parts do not keep out the whole.
-    return sorted(
-        (folder / name for name in shown), key=lambda path: (-len(_covered(path)), path.name)
-    )
+def _path(folder: Path, covered: list[str]) -> Path:
+    return folder / f"{content_hash(json.dumps(covered).encode())}.parquet"
+
+
+def _entries(folder: Path) -> list[storage.FileEntry]:
+    found = storage.files_below(folder)
+    return [e for e in found if e.path.endswith(".parquet") and _is_shown(e.path)]
+
+
+def _is_shown(path: str) -> bool:
+    return not path.rpartition("/")[2].startswith(".")
+
+
+def _counted(folder: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Yield files with the shards that they count.
+
+    Large ones come first, since they count most: parts do not keep out the whole, and once all
+    shards are found no other file is looked at.
+    """
+    entries = sorted(_entries(folder), key=lambda entry: (-entry.size_bytes, entry.path))
+    paths = [folder / entry.path for entry in entries]
+    first = paths[:1]  # as a rule it counts everything
+    for part in (first, *(paths[n : n + _FILES_AT_ONCE] for n in _starts(paths))):
+        yield from zip(part, _read_covered(part), strict=True)
+
+
+def _starts(paths: Sequence[Path]) -> range:
+    return range(1, len(paths), _FILES_AT_ONCE)
+
+
+def _read_covered(paths: Sequence[Path]) -> list[set[str]]:
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        return list(pool.map(_covered, paths))
+
+
+def _added_up(counts: pa.Table) -> pa.Table:
+    added = counts.group_by(HISTOGRAM.names[:2]).aggregate([("num_labels", "sum")])
+    cells = [(name, "ascending") for name in HISTOGRAM.names[:2]]
+    return added.rename_columns(HISTOGRAM.names).cast(HISTOGRAM).sort_by(cells)
 
 
 def _write(path: Path, counts: pa.Table, covered: list[str]) -> None:

@@ -18,6 +18,7 @@ from plstore.labels import (
     SHARD_IDS,
     LabelSet,
     find_counts,
+    merge_counts,
     write_histograms,
 )
 from plstore.query import BUCKET_SQL, fetch
@@ -124,6 +125,8 @@ def pool_of_labels(
         with suppress(OSError, StoreError):  # who may only read counts each time
             write_histograms(store, kept.uncovered, count=count_by_sql)
             kept = find_counts(store, label_set, shards)
+    with suppress(OSError, StoreError):
+        kept = merge_counts(store, label_set, kept)
     hits = _hits(store, shards, standing)
 
     def counts() -> pa.Table:

@@ -1,7 +1,7 @@
 """The table format alone: tables, shards, commits, versions and the names of snapshots."""
 
 from plstore.store.conditions import TABLES_OF_IMAGES, may_hold
-from plstore.store.log import after_erasure, read_log
+from plstore.store.log import Entry, after_erasure, read_log
 from plstore.store.parquet import parquet_bytes, statistics
 from plstore.store.shard import Claim, Shard
 from plstore.store.snapshot import PartitionValues
@@ -28,6 +28,7 @@ __all__ = [
     "TABLES_OF_IMAGES",
     "AsOf",
     "Claim",
+    "Entry",
     "PartitionValues",
     "Shard",
     "Store",

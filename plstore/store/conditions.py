@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,7 @@ TABLES_OF_IMAGES = (
 )
 """Every table that has rows of images; `images` first, so that no reader finds them anew."""
 
+_ASKED_ONE_BY_ONE = 16
 _FIRST_DELETION = "deletions/_delta_log/00000000000000000001.json"
 
 
@@ -41,8 +43,7 @@ def check_present(table: Snapshots, shards: Collection[Shard]) -> None:
     """
     gone: list[str] = []
     if storage.is_remote(table.root):
-        there = {entry.path for entry in storage.files_below(table.root)} if shards else set()
-        gone = [shard.path for shard in shards if shard.path not in there]
+        gone = _gone_from_bucket(table, shards)
     else:
         for shard in shards:
             try:
@@ -57,6 +58,28 @@ def check_present(table: Snapshots, shards: Collection[Shard]) -> None:
             "gc' with too short a grace? Nothing of this commit was written; run the same "
             "command again"
         )
+
+
+def _gone_from_bucket(table: Snapshots, shards: Collection[Shard]) -> list[str]:
+    """Return what is not there: asked file by file, or by a listing of folders of many.
+
+    A listing answers for a thousand files, whichever they are; a table has a hundred thousand.
+    """
+    folders: dict[str, list[str]] = {}
+    for shard in shards:
+        folders.setdefault(shard.path.rpartition("/")[0], []).append(shard.path)
+    gone: list[str] = []
+    for folder, paths in folders.items():
+        there: set[str] = set()
+        if len(paths) > _ASKED_ONE_BY_ONE:
+            place = table.root / folder if folder else table.root
+            prefix = f"{folder}/" if folder else ""
+            there = {f"{prefix}{entry.path}" for entry in storage.files_below(place)}
+        left = [path for path in paths if path not in there]
+        with ThreadPoolExecutor(_ASKED_ONE_BY_ONE) as pool:
+            times = pool.map(lambda path: storage.modified(table.root / path), left)
+            gone += [path for path, time in zip(left, times, strict=True) if time is None]
+    return gone
 
 
 def check_not_deleted(table: Snapshots, shards: Collection[Shard]) -> None:
@@ -127,17 +150,32 @@ def check_beside(
         CommitConflictError: If there are.
     """
     known = {shard.path for shard in beside} | {shard.path for shard in shards}
-    partitions = {partition_of(shard) for shard in shards}
-    for found in shards_of(delta):
-        if found.path in known or partition_of(found) not in partitions:
-            continue
-        for shard in shards:
-            meets = found.first_id <= shard.last_id and shard.first_id <= found.last_id
-            if meets and partition_of(found) == partition_of(shard):
+    for partition, members in _by_partition(shards).items():
+        firsts, lasts = _bounds(members)
+        for found in shards_of(delta, dict(partition)):
+            before = int(np.searchsorted(firsts, found.last_id, side="right"))
+            meets = before > 0 and lasts[before - 1] >= found.first_id
+            if meets and found.path not in known:
                 raise CommitConflictError(
                     f"another writer committed {found.path} of {name!r} at the same time. "
                     "Nothing of this commit was written; run the same command again"
                 )
+
+
+_Partition = tuple[tuple[str, str], ...]
+
+
+def _by_partition(shards: Collection[Shard]) -> dict[_Partition, list[Shard]]:
+    found: dict[_Partition, list[Shard]] = {}
+    for shard in shards:
+        found.setdefault(partition_of(shard), []).append(shard)
+    return found
+
+
+def _bounds(shards: Collection[Shard]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return lowest ids, ascending, and the highest id of each shard and all before it."""
+    bounds = np.array(sorted((s.first_id, s.last_id) for s in shards), np.int64)
+    return bounds[:, 0], np.maximum.accumulate(bounds[:, 1])
 
 
 def removed_by(
@@ -155,15 +193,14 @@ def removed_by(
     """
     if not (replace or remove):
         return []
-    there = {shard.path: shard for shard in shards_of(delta)}
+    there = {shard.path for shard in shards_of(delta)} if remove else set()
     if gone := [shard.path for shard in remove if shard.path not in there]:
         raise CommitConflictError(
             f"another writer rewrote {len(gone)} files of {name!r}, such as {gone[0]}. "
             "Nothing of this commit was written; run the same command again"
         )
     removed = {shard.path: shard for shard in remove}
-    if replace:
-        partitions = {partition_of(shard) for shard in shards}
-        removed |= {p: s for p, s in there.items() if partition_of(s) in partitions}
+    for partition in _by_partition(shards) if replace else ():
+        removed |= {s.path: s for s in shards_of(delta, dict(partition))}
     added = {shard.path for shard in shards}
     return [shard for path, shard in removed.items() if path not in added]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,28 @@ Replaced = Mapping[str, dict[str, Any] | None]
 """Path, size and statistics of the file in place of an old one, by its path; or None."""
 
 
-def read_log(table: Path) -> list[tuple[int, set[str], set[str]]]:
+Entry = tuple[int, set[str], set[str]]
+"""A version, and the files that it put into and took from the snapshot."""
+
+
+def read_log(table: Path, known: Sequence[Entry] = ()) -> list[Entry]:
     """Return the files that each version put into and took from the snapshot, oldest first.
 
     From the log's own entries: asking Delta for each of many versions takes far longer.
 
     Args:
         table: The table's folder.
+        known: What was read before, from the first entry on: entries never change.
 
     Raises:
         StoreError: If entries are gone.
     """
     folder = table / "_delta_log"
-    names = _entries(folder)
-    entries = []
+    names = _entries(folder)[len(known) :]
+    entries = list(known)
     with ThreadPoolExecutor() as pool:
         contents = pool.map(lambda name: (folder / name).read_bytes(), names)
-        for number, data in enumerate(contents):
+        for number, data in enumerate(contents, start=len(known)):
             actions = [json.loads(line) for line in data.splitlines()]
             added, removed = (
                 {unquote(action[kind]["path"]) for action in actions if kind in action}

@@ -1,15 +1,18 @@
 """What a commit is made of: files, as they are here and as actions of Delta; numbers taken."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
+from plstore import buckets
 from plstore.schema import TableSpec
 
 LINEAGE: Final = "plstore.lineage"
@@ -18,6 +21,8 @@ TRANSACTION: Final = "plstore.transaction"
 
 _RANGE_IDS = 65_536
 _SLOTS = 64
+_PARTITION = "partition."
+_FIRST, _LAST = "min.sample_id", "max.sample_id"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,7 @@ def add_missing_columns(delta: DeltaTable, spec: TableSpec) -> DeltaTable:
     if not missing:
         return delta
     delta.alter.add_columns(list(Schema.from_arrow(pa.schema(missing)).fields))
-    return DeltaTable(delta.table_uri)
+    return DeltaTable(delta.table_uri, storage_options=buckets.delta_options(delta.table_uri))
 
 
 def paths_of(delta: DeltaTable) -> list[str]:
@@ -89,24 +94,56 @@ def paths_of(delta: DeltaTable) -> list[str]:
     return paths
 
 
-def shards_of(delta: DeltaTable) -> list[Shard]:
-    """Return the files of a snapshot."""
+def shards_of(
+    delta: DeltaTable, partition: Mapping[str, str | int] | None = None
+) -> list[Shard]:
+    """Return the files of a snapshot, by partition, sample id and name.
+
+    Args:
+        delta: The snapshot.
+        partition: Values of some partition columns; files of others are left out.
+    """
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    names = sorted(n for n in actions.column_names if n.startswith(_PARTITION))
+    for name in names:
+        values = pc.fill_null(actions[name].cast(pa.string()), str(None))
+        actions = actions.set_column(actions.column_names.index(name), name, values)
+    for key, value in (partition or {}).items():
+        actions = actions.filter(pc.equal(actions[f"{_PARTITION}{key}"], str(value)))
+    keys = actions.select(names)
+    if _FIRST in actions.column_names:
+        keys = keys.append_column(_FIRST, pc.fill_null(actions[_FIRST], -1))
+    keys = keys.append_column("path", actions["path"])
+    order = [(name, "ascending") for name in keys.column_names]
+    return _shards(actions.take(pc.sort_indices(keys, order)), names)
+
+
+def _shards(actions: pa.Table, partition_names: Sequence[str]) -> list[Shard]:
+    """Return rows of actions as shards; those of one partition share its values."""
+
+    def column(name: str) -> list[Any]:
+        here = name in actions.column_names
+        return actions[name].to_pylist() if here else [None] * actions.num_rows
+
+    keys = [name.removeprefix(_PARTITION) for name in partition_names]
+    values = zip(*map(column, partition_names), strict=True) if keys else repeat(())
+    partitions: dict[tuple[str, ...], dict[str, str]] = {}
+    columns = map(column, ("path", "size_bytes", "num_records", _FIRST, _LAST))
     shards = []
-    for action in pa.table(delta.get_add_actions(flatten=True)).to_pylist():
-        bounds = {key: action.get(f"{key}.sample_id") for key in ("min", "max")}
-        stats: dict[str, Any] = {"numRecords": action["num_records"]}
-        if None not in bounds.values():
-            stats |= {f"{key}Values": {"sample_id": value} for key, value in bounds.items()}
-        partition = {
-            name.removeprefix("partition."): str(value)
-            for name, value in action.items()
-            if name.startswith("partition.")
-        }
-        size = action["size_bytes"]
-        shards.append(
-            Shard(path=action["path"], size_bytes=size, partition=partition, stats=stats)
-        )
+    for path, size, count, low, high, at in zip(*columns, values, strict=False):
+        stats: dict[str, Any] = {"numRecords": count}
+        if low is not None and high is not None:
+            stats["minValues"] = {"sample_id": low}
+            stats["maxValues"] = {"sample_id": high}
+        if at not in partitions:
+            partitions[at] = dict(zip(keys, at, strict=True))
+        shards.append(Shard(path=path, size_bytes=size, partition=partitions[at], stats=stats))
     return shards
+
+
+def place_of(shard: Shard) -> tuple[tuple[tuple[str, str], ...], int, str]:
+    """Return what files of a snapshot are ordered by: partition, sample id, name."""
+    return partition_of(shard), shard.first_id, shard.path
 
 
 def partition_of(shard: Shard) -> tuple[tuple[str, str], ...]:

@@ -10,18 +10,14 @@ import pyarrow.dataset
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from plstore import storage
+from plstore import buckets, storage
 from plstore.errors import StoreError, StoreNotFoundError
 from plstore.schema import TABLES, Profile, TableSpec
+from plstore.store.held import Held
 from plstore.store.log import Erasures, after_erasure
-from plstore.store.shard import LINEAGE, Commit, Shard, paths_of, shards_of
+from plstore.store.shard import LINEAGE, Commit, Shard, paths_of, place_of, shards_of
 
 PartitionValues = Mapping[str, str | int]
-
-
-def _place(shard: Shard) -> tuple[list[tuple[str, str]], int, str]:
-    """Return what files of a snapshot are ordered by: partition, sample id, name."""
-    return sorted(shard.partition.items()), shard.first_id, shard.path
 
 
 class Snapshots:
@@ -34,6 +30,7 @@ class Snapshots:
         self.profile = profile
         self._url = str(self.root) if storage.is_remote(root) else self.root.as_uri()
         self.erasures = Erasures(root, spec.name)
+        self._held = Held(self.root / "_delta_log")
 
     @property
     def lock_file(self) -> Path:
@@ -45,8 +42,19 @@ class Snapshots:
         return Snapshots(self.root.parent, TABLES[name], self.profile)
 
     def _delta(self, version: int | None = None) -> DeltaTable:
+        """Return a snapshot; the newest one is the same object each time, and moves on then."""
+        held = self._held.newest() if version is None else self._held.of(version)
+        if held is None:
+            held = self._opened(version)
+            if version is None:
+                self._held.keep(held)
+        return held
+
+    def _opened(self, version: int | None) -> DeltaTable:
         try:
-            delta = DeltaTable(self._url, version=version)
+            delta = DeltaTable(
+                self._url, version=version, storage_options=buckets.delta_options(self._url)
+            )
         except TableNotFoundError as error:
             raise StoreNotFoundError(
                 f"no table {self.spec.name!r} in {self.root.parent}; make the store with "
@@ -54,9 +62,9 @@ class Snapshots:
             ) from error
         except Exception as error:
             wanted = "" if version is None else f" of version {version}"
-            raise StoreError(
-                f"table {self.spec.name!r}{wanted} in {self.root} cannot be read: {error}"
-            ) from error
+            what = f"table {self.spec.name!r}{wanted} in {self.root} cannot be read"
+            stopped = buckets.stopped(what, error) if storage.is_remote(self.root) else None
+            raise stopped or StoreError(f"{what}: {error}") from error
         features = delta.protocol().reader_features or ()
         if "deletionVectors" in features:
             raise StoreError(
@@ -88,17 +96,16 @@ class Snapshots:
             version: Newest unless given.
             partition: Values of some partition columns; files of others are left out.
         """
-        wanted = {key: str(value) for key, value in (partition or {}).items()}.items()
-        found = [s for s in shards_of(self._delta(version)) if wanted <= s.partition.items()]
+        found = shards_of(self._delta(version), partition)
         if version is not None and (erased := self.erasures.by_path()):
             replaced = (after_erasure(shard, erased) for shard in found)
-            found = [shard for shard in replaced if shard is not None]
-        return sorted(found, key=_place)
+            found = sorted((shard for shard in replaced if shard is not None), key=place_of)
+        return found
 
     def newest(self) -> tuple[int, list[Shard]]:
         """Return the newest version with its files, as they are in the log."""
         delta = self._delta()
-        return int(delta.version()), sorted(shards_of(delta), key=_place)
+        return int(delta.version()), shards_of(delta)
 
     def files(self, version: int | None = None) -> list[str]:
         """Return the Parquet files of a snapshot, sorted, as absolute paths or URLs."""

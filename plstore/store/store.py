@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
-from plstore import storage
+from plstore import buckets, storage
 from plstore.errors import InputError, StoreError, StoreNotFoundError
 from plstore.schema import ACCEPTED, FORMAT_VERSION, TABLES, Profile
 from plstore.store.shard import Commit
@@ -207,7 +207,8 @@ def create(path: str | Path, *, profile: Profile = "compact") -> Store:
         for name in TABLES:
             store.table(name).create()
     except Exception as error:
-        raise StoreError(f"cannot make a store in {root}: {error}") from error
+        what = f"cannot make a store in {root}"
+        raise buckets.stopped(what, error) or StoreError(f"{what}: {error}") from error
     if not storage.create_json(root / _MARKER, marker):  # another process was first
         return open(root)
     return store

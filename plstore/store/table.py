@@ -15,8 +15,8 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from plstore import storage
-from plstore.errors import CommitConflictError, StoreError
+from plstore import buckets, storage
+from plstore.errors import BucketError, CommitConflictError, StoreError
 from plstore.fingerprint import content_hash, value_hash
 from plstore.store.change import Change, waits
 from plstore.store.conditions import check_not_deleted, check_present
@@ -27,6 +27,7 @@ from plstore.store.snapshot import PartitionValues, Snapshots
 
 _YEARS = "interval 3650 days"
 _RECENT_COMMITS = 32
+_LISTING_WAITS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 SAMPLE_IDS: Final = "sample-ids"
 """The sequence of `images` that numbers them."""
@@ -37,16 +38,27 @@ class Table(Snapshots):
 
     def create(self) -> None:
         """Make the empty table; an existing one stays as it is."""
-        DeltaTable.create(
-            self._url,
-            schema=self.spec.columns,
-            mode="ignore",
-            partition_by=list(self.spec.partition_by),
-            configuration={
-                "delta.logRetentionDuration": _YEARS,
-                "delta.deletedFileRetentionDuration": _YEARS,
-            },
-        )
+        options = buckets.delta_options(self._url)
+        try:
+            DeltaTable.create(
+                self._url,
+                schema=self.spec.columns,
+                mode="ignore",
+                partition_by=list(self.spec.partition_by),
+                storage_options=options,
+                configuration={
+                    "delta.logRetentionDuration": _YEARS,
+                    "delta.deletedFileRetentionDuration": _YEARS,
+                },
+            )
+        except DeltaError:  # another process was first, or our answer or listing came late
+            waits = _LISTING_WAITS if storage.is_remote(self.root) else (0.0,)
+            if not any(self._is_there_after(wait) for wait in (0.0, *waits)):
+                raise
+
+    def _is_there_after(self, seconds: float) -> bool:
+        time.sleep(seconds)
+        return DeltaTable.is_deltatable(self._url, buckets.delta_options(self._url))
 
     def write_shard(
         self, name: str, rows: pa.Table, partition: PartitionValues | None = None
@@ -137,8 +149,22 @@ class Table(Snapshots):
                 if (wait := next(wait_times, None)) is None:
                     raise
                 time.sleep(wait)
+            except BucketError:
+                raise
+            except StoreError:  # it may be written, and what tells so come late
+                if not self._shows(change.transaction):
+                    raise
+                return True
             else:
                 return True
+
+    def _shows(self, transaction: str) -> bool:
+        """Whether a bucket's listing comes to show a commit."""
+        for wait in _LISTING_WAITS if storage.is_remote(self.root) else ():
+            time.sleep(wait)
+            if self.transaction(transaction) is not None:
+                return True
+        return False
 
     def _complete_deletions(self, shards: Collection[Shard]) -> None:
         """Take out what a deletion rewrote while it was being committed."""
@@ -177,6 +203,9 @@ class Table(Snapshots):
                 "Nothing of this commit was written; run the same command again"
             ) from error
         except (DeltaError, OSError) as error:
+            stopped = buckets.stopped(f"cannot commit to {self.root}", error)
+            if storage.is_remote(self.root) and stopped is not None:
+                raise stopped from error
             raise StoreError(
                 f"cannot commit to {self.root}: {error}. Nothing of this commit was written "
                 "and nothing stored is lost; make room or allow writing there, then run the "
@@ -184,12 +213,19 @@ class Table(Snapshots):
             ) from error
 
     def _version_of(self, transaction: str) -> int:
-        """Return the version that a commit made, whatever was committed since."""
-        delta = self._delta()
-        for limit in (_RECENT_COMMITS, None):
-            for entry in delta.history(limit):
-                if entry.get(TRANSACTION) == transaction:
-                    return int(entry["version"])
+        """Return the version that a commit made, whatever was committed since.
+
+        A listing may lag behind what was just written: it is asked again for a while.
+        """
+        for wait in (*_LISTING_WAITS, None):
+            delta = self._delta()
+            for limit in (1, _RECENT_COMMITS, None):
+                for entry in delta.history(limit):
+                    if entry.get(TRANSACTION) == transaction:
+                        return int(entry["version"])
+            if wait is None or not storage.is_remote(self.root):
+                break
+            time.sleep(wait)
         raise StoreError(
             f"table {self.spec.name!r} knows transaction {transaction!r} and its history does "
             "not: the log was cut. Restore it from a copy"

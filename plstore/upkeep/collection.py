@@ -1,13 +1,13 @@
 """Garbage collection: what no snapshot, tag, view or running writer needs is deleted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from plstore import storage
 from plstore.labels import list_teachers, stale_counts
-from plstore.store import pinned, read_log
+from plstore.store import Entry, pinned, read_log
 
 if TYPE_CHECKING:
     from plstore.store import Store, Table
@@ -50,14 +50,15 @@ def collectable(store: "Store", *, grace: timedelta = DEFAULT_GRACE) -> list[Col
     found: list[Collectable] = []
     for name in store.versions():
         table = store.table(name)
-        kept = _kept(table, pins, young)
+        entries = read_log(table.root)
+        kept = _kept(table, pins, young, entries)
         ever: set[str] | None = None
         gone = table.erasures.by_path()
         for entry in storage.files_below(table.root):
             if entry.path in kept or entry.path.startswith(_LOG):
                 continue
             if ever is None:
-                ever = {path for _, added, _ in read_log(table.root) for path in added}
+                ever = {path for _, added, _ in entries for path in added}
             erased = entry.path in gone
             if erased or entry.modified < _limit(entry.path, young):
                 reason = "erased" if erased else _reason(entry.path, ever)
@@ -87,15 +88,20 @@ def collect(
         by_table.setdefault(item.path.partition("/")[0], []).append(item)
     deleted = []
     for name, items in by_table.items():
+        entries: list[Entry] = []  # of the log; each is read once
         for start in range(0, len(items), _FILES_AT_ONCE):
             part = items[start : start + _FILES_AT_ONCE]
-            deleted += _delete(store, name, part, young)
+            deleted += _delete(store, name, part, young, entries)
             on_files(len(part))
     return deleted
 
 
 def _delete(
-    store: "Store", name: str, items: list[Collectable], young: datetime
+    store: "Store",
+    name: str,
+    items: list[Collectable],
+    young: datetime,
+    entries: list[Entry],
 ) -> list[Collectable]:
     """Delete those of some files that are still unneeded."""
     places = {item.path: store.root.joinpath(*item.path.split("/")) for item in items}
@@ -109,7 +115,8 @@ def _delete(
         return gone
     deleted = []
     with storage.held(store.table(name).lock_file):
-        kept = _kept(store.table(name), pinned(store), young)
+        entries[:] = read_log(store.table(name).root, entries)
+        kept = _kept(store.table(name), pinned(store), young, entries)
         for item in items:
             modified = storage.modified(places[item.path])
             came_back = item.reason != "erased" and (modified is None or modified >= young)
@@ -126,16 +133,18 @@ def _limit(path: str, young: datetime) -> datetime:
     return young
 
 
-def _kept(table: "Table", pins: list[Mapping[str, int]], young: datetime) -> set[str]:
+def _kept(
+    table: "Table", pins: list[Mapping[str, int]], young: datetime, entries: Sequence[Entry]
+) -> set[str]:
     """Return the files that the newest snapshot, a pinned or a young one needs."""
     wanted = {versions[table.spec.name] for versions in pins if table.spec.name in versions}
     before = [commit.version for commit in table.history() if commit.time < young]
-    entries = read_log(table.root)
     wanted |= {max(before, default=0), entries[-1][0]}
     kept: set[str] = set()
     live: set[str] = set()
-    for version, added, removed in entries:
-        live = (live - removed) | added
+    for version, added, removed in entries:  # in place: a copy a version would be quadratic
+        live -= removed
+        live |= added
         if version in wanted:
             kept |= live
     return _after_erasures(table, kept, live)

@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import plstore
@@ -36,6 +36,7 @@ def test_every_edge_and_its_neighbours_are_in_the_bucket_that_sql_says() -> None
     assert bucket_of(values).tolist() == by_sql(values)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1.0009765625, width=32), min_size=1, max_size=50))
 def test_any_confidence_is_in_the_bucket_that_sql_says(values: list[float]) -> None:
     confidence = np.array(values, np.float32)
@@ -90,3 +91,37 @@ def test_a_commit_of_many_files_leaves_the_counts_to_the_first_selection(
 
     plstore.select(store, Selection(view="of_two", teachers=("late@7",)))
     assert not find_counts(store, label_set, two).uncovered
+
+
+def test_counts_of_many_files_are_merged_by_the_first_selection(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_labels(store)
+    label_set = LabelSet(iteration=1, teacher_id="t0", split="unlabeled")
+    table = store.table("soft_labels")
+    (shard,) = table.shards(partition=label_set.partition)
+    rows = table.dataset_of([shard]).to_table(columns=table.spec.file_schema.names)
+    shards = []
+    for number in range(12):
+        ids = pa.array(rows["sample_id"].to_numpy()[number * 5 :][:5])
+        part = rows.slice(number * 5, 5).set_column(0, "sample_id", ids)
+        shards.append(table.write_shard(f"part-{number}", part, label_set.partition))
+    table.commit(shards, lineage={}, transaction="parts", replace=True)
+    for each in shards:
+        histograms.write_histograms(store, [each])
+    parts = find_counts(store, label_set, shards)
+    monkeypatch.setattr(histograms, "_FILES_AT_ONCE", 5)
+    selection = Selection(view="v", teachers=["t0"])
+    before = plstore.preview(store, selection)
+    merged = find_counts(store, label_set, shards)
+    stale = [entry.path for entry in histograms.stale_counts(store)]
+
+    assert len(parts.paths) == 12
+    assert len(merged.paths) == 1
+    assert (merged.uncovered, parts.uncovered) == ([], [])
+    assert merged.read() == parts.read() == count_labels(store, shards)
+    assert plstore.preview(store, selection) == before
+    assert (
+        len(stale) == 12
+    )  # the parts; the counts of the first labels are of a file still there
+    assert not any(path.endswith(merged.paths[0].name) for path in stale)

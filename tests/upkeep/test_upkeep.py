@@ -165,7 +165,7 @@ def test_two_compactions_of_the_same_files_do_not_both_happen(
     shards = table.shards()
     rows = table.dataset_of(shards).to_table(columns=table.spec.file_schema.names)
     merged = [table.write_shard(f"merged-{n}", rows) for n in range(2)]
-    handle = table._delta()
+    handle = table._opened(None)
     table.commit([merged[0]], lineage={}, transaction="a", remove=shards, data_change=False)
     monkeypatch.setattr(table, "_delta", lambda: handle)  # stale, as another writer's is
     monkeypatch.setattr("plstore.store.change._CONFLICT_SECONDS", 0.05)
