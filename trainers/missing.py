@@ -114,9 +114,15 @@ class Missing:
         return f"{made_by}{value_hash(what)}"
 
 
-def _ranges(shards: Sequence[Shard]) -> list[int]:
-    """Return the ranges of ids that files touch, in order."""
-    touched = (range(s.first_id // SHARD_IDS, s.last_id // SHARD_IDS + 1) for s in shards)
+def ranges_of(shards: Sequence[Shard], size: int | None = None) -> list[int]:
+    """Return the numbers of the ranges of ids that files touch, in order.
+
+    Args:
+        shards: The files.
+        size: Ids of a range; those of a file of labels unless given.
+    """
+    ids = size or SHARD_IDS
+    touched = (range(s.first_id // ids, s.last_id // ids + 1) for s in shards)
     return sorted({number for numbers in touched for number in numbers})
 
 
@@ -134,18 +140,40 @@ def missing_of_all(
 
     None stands for a teacher that has labeled them all; ranges that all have are left out.
     """
-    table, images = store.table("soft_labels"), store.table("images")
-    labeled = [table.shards(partition=x.label_set(split).partition) for x in labelings]
-    for number in _ranges(images.shards()):
-        newest = images.version()  # of each range anew: old files are collected
-        found = [
-            _missing_of_range(
-                store, labeling, split, number, _overlapping(shards, number), newest
-            )
-            for labeling, shards in zip(labelings, labeled, strict=True)
-        ]
+    labeled = _labeled(store, labelings, split)
+    for number in ranges_of(store.table("images").shards()):
+        found = missing_of_range(store, labelings, split, number, labeled)
         if any(missing is not None for missing in found):
             yield found
+
+
+def missing_of_range(
+    store: Store,
+    labelings: Sequence[Labeling],
+    split: str,
+    number: int,
+    labeled: Sequence[Sequence[Shard]] | None = None,
+) -> list[Missing | None]:
+    """Return the images of one range without a label of each of several teachers, or None.
+
+    Args:
+        store: The store.
+        labelings: By whom.
+        split: Which images.
+        number: Of the range.
+        labeled: The shards of labels of each; those of the newest snapshot unless given.
+    """
+    newest = store.table("images").version()  # of each range anew: old files are collected
+    there = _labeled(store, labelings, split) if labeled is None else labeled
+    return [
+        _missing_of_range(store, labeling, split, number, _overlapping(shards, number), newest)
+        for labeling, shards in zip(labelings, there, strict=True)
+    ]
+
+
+def _labeled(store: Store, labelings: Sequence[Labeling], split: str) -> list[list[Shard]]:
+    table = store.table("soft_labels")
+    return [table.shards(partition=x.label_set(split).partition) for x in labelings]
 
 
 def _missing_of_range(
