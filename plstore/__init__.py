@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from trainers.ablation import Ablation, ablate
     from trainers.bringing import bring_teacher
     from trainers.calibration import calibrate
+    from trainers.embed_work import embed_images as embed
     from trainers.embedding import Embedding
-    from trainers.embedding import embed_images as embed
     from trainers.evaluation import evaluate
     from trainers.exporting import export_model
     from trainers.labeling import Labeling, label, label_by_all
@@ -103,7 +103,7 @@ _HOMES = {
     "correct": "plstore.upkeep",
     "create": "plstore.store",
     "diff": "plstore.query",
-    "embed": "trainers.embedding:embed_images",
+    "embed": "trainers.embed_work:embed_images",
     "erase": "plstore.upkeep",
     "evaluate": "trainers.evaluation",
     "exclude": "plstore.upkeep",

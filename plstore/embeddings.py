@@ -95,10 +95,20 @@ def commit_embeddings(
     return table.commit(shards, lineage=lineage, transaction=transaction, beside=beside)
 
 
-def embedded_ids(store: "Store", of: EmbeddingSet) -> npt.NDArray[np.int64]:
-    """Return which images have embeddings, int64, ascending."""
+def embedded_ids(
+    store: "Store", of: EmbeddingSet, *, within: range | None = None
+) -> npt.NDArray[np.int64]:
+    """Return which images have embeddings, int64, ascending.
+
+    Args:
+        store: The store.
+        of: Which embeddings.
+        within: Sample ids that are asked for; all unless given.
+    """
     table = store.table("embeddings")
     shards = table.shards(partition=of.partition)
+    if within is not None:
+        shards = [s for s in shards if s.first_id < within.stop and s.last_id >= within.start]
     ids = table.dataset_of(shards).to_table(columns=["sample_id"])["sample_id"].to_numpy()
     return np.sort(ids)
 

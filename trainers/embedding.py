@@ -29,8 +29,7 @@ from plstore.fingerprint import content_hash, value_hash
 from plstore.loaders import ImageFormat, clean_batches, import_backend, pick_backend
 from plstore.loaders.work import Backend, BackendName
 from plstore.schema import SPLITS
-from plstore.store import Store
-from trainers.absence import leave_out_gone
+from plstore.store import Shard, Store
 from trainers.events import Listener, Teller, unheard
 from trainers.model import Bundle, build_model, image_format, load_teacher
 from trainers.named import teacher_named
@@ -129,9 +128,11 @@ def embed(
         if not len(missing):
             continue
         with teller.task(f"embed {split} images by {backbone.name}", len(missing)) as advance:
-            look = _Look(store, backbone, version, picked, advance)
+            look = Look(store, backbone, version, picked, advance)
             for number in np.unique(missing // EMBEDDING_IDS):
-                _keep(look, of, missing[missing // EMBEDDING_IDS == number])
+                written = write_range(look, of, missing[missing // EMBEDDING_IDS == number])
+                if written is not None:
+                    commit_ranges(store, [written])
     return counts
 
 
@@ -164,7 +165,7 @@ def vectors_of(
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """A backbone that looks at images of a snapshot."""
 
     store: Store
@@ -189,15 +190,48 @@ class _Look:
         )
 
 
-def _keep(look: _Look, of: EmbeddingSet, ids: npt.NDArray[np.int64]) -> None:
-    """Embed the images of one range, and commit."""
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Embeddings of one range that are written, and that nothing names yet.
+
+    Attributes:
+        of: Which ones.
+        shard: The file.
+        identity: What file and commit are known by.
+        images_version: Of the table `images`.
+    """
+
+    of: EmbeddingSet
+    shard: Shard
+    identity: str
+    images_version: int
+
+
+def write_range(look: Look, of: EmbeddingSet, ids: npt.NDArray[np.int64]) -> Embedded | None:
+    """Embed the images of one range; None if all of them were deleted meanwhile."""
     batch = look.at(ids)
     if not len(batch.sample_ids):
-        return
+        return None
     identity = value_hash({"of": vars(of), "ids": content_hash(batch.sample_ids.tobytes())})
     shard = write_embeddings(look.store, of, batch, identity=identity[:16])
-    lineage = {"step": "embed", **of.partition, "images_version": look.version}
-    commit_embeddings(look.store, [shard], lineage=lineage, transaction=f"embed-{identity}")
+    return Embedded(of=of, shard=shard, identity=identity, images_version=look.version)
+
+
+def commit_ranges(store: Store, written: Sequence[Embedded]) -> None:
+    """Make ranges of one set visible, found in one version of `images`, in one commit."""
+    ordered = sorted(written, key=lambda each: each.shard.path)
+    first, identities = ordered[0], [each.identity for each in ordered]
+    one = len(identities) == 1
+    commit_embeddings(
+        store,
+        [each.shard for each in ordered],
+        lineage={
+            "step": "embed",
+            **first.of.partition,
+            "images_version": first.images_version,
+        },
+        transaction=f"embed-{identities[0] if one else value_hash({'ranges': identities})}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,20 +279,3 @@ class Embedding:
             pretrained=self.weights is None,
         )
         return open_backbone(settings, model, device=device)
-
-
-def embed_images(
-    store: Store, embedding: Embedding, *, on_event: Listener = unheard
-) -> tuple[str, dict[str, int]]:
-    """Embed the images that have no embedding; return its name and how many, by split.
-
-    Goes on where it was stopped.
-
-    Raises:
-        InputError: If there is no such teacher or model, or its weights cannot be had.
-    """
-    backbone = embedding.backbone(store)
-    leave_out_gone(store, Teller(on_event).say)
-    splits = [s for s in embedding.splits if store.count_images(s)]
-    counts = embed(store, backbone, splits=splits, backend=embedding.backend, on_event=on_event)
-    return backbone.name, counts

@@ -9,6 +9,7 @@ share them, and memory stays flat.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 from plstore import buckets
@@ -16,24 +17,22 @@ from plstore.codec import Codec
 from plstore.errors import InputError, StoreError
 from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, commit_labels, find_teacher, list_teachers
-from plstore.loaders import import_backend, pick_backend
 from plstore.schema import EVALUATION
 from plstore.store import Shard, Store
 from trainers.absence import leave_out_gone
-from trainers.compiling import compiled
-from trainers.embedding import embed_for
+from trainers.embed_work import embed_images
+from trainers.embedding import Embedding, embed_for
+from trainers.engines import HERE, Engine, portions, uncounted
 from trainers.events import Listener, Teller, unheard
-from trainers.inference import precision
+from trainers.label_work import LabelRanges, Made, of_one_commit, resolved
 from trainers.missing import (
     Labeling,
     Missing,
     count_missing,
     missing_labels,
-    missing_of_all,
 )
-from trainers.model import EMBEDDINGS, Bundle, load_teacher
-from trainers.ranges import Assignment, label_range, label_ranges, of_same_images
-from trainers.train import pick_device
+from trainers.model import EMBEDDINGS, load_teacher
+from trainers.ranges import Assignment, label_range, label_ranges
 
 __all__ = [
     "Assignment",
@@ -55,7 +54,9 @@ __all__ = [
 _SETTINGS: Final = ("teacher_id", "iteration", "temperature", "codec")
 
 
-def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> dict[str, int]:
+def label(
+    store: Store, labeling: Labeling, *, engine: Engine = HERE, on_event: Listener = unheard
+) -> dict[str, int]:
     """Label what a teacher has not labeled yet; return how many images, by split.
 
     Goes on where it was stopped; see `label_missing`.
@@ -63,17 +64,23 @@ def label(store: Store, labeling: Labeling, *, on_event: Listener = unheard) -> 
     Args:
         store: The store.
         labeling: By whom, what, and how; its device may be "auto".
+        engine: Where: `HERE`, or a `Ray` cluster.
         on_event: Told of progress.
 
     Raises:
         InputError: If the store has no such teacher, or it has no model.
         MissingExtraError: If the loader's backend is not installed.
     """
-    return label_by_all(store, [labeling], on_event=on_event)[labeling.teacher_id]
+    found = label_by_all(store, [labeling], engine=engine, on_event=on_event)
+    return found[labeling.teacher_id]
 
 
 def label_by_all(
-    store: Store, labelings: Sequence[Labeling], *, on_event: Listener = unheard
+    store: Store,
+    labelings: Sequence[Labeling],
+    *,
+    engine: Engine = HERE,
+    on_event: Listener = unheard,
 ) -> dict[str, dict[str, int]]:
     """Label what several teachers have not labeled yet; return how many, by teacher and split.
 
@@ -84,6 +91,7 @@ def label_by_all(
     Args:
         store: The store.
         labelings: By whom, what, and how: on one device, in batches of one size.
+        engine: Where: `HERE`, or a `Ray` cluster. "auto" is then each worker's own device.
         on_event: Told of progress.
 
     Raises:
@@ -91,31 +99,44 @@ def label_by_all(
         MissingExtraError: If the loader's backend is not installed.
     """
     _check_together(labelings)
-    device = pick_device(labelings[0].device)
-    backend = pick_backend(labelings[0].backend, device)
-    import_backend(backend)
-    ready = [replace(labeling, device=device, backend=backend) for labeling in labelings]
+    ready = [resolved(each) for each in labelings] if engine.is_here else list(labelings)
     leave_out_gone(store, Teller(on_event).say)
-    for labeling in ready:
-        embed_for_teacher(store, labeling, on_event=on_event)
-    total = sum(count_missing(store, labeling) for labeling in ready)
-    names = ", ".join(labeling.teacher_id for labeling in ready)
-    task = Teller(on_event).task(f"label by {names}", total)
-    with task as advance, _told(total) as committed:
-        counts = label_missing_by_all(
-            store, ready, on_images=advance, on_committed=committed.append
-        )
+    title = f"label by {', '.join(labeling.teacher_id for labeling in ready)}"
+    with engine.connected():
+        for labeling in ready:
+            embed_for_teacher(store, labeling, engine=engine, on_event=on_event)
+        if engine.is_here:
+            total = sum(count_missing(store, labeling) for labeling in ready)
+            with (
+                Teller(on_event).task(title, total) as advance,
+                _told(total, "images") as committed,
+            ):
+                counts = label_missing_by_all(
+                    store, ready, on_images=advance, on_range=committed.append
+                )
+        else:  # counting images takes as long as reading them: ranges are counted
+            total = len(LabelRanges.of(store, ready).ranges(store))
+            with (
+                Teller(on_event).task(f"{title}, by range", total) as advance,
+                _told(total, "ranges") as committed,
+            ):
+
+                def on_range(_: int) -> None:
+                    committed.append(1)
+                    advance(1)
+
+                counts = label_missing_by_all(store, ready, engine=engine, on_range=on_range)
     return {x.teacher_id: count for x, count in zip(ready, counts, strict=True)}
 
 
 @contextmanager
-def _told(total: int) -> Iterator[list[int]]:
+def _told(total: int, what: str) -> Iterator[list[int]]:
     """Say how much is done where a bucket stops a labeling; yield a list for its commits."""
     committed: list[int] = []
     try:
         yield committed
     except (OSError, StoreError) as error:
-        done = f"labeling stopped; {sum(committed)} of {total} images are committed"
+        done = f"labeling stopped; {sum(committed)} of {total} {what} are committed"
         if (stopped := buckets.stopped(done, error)) is None:
             raise
         raise stopped from error
@@ -135,15 +156,27 @@ def _check_together(labelings: Sequence[Labeling]) -> None:
 
 
 def embed_for_teacher(
-    store: Store, labeling: Labeling, *, on_event: Listener = unheard
+    store: Store,
+    labeling: Labeling,
+    *,
+    engine: Engine = HERE,
+    on_event: Listener = unheard,
 ) -> None:
     """Embed what a probe is to label; of another teacher, do nothing."""
     teacher = _teacher(store, labeling.teacher_id)
     if EMBEDDINGS not in (teacher.metrics or {}):
         return
-    bundle = load_teacher(store, teacher, device=labeling.device)
     device, backend = labeling.device, labeling.backend
-    embed_for(store, bundle, labeling.splits, device=device, backend=backend, on_event=on_event)
+    if engine.is_here:
+        bundle = load_teacher(store, teacher, device=device)
+        embed_for(
+            store, bundle, labeling.splits, device=device, backend=backend, on_event=on_event
+        )
+        return
+    embedding = Embedding(
+        teacher=teacher.teacher_id, splits=labeling.splits, device=device, backend=backend
+    )
+    embed_images(store, embedding, engine=engine, on_event=on_event)
 
 
 def label_missing(
@@ -166,50 +199,44 @@ def label_missing_by_all(
     store: Store,
     labelings: Sequence[Labeling],
     *,
-    on_images: Callable[[int], None] = lambda _: None,
-    on_committed: Callable[[int], None] = lambda _: None,
+    on_images: Callable[[int], None] = uncounted,
+    on_range: Callable[[int], None] = uncounted,
+    engine: Engine = HERE,
 ) -> list[dict[str, int]]:
     """Label what each of several teachers has not labeled yet; return how many, by split.
 
-    Teachers that lack the same images of a range look at them in one pass. Each range of each
-    teacher is a commit, as in `label_missing`.
+    Teachers that lack the same images of a range look at them in one pass. Here each range of
+    each teacher is a commit, as in `label_missing`; of an engine that works elsewhere, what
+    comes within half a minute is one.
+
+    Args:
+        store: The store.
+        labelings: By whom, what, and how.
+        on_images: Called with the number of images just finished, where work is done here.
+        on_range: Called with the number of images of a range that is finished.
+        engine: Where ranges are labeled.
 
     Raises:
         InputError: If the store has no such teacher, it has no model, or one is named twice.
     """
     _check_together(labelings)
     teachers = [_teacher(store, labeling.teacher_id) for labeling in labelings]
-    bundles = [_opened(store, *pair) for pair in zip(teachers, labelings, strict=True)]
+    for labeling in labelings:
+        if labeling.identity is None:
+            _check_settings(store, labeling)
+        embed_for_teacher(store, labeling, engine=engine)
+    work = LabelRanges.of(store, labelings)
     counts = [dict.fromkeys(labeling.splits, 0) for labeling in labelings]
-    for split in dict.fromkeys(name for labeling in labelings for name in labeling.splits):
-        here = [n for n, labeling in enumerate(labelings) if split in labeling.splits]
-        for found in missing_of_all(store, [labelings[n] for n in here], split):
-            lacking = {n: m for n, m in zip(here, found, strict=True) if m is not None}
-            for group in of_same_images(lacking):
-                asked = [
-                    Assignment(bundle=bundles[n], labeling=labelings[n], missing=lacking[n])
-                    for n in group
-                ]
-                written = label_ranges(store, asked, on_images)
-                for n, shards in zip(group, written, strict=True):
-                    commit_ranges(store, teachers[n], labelings[n], [(lacking[n], shards)])
-                    counts[n][split] += len(lacking[n].ids)
-                    on_committed(len(lacking[n].ids))
+    labeled = engine.run(work, work.ranges(store), on_images)
+    for results in portions(labeled, engine.commit_seconds):
+        for alike in of_one_commit(chain.from_iterable(results)):
+            number, made = alike[0].number, alike[0].made
+            pairs = [(each.missing, each.shards) for each in alike]
+            commit_ranges(store, teachers[number], labelings[number], pairs, made=made)
+            counts[number][alike[0].missing.label_set.split] += sum(x.num_images for x in alike)
+        for result in results:
+            on_range(sum(each.num_images for each in result))
     return counts
-
-
-def _opened(store: Store, teacher: TeacherRecord, labeling: Labeling) -> Bundle:
-    """Load a teacher's model, its settings checked and what a probe looks at embedded."""
-    if labeling.identity is None:
-        _check_settings(store, labeling)
-    bundle = load_teacher(store, teacher, device=labeling.device)
-    if labeling.noise is not None:
-        bundle = labeling.noise.on(bundle, labeling.device)
-    embed_for(store, bundle, labeling.splits, device=labeling.device, backend=labeling.backend)
-    is_looking = bundle.embeddings is None and labeling.compiled
-    if is_looking and count_missing(store, labeling):  # compiling takes its time
-        return compiled(bundle, labeling.device)
-    return bundle
 
 
 def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
@@ -228,6 +255,8 @@ def commit_ranges(
     teacher: TeacherRecord,
     labeling: Labeling,
     written: Sequence[tuple[Missing, list[Shard]]],
+    *,
+    made: Made | None = None,
 ) -> int:
     """Make what `label_range` wrote visible, in one commit; return the version.
 
@@ -236,16 +265,18 @@ def commit_ranges(
         teacher: Whose labels they are.
         labeling: How they were made.
         written: Ranges with their files: one, or many that workers wrote.
+        made: With what; with that of this process unless given.
 
     Raises:
         CommitConflictError: If other labels of these images were committed since.
     """
+    written = sorted(written, key=lambda pair: [shard.path for shard in pair[1]])
     identities = [missing.identity(labeling) for missing, _ in written]
     one = len(identities) == 1
     return commit_labels(
         store,
         [shard for _, shards in written for shard in shards],
-        lineage=_lineage(labeling, teacher, written[0][0]),
+        lineage=_lineage(labeling, teacher, written, made or Made.by(labeling)),
         transaction=f"label-{identities[0] if one else value_hash({'ranges': identities})}",
         beside=[shard for missing, _ in written for shard in missing.beside],
         instead_of=[shard for missing, _ in written for shard in missing.instead_of] or None,
@@ -300,15 +331,21 @@ def _settings(labeling: Labeling) -> dict[str, Any]:
     }
 
 
-def _lineage(labeling: Labeling, teacher: TeacherRecord, missing: Missing) -> dict[str, Any]:
+def _lineage(
+    labeling: Labeling,
+    teacher: TeacherRecord,
+    written: Sequence[tuple[Missing, list[Shard]]],
+    made: Made,
+) -> dict[str, Any]:
+    (first, _), *_ = written
     return {
         "step": "label",
-        "split": missing.label_set.split,
+        "split": first.label_set.split,
         **_settings(labeling),
         "checkpoint_hash": teacher.checkpoint_hash,
-        "images_version": missing.images_version,
-        "backend": pick_backend(labeling.backend, labeling.device),
-        "precision": precision(labeling.device),
+        "images_version": first.images_version,
+        "backend": made.backend,
+        "precision": made.precision,
         "compiled": labeling.compiled,
         **labeling.notes,
     }

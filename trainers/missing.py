@@ -114,6 +114,18 @@ class Missing:
         return f"{made_by}{value_hash(what)}"
 
 
+def ranges_of(shards: Sequence[Shard], size: int | None = None) -> list[int]:
+    """Return the numbers of the ranges of ids that files touch, in order.
+
+    Args:
+        shards: The files.
+        size: Ids of a range; those of a file of labels unless given.
+    """
+    ids = size or SHARD_IDS
+    touched = (range(s.first_id // ids, s.last_id // ids + 1) for s in shards)
+    return sorted({number for numbers in touched for number in numbers})
+
+
 class _Files:
     """The files of a snapshot, by range of sample ids."""
 
@@ -121,12 +133,6 @@ class _Files:
         self._shards = shards
         self._firsts = np.array([shard.first_id for shard in shards], np.int64)
         self._lasts = np.array([shard.last_id for shard in shards], np.int64)
-
-    def ranges(self) -> list[int]:
-        """Return the ranges of ids that they touch, in order."""
-        bounds = (self._firsts // SHARD_IDS).tolist(), (self._lasts // SHARD_IDS).tolist()
-        touched = (range(low, high + 1) for low, high in zip(*bounds, strict=True))
-        return sorted({number for numbers in touched for number in numbers})
 
     def of(self, number: int) -> list[Shard]:
         """Return those that touch a range."""
@@ -149,6 +155,36 @@ class _Images:
         return self._files
 
 
+class Lacking:
+    """What teachers have not labeled of a split, range by range of sample ids.
+
+    Files of labels are listed once, when it is made.
+    """
+
+    def __init__(self, store: Store, labelings: Sequence[Labeling], split: str) -> None:
+        """List the files."""
+        self._images = _Images(store)
+        self._labelings, self._split = labelings, split
+        partitions = [labeling.label_set(split).partition for labeling in labelings]
+        found = [self._images.labels.shards(partition=values) for values in partitions]
+        self._labeled = [_Files(shards) for shards in found]
+
+    def of(self, number: int) -> list[Missing | None]:
+        """Return the images of one range without a label, for each teacher; None without any.
+
+        Ranges that are of another worker's part have none.
+        """
+        if not any(_takes(labeling, number) for labeling in self._labelings):
+            return [None for _ in self._labelings]
+        newest = self._images.table.version()  # of each range anew: old files are collected
+        return [
+            _missing_of_range(
+                labeling, self._split, number, files.of(number), self._images, newest
+            )
+            for labeling, files in zip(self._labelings, self._labeled, strict=True)
+        ]
+
+
 def missing_labels(store: Store, labeling: Labeling, split: str) -> Iterator[Missing]:
     """Yield, by range of sample ids, the accepted images of a split that have no label."""
     for (missing,) in missing_of_all(store, [labeling], split):
@@ -163,17 +199,9 @@ def missing_of_all(
 
     None stands for a teacher that has labeled them all; ranges that all have are left out.
     """
-    images = _Images(store)
-    partitions = [labeling.label_set(split).partition for labeling in labelings]
-    labeled = [_Files(images.labels.shards(partition=values)) for values in partitions]
-    for number in images.files(images.table.version()).ranges():
-        if not any(_takes(labeling, number) for labeling in labelings):
-            continue
-        newest = images.table.version()  # of each range anew: old files are collected
-        found = [
-            _missing_of_range(labeling, split, number, files.of(number), images, newest)
-            for labeling, files in zip(labelings, labeled, strict=True)
-        ]
+    lacking = Lacking(store, labelings, split)
+    for number in ranges_of(store.table("images").shards()):
+        found = lacking.of(number)
         if any(missing is not None for missing in found):
             yield found
 

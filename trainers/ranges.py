@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from plstore.embeddings import EmbeddingSet, read_embeddings
 from plstore.errors import InputError
@@ -13,6 +14,13 @@ from trainers.missing import Labeling, Missing
 from trainers.model import Bundle
 from trainers.portions import Portions, read_images
 from trainers.teacher_noise import seed_model_noise
+
+
+class Range(NamedTuple):
+    """A range of sample ids, of one split: a shard of work."""
+
+    split: str
+    number: int
 
 
 def of_same_images(lacking: Mapping[int, Missing]) -> list[list[int]]:

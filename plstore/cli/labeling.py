@@ -4,6 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plstore.cli.engines import (
+    AddressOption,
+    CpusOption,
+    EngineOption,
+    GpusOption,
+    WorkersOption,
+    engine_of,
+)
 from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.errors import InputError, MissingExtraError
 
@@ -55,6 +63,11 @@ def label(
         bool,
         typer.Option("--compile", help="Compile the model by torch.compile: for many images."),
     ] = False,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    cpus_per_worker: CpusOption = 1,
+    gpus_per_worker: GpusOption = None,
     format_: FormatOption = "table",
 ) -> None:
     """Label the images that a teacher has not labeled; goes on where it was stopped.
@@ -66,6 +79,7 @@ def label(
       plstore label --teacher t3-1a2b3c4d --iteration 4 --store pets/store
       plstore label --teacher mine --checkpoint my-model --codec dense --store pets/store
       plstore label --teacher clip --teacher dino --batch-size 512 --store pets/store
+      plstore label --teacher clip --engine ray --address auto --workers 1..64
     """
     try:
         from trainers.bringing import bring_teacher
@@ -90,6 +104,7 @@ def label(
             f"--checkpoint {checkpoint} with teachers {', '.join(teacher)}; it brings one. "
             "Bring each with a call of its own, then label by all"
         )
+    where = engine_of(engine, address, workers, cpus_per_worker, gpus_per_worker)
     labeling = Labeling(
         teacher_id=teacher[0],
         iteration=iteration,
@@ -97,15 +112,16 @@ def label(
         codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
         temperature=temperature,
         part=_part(part),
-        device=pick_device(device),
+        device=pick_device(device) if where.is_here else device,
         backend=backend,  # type: ignore[arg-type]  # checked there
         batch=batch_of(batch_size),  # type: ignore[arg-type]  # checked there
         compiled=compile_,
     )
     if checkpoint is not None:
-        bring_teacher(opened, teacher[0], checkpoint, device=labeling.device, say=display.say)
+        here = pick_device(device if where.is_here else "cpu")
+        bring_teacher(opened, teacher[0], checkpoint, device=here, say=display.say)
     labelings = [replace(labeling, teacher_id=name) for name in teacher]
-    counts = label_by_all(opened, labelings, on_event=Shown(display))
+    counts = label_by_all(opened, labelings, engine=where, on_event=Shown(display))
     rows = [
         {"teacher": name, "split": split, "labeled": n}
         for name, found in counts.items()
@@ -141,6 +157,11 @@ def embed(
     ),
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     backend: BackendOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    cpus_per_worker: CpusOption = 1,
+    gpus_per_worker: GpusOption = None,
     format_: FormatOption = "table",
 ) -> None:
     """Keep a frozen model's features of images, for probes, SQL and filters on neighbours.
@@ -151,9 +172,11 @@ def embed(
     Examples:
       plstore embed --weights resnet50.safetensors --store pets/store
       plstore embed --teacher t3-1a2b3c4d --splits unlabeled --store pets/store
+      plstore embed --teacher t3-1a2b3c4d --engine ray --address auto --store s3://b/pets
     """
     try:
-        from trainers.embedding import Embedding, embed_images
+        from trainers.embed_work import embed_images
+        from trainers.embedding import Embedding
         from trainers.events import Shown
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "embedding") from error
@@ -173,7 +196,10 @@ def embed(
         device=device,
         backend=backend,  # type: ignore[arg-type]  # checked there
     )
-    name, counts = embed_images(open_store(store), embedding, on_event=Shown(Display()))
+    where = engine_of(engine, address, workers, cpus_per_worker, gpus_per_worker)
+    name, counts = embed_images(
+        open_store(store), embedding, engine=where, on_event=Shown(Display())
+    )
     rows = [{"model": name, "split": split, "embedded": n} for split, n in counts.items()]
     print_rows(rows, format_)
 

@@ -46,9 +46,16 @@ from plstore.labels.view_labels import (
     view_label_rows,
 )
 from plstore.labels.weighting import Weighting
-from plstore.labels.writing import LabelWriter, coded_rows, commit_labels, write_labels
+from plstore.labels.writing import (
+    COUNTED_AT_ONCE,
+    LabelWriter,
+    coded_rows,
+    commit_labels,
+    write_labels,
+)
 
 __all__ = [
+    "COUNTED_AT_ONCE",
     "DRAWS_OF_A_FILE",
     "HISTOGRAM",
     "NUM_BUCKETS",
