@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from trainers.calibration import calibrate
     from trainers.embed_work import embed_images as embed
     from trainers.embedding import Embedding
+    from trainers.engines import Ray
     from trainers.evaluation import evaluate
     from trainers.exporting import export_model
     from trainers.labeling import Labeling, label, label_by_all
@@ -85,6 +86,7 @@ _HOMES = {
     "Predicted": "trainers.prediction",
     "Prediction": "trainers.prediction",
     "Probed": "trainers.probe",
+    "Ray": "trainers.engines",
     "Recipe": "trainers.recipe",
     "Robustness": "trainers.robustness.evaluation",
     "Rule": "plstore.selection",
@@ -167,6 +169,7 @@ __all__ = [
     "Predicted",
     "Prediction",
     "Probed",
+    "Ray",
     "Recipe",
     "Robustness",
     "Rule",

@@ -10,6 +10,7 @@ import numpy as np
 from plstore.embeddings import EMBEDDING_IDS, EmbeddingSet, embedded_ids
 from plstore.loaders import pick_backend
 from plstore.store import Store
+from plstore.store import open as open_store
 from trainers.absence import leave_out_gone
 from trainers.embedding import (
     Backbone,
@@ -21,7 +22,7 @@ from trainers.embedding import (
     write_range,
 )
 from trainers.engines import HERE, Engine, portions, uncounted
-from trainers.engines.work import OnImages, open_store
+from trainers.engines.work import OnImages
 from trainers.events import Listener, Teller, unheard
 from trainers.missing import ranges_of
 from trainers.portions import ids_of_split

@@ -21,6 +21,7 @@ from plstore.schema import EVALUATION, SPLITS, Split
 from plstore.store import Store
 from trainers.absence import leave_out_gone
 from trainers.embedding import embed_for, vectors_of
+from trainers.engines import HERE, Engine
 from trainers.events import Listener, Teller, unheard
 from trainers.imagenet import Among
 from trainers.inference import probabilities
@@ -144,7 +145,7 @@ def _seen(
         yield probs, batch.targets.cpu().argmax(dim=1)
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  one keyword per choice of the user
     store: Store,
     teacher_ids: str | Sequence[str],
     *,
@@ -153,6 +154,7 @@ def evaluate(
     among: Among | None = None,
     device: str = "auto",
     backend: Backend = "auto",
+    engine: Engine = HERE,
     on_event: Listener = unheard,
 ) -> list[dict[str, Any]]:
     """Measure teachers on labeled images; keep what comes of it in `runs`.
@@ -172,6 +174,7 @@ def evaluate(
             what its authors ask for unless given, see `trainers.imagenet`.
         device: "auto", "cpu" or a CUDA device.
         backend: Of the loader.
+        engine: Where images are labeled: `HERE`, or a `Ray` cluster.
         on_event: Told of progress.
 
     Returns:
@@ -202,7 +205,7 @@ def evaluate(
             if teacher.checkpoint and these
         ]
         if asked:
-            label_by_all(store, asked, on_event=on_event)
+            label_by_all(store, asked, engine=engine, on_event=on_event)
         for labeling in asked:
             if labeling.temperature != 1:
                 Teller(on_event).say(

@@ -8,8 +8,8 @@ from typing import Literal, Self
 from plstore.loaders import import_backend, pick_backend
 from plstore.loaders.work import BackendName
 from plstore.store import Shard, Store
+from plstore.store import open as open_store
 from trainers.compiling import compiled
-from trainers.engines import work
 from trainers.engines.work import OnImages
 from trainers.inference import precision
 from trainers.missing import Labeling, Lacking, Missing, ranges_of
@@ -104,7 +104,7 @@ class LabelRanges:
 
     def open(self, on_images: OnImages) -> Callable[[Range], list[Labeled]]:
         """Open the store; models are loaded when a range lacks labels."""
-        return _Labeler(work.open_store(self.place), self.labelings, on_images).label
+        return _Labeler(open_store(self.place), self.labelings, on_images).label
 
 
 def resolved(labeling: Labeling) -> Labeling:

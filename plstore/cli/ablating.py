@@ -5,6 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
+from plstore.cli.engines import (
+    AddressOption,
+    CpusOption,
+    EngineOption,
+    GpusOption,
+    engine_of,
+)
 from plstore.cli.options import FormatOption, print_rows
 from plstore.cli.training import DeviceOption, SetOption, programs_of_training
 from plstore.errors import InputError
@@ -61,8 +68,15 @@ def ablate(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that take a seed each; 1 for two cores.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, help="Processes that take a seed each: 1, or on Ray as many as fit."
+        ),
+    ] = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_worker: CpusOption = 1,
+    gpus_per_worker: GpusOption = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of findings.json, .md and .png; the home unless given."),
@@ -88,6 +102,7 @@ def ablate(
       plstore ablate paper --home demo/paper --budget 3
       plstore ablate paper --only iteration-1,larger-student --seeds 0..1
       plstore ablate paper --data cifar10 --labeled LABELED --unlabeled POOL --test TEST
+      plstore ablate paper --home /shared/paper --engine ray --address auto --cpus-per-worker 4
       plstore ablate mine.toml --results elsewhere/cells.jsonl --out figures
     """
     programs_of_training()
@@ -109,7 +124,7 @@ def ablate(
         only=[word.strip() for word in only.split(",")] if only else [],
         budget=None if budget is None else _seconds(budget),
         results=results or [],
-        workers=workers,
+        workers=1 if workers is None or engine == "ray" else workers,
         device=device,
         out=out,
     )
@@ -117,7 +132,9 @@ def ablate(
     if dry_run:
         print_rows(plan(asked, on_event=shown), format_)
         return
-    experiment = Experiment(asked, shown)
+    most = None if workers is None or engine != "ray" else f"1..{workers}"
+    where = engine_of(engine, address, most, cpus_per_worker, gpus_per_worker)
+    experiment = Experiment(asked, shown, where)
     rows = experiment.run()
     print_rows(rows if format_ == "json" else _few(rows), format_)
     if experiment.failed:

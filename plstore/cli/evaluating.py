@@ -6,6 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plstore.cli.engines import (
+    AddressOption,
+    CpusOption,
+    EngineOption,
+    GpusOption,
+    engine_of,
+)
 from plstore.cli.labeling import BackendOption
 from plstore.cli.options import FormatOption, StoreOption, print_rows
 from plstore.cli.training import DeviceOption, programs_of_training
@@ -58,6 +65,10 @@ def evaluate(
     ] = None,
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    cpus_per_worker: CpusOption = 1,
+    gpus_per_worker: GpusOption = None,
     format_: FormatOption = "table",
 ) -> None:
     """Measure models on images that no one trains on; kept in the table runs.
@@ -71,7 +82,8 @@ def evaluate(
       plstore query run evaluation/confusions
       plstore query run evaluation/selective_accuracy
 
-    How alike teachers are is always of all classes.
+    How alike teachers are is always of all classes. With --engine ray, a cluster labels the
+    images; those that are made worse are looked at here.
 
     Robustness (extra plstore[robustness]): images are made worse on the way and kept nowhere,
     what models say of them is. mCE and mFR are over the baseline's, the first teacher's unless
@@ -124,6 +136,7 @@ def evaluate(
         among=among,  # type: ignore[arg-type]  # checked above
         device=device,
         backend=backend,  # type: ignore[arg-type]  # checked there
+        engine=engine_of(engine, address, None, cpus_per_worker, gpus_per_worker),
         on_event=Shown(Display()),
     )
     worse: list[dict[str, Any]] = []

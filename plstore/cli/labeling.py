@@ -264,6 +264,10 @@ def fuse(
     codec: CodecOption = "topk",
     k: KOption = 20,
     mass: MassOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    cpus_per_worker: CpusOption = 1,
     format_: FormatOption = "table",
 ) -> None:
     """Fuse the labels of several teachers into those of one, which names its members.
@@ -276,6 +280,7 @@ def fuse(
       plstore fuse clip dino --teacher both --store pets/store
       plstore fuse "clip*2" dino@1 --teacher both --method geometric --temperatures calibrated
       plstore fuse clip dino vit --teacher all --method votes --weights fitted
+      plstore fuse clip dino --teacher both --engine ray --address auto
     """
     from dataclasses import asdict, replace
 
@@ -294,7 +299,11 @@ def fuse(
     else:
         values = _temperatures(temperatures, len(named))
     named = [replace(m, temperature=t) for m, t in zip(named, values, strict=True)]
-    with display.task(f"fuse {len(named)} teachers", None) as advance:
+    where = engine_of(engine, address, workers, cpus_per_worker, None)
+    with (
+        where.connected(),
+        display.task(f"fuse {len(named)} teachers", None) as advance,
+    ):
         made = make_ensemble(
             opened,
             teacher,
@@ -304,6 +313,7 @@ def fuse(
             weights=weights,  # type: ignore[arg-type]  # checked there
             codec=Codec(name=codec, k=k, mass=mass),  # type: ignore[arg-type]  # checked there
             notes={"calibration": notes} if notes else None,
+            spread=None if where.is_here else where.run,
             on_images=advance,
         )
     _say_weights(made, display)

@@ -9,8 +9,10 @@ from plstore.errors import InputError
 from plstore.fingerprint import value_hash
 from plstore.labels.fusion import (
     Fused,
+    FuseRanges,
     Member,
     Method,
+    Spread,
     check_members,
     fusion_lineage,
     write_fused,
@@ -62,6 +64,7 @@ def make_ensemble(  # noqa: PLR0913  one keyword per choice of the user
     weights: Weights = "given",
     codec: Codec = _DEFAULT_CODEC,
     notes: dict[str, Any] | None = None,
+    spread: Spread | None = None,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> Ensemble:
     """Fuse teachers on every split that all of them labeled; keep the result as a teacher.
@@ -79,6 +82,8 @@ def make_ensemble(  # noqa: PLR0913  one keyword per choice of the user
             commit keep what was found.
         codec: How the fused labels are kept.
         notes: More for the teacher's metrics, such as calibration errors.
+        spread: Who fuses the ranges of ids: `run` of an engine, such as `plstore.Ray().run`;
+            this process unless given.
         on_images: Called with the number of images just fused.
 
     Raises:
@@ -105,7 +110,7 @@ def make_ensemble(  # noqa: PLR0913  one keyword per choice of the user
         weighting=weighting,
     )
     _check_free(store, teacher_id, fusion.identity)
-    version, fused = fusion.commit(store, on_images)
+    version, fused = fusion.commit(store, spread, on_images)
     identity = f"fusion-{fusion.identity}"
     add_teacher(store, fusion.record(notes or {}), identity=identity, step="fuse")
     return Ensemble(
@@ -145,20 +150,13 @@ class _Fusion:
         return lineage | found
 
     def commit(
-        self, store: "Store", on_images: Callable[[int], None]
+        self, store: "Store", spread: Spread | None, on_images: Callable[[int], None]
     ) -> tuple[int, dict[str, Fused]]:
         """Write and commit the labels; return the version, and what was written by split."""
         version, newest = store.table("soft_labels").newest()
         fused = {
             split: write_fused(
-                store,
-                LabelSet(iteration=self.iteration, teacher_id=self.teacher_id, split=split),
-                self.members,
-                method=self.method,
-                codec=self.codec,
-                identity=self.identity,
-                version=version,
-                on_images=on_images,
+                store, self._work(store, split, version), spread=spread, on_images=on_images
             )
             for split in _common_splits(store, self.members, version)
         }
@@ -177,6 +175,19 @@ class _Fusion:
             store, shards, lineage=lineage, transaction=transaction, instead_of=there
         )
         return version, fused
+
+    def _work(self, store: "Store", split: str, version: int) -> FuseRanges:
+        return FuseRanges(
+            place=str(store.root),
+            label_set=LabelSet(
+                iteration=self.iteration, teacher_id=self.teacher_id, split=split
+            ),
+            members=tuple(self.members),
+            method=self.method,
+            codec=self.codec,
+            identity=self.identity,
+            version=version,
+        )
 
     def record(self, notes: dict[str, Any]) -> TeacherRecord:
         """Return the teacher that it makes."""

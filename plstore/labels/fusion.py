@@ -1,10 +1,10 @@
 """Several teachers into one: their distributions averaged, as a label set of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import pyarrow as pa
 from plstore.codec import Codec, decode
 from plstore.errors import InputError
 from plstore.labels.label_sets import SHARD_IDS, LabelBatch, LabelSet
-from plstore.labels.writing import write_labels
+from plstore.labels.writing import LabelWriter
 
 if TYPE_CHECKING:
     from plstore.store import Shard, Store
@@ -100,66 +100,111 @@ def at_temperature(probs: Floats, temperature: float) -> Floats:
     return np.asarray(powered / powered.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FuseRanges:
+    """What is fused, range by range of sample ids, by whoever opens it.
+
+    Attributes:
+        place: Of the store.
+        label_set: Of the fusion; its split is that of the members' labels.
+        members: Two or more teachers with labels of that split, as `check_members` wants them.
+        method: How they are averaged.
+        codec: How the result is kept.
+        identity: Start of the files' names, [a-z0-9_-]+.
+        version: Of `soft_labels`.
+    """
+
+    place: str
+    label_set: LabelSet
+    members: tuple[Member, ...]
+    method: Method
+    codec: Codec
+    identity: str
+    version: int
+
+    device: ClassVar[str] = "cpu"
+
+    def shards(self, store: "Store") -> "list[list[Shard]]":
+        """Return the files of each member.
+
+        Raises:
+            InputError: If a member has no labels of the split.
+        """
+        table, split = store.table("soft_labels"), self.label_set.split
+        shards = [
+            table.shards(
+                self.version,
+                {"iteration": each.iteration, "teacher_id": each.teacher_id, "split": split},
+            )
+            for each in self.members
+        ]
+        for member, found in zip(self.members, shards, strict=True):
+            if not found:
+                raise InputError(
+                    f"teacher {member.teacher_id!r} has no labels of iteration "
+                    f"{member.iteration} and split {split!r} in {store.root}"
+                )
+        return shards
+
+    def open(self, on_images: Callable[[int], None]) -> Callable[[int], Fused]:
+        """Open the store; what is returned fuses the range of a number, and writes it."""
+        from plstore.store import open as open_store
+
+        store = open_store(self.place)
+        shards = self.shards(store)
+
+        def fuse_range(number: int) -> Fused:
+            label_set, codec, identity = self.label_set, self.codec, self.identity
+            writer = LabelWriter(store, label_set, codec=codec, identity=identity)
+            complete = left_out = 0
+            for batch, incomplete in _fuse_range(
+                store, shards, self.members, self.method, number
+            ):
+                complete += len(batch.sample_ids)
+                left_out += incomplete
+                on_images(len(batch.sample_ids))
+                if len(batch.sample_ids):
+                    writer.add(batch)
+            return Fused(shards=writer.finish(), num_images=complete, num_incomplete=left_out)
+
+        return fuse_range
+
+
+Spread = Callable[[FuseRanges, Sequence[int], Callable[[int], None]], Iterable[Fused]]
+"""Fuses ranges, in any order: `run` of an engine."""
+
+
 def write_fused(
     store: "Store",
-    label_set: LabelSet,
-    members: Sequence[Member],
+    work: FuseRanges,
     *,
-    method: Method,
-    codec: Codec,
-    identity: str,
-    version: int | None = None,
+    spread: Spread | None = None,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> Fused:
     """Write the fused labels of one split, range by range of sample ids: memory stays flat.
 
     Args:
         store: Where from and to.
-        label_set: Of the fusion; its split is that of the members' labels.
-        members: Two or more teachers with labels of that split, as `check_members` wants them.
-        method: How they are averaged.
-        codec: How the result is kept.
-        identity: Start of the files' names, [a-z0-9_-]+.
-        version: Of `soft_labels`, newest unless given.
+        work: What is fused.
+        spread: Who fuses the ranges; this process unless given.
         on_images: Called with the number of images just finished.
 
     Raises:
         InputError: If a member has no labels of the split.
     """
-    table = store.table("soft_labels")
-    shards = [
-        table.shards(
-            version,
-            {
-                "iteration": member.iteration,
-                "teacher_id": member.teacher_id,
-                "split": label_set.split,
-            },
-        )
-        for member in members
-    ]
-    for member, found in zip(members, shards, strict=True):
-        if not found:
-            raise InputError(
-                f"teacher {member.teacher_id!r} has no labels of iteration {member.iteration} "
-                f"and split {label_set.split!r} in {store.root}"
-            )
-    counts = {"complete": 0, "incomplete": 0}
-
-    def batches() -> Iterator[LabelBatch]:
-        for number in _ranges(shards):
-            for batch, incomplete in _fuse_range(store, shards, members, method, number):
-                counts["complete"] += len(batch.sample_ids)
-                counts["incomplete"] += incomplete
-                on_images(len(batch.sample_ids))
-                if len(batch.sample_ids):
-                    yield batch
-
-    written = write_labels(store, label_set, batches(), codec=codec, identity=identity)
+    numbers = _ranges(work.shards(store))
+    if spread is None:
+        parts = [*map(work.open(on_images), numbers)]
+    else:
+        parts = []
+        for part in spread(work, numbers, on_images):
+            on_images(part.num_images)
+            parts.append(part)
+    shards = [shard for part in parts for shard in part.shards]
     return Fused(
-        shards=written,
-        num_images=counts["complete"],
-        num_incomplete=counts["incomplete"],
+        shards=sorted(shards, key=lambda shard: shard.first_id),
+        num_images=sum(part.num_images for part in parts),
+        num_incomplete=sum(part.num_incomplete for part in parts),
     )
 
 

@@ -1,7 +1,7 @@
 """What an experiment has to do: cells of seeds, the steps they share, and how long it takes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -66,6 +66,20 @@ class Ablation:
     def __post_init__(self) -> None:
         """Make the home absolute: stores name their places from it."""
         object.__setattr__(self, "home", location(self.home))
+
+    def with_whole_paths(self) -> "Ablation":
+        """Return it with absolute paths, for a process that runs in another folder."""
+        grid = Path(self.grid)
+        return replace(
+            self,
+            grid=grid.resolve() if grid.exists() else self.grid,
+            folders={
+                name: str(Path(path).resolve()) if Path(path).exists() else path
+                for name, path in self.folders.items()
+            },
+            results=[path.resolve() for path in self.results],
+            out=None if self.out is None else self.out.resolve(),
+        )
 
     @cached_property
     def _loaded(self) -> tuple[Grid, Path]:

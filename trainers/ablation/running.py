@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from plstore.containment import end_with
 from plstore.errors import PlstoreError
@@ -21,11 +22,15 @@ from trainers.ablation.findings import PAGE, Row, Values, finding_rows, write_fi
 from trainers.ablation.lines import CELLS, Line, add_lines, by_identity, lines_of, read_lines
 from trainers.ablation.measuring import measured
 from trainers.ablation.plan import Ablation, Job, Planner
+from trainers.engines import HERE, Engine, uncounted
+from trainers.engines.work import OnImages
 from trainers.events import Listener, Shown, Teller, said_time, unheard
 from trainers.ledger import Ledger
 
 
-def ablate(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
+def ablate(
+    ablation: Ablation, *, engine: Engine = HERE, on_event: Listener = unheard
+) -> list[Row]:
     """Run what is not finished of an experiment; return a row a finding.
 
     Cells go seed by seed, so that a stop leaves whole pairs. A finished cell is a line of
@@ -34,6 +39,7 @@ def ablate(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
 
     Args:
         ablation: What to run, where.
+        engine: Who runs the seeds: `HERE`, or a `Ray` cluster whose nodes all see the home.
         on_event: Told of every cell and step, and of progress within it.
 
     Returns:
@@ -44,7 +50,7 @@ def ablate(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
         InputError: If the grid, its recipes, its images or finished lines are not as they must
             be.
     """
-    return Experiment(ablation, on_event).run()
+    return Experiment(ablation, on_event, engine).run()
 
 
 def plan(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
@@ -65,6 +71,7 @@ class Experiment:
 
     ablation: Ablation
     on_event: Listener
+    engine: Engine = HERE
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -127,8 +134,7 @@ class Experiment:
             self._say(f"{path}: {count} results taken over")
         jobs = self.within_budget()
         rows = self.written()
-        done = self._in_processes(jobs) if self.ablation.workers > 1 else self._here(jobs)
-        for seed in done:
+        for seed in self._done(jobs):
             self._read()
             rows = self.written()
             self._say(f"seed {seed} is done: {_told(rows)}")
@@ -141,6 +147,21 @@ class Experiment:
     def out(self) -> Path:
         """Folder of what is found."""
         return self.ablation.out or self.ablation.home
+
+    def _done(self, jobs: Jobs) -> Iterator[int]:
+        """Do jobs; yield each seed that is done."""
+        if not self.engine.is_here:
+            return self._elsewhere(jobs)
+        return self._in_processes(jobs) if self.ablation.workers > 1 else self._here(jobs)
+
+    def _elsewhere(self, jobs: Jobs) -> Iterator[int]:
+        """Do jobs on the engine's workers, a seed each; yield each seed that is done."""
+        tasks = [Seed(seed, tuple(job.cell.name for job in of)) for seed, of in jobs.items()]
+        work = SeedWork(ablation=self.ablation.with_whole_paths())
+        with closing(self.engine.run(work, tasks, uncounted)) as results:
+            for seed, failed in results:
+                self.failed |= failed
+                yield seed
 
     def _here(self, jobs: Jobs) -> Iterator[int]:
         """Do jobs in this process; yield each seed that is done."""
@@ -217,6 +238,34 @@ def _do_apart(ablation: Ablation, seed: int, names: Sequence[str]) -> dict[str, 
     jobs = [job for job in Planner(ablation).jobs(seed) if job.cell.name in names]
     lines = list(by_identity(read_lines(ablation.home / CELLS)).values())
     return _do_seed(ablation, jobs, Shown(Display()), Costs(ablation, lines), 0.0)
+
+
+class Seed(NamedTuple):
+    """Cells of a seed that are to be done."""
+
+    seed: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedWork:
+    """A worker does cells of a seed; a `trainers.engines.Work`.
+
+    Attributes:
+        ablation: The experiment, with paths that are the same for every worker.
+    """
+
+    ablation: Ablation
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return self.ablation.device
+
+    def open(self, on_images: OnImages) -> Callable[[Seed], tuple[int, dict[str, str]]]:
+        """Return what does a seed; one that was begun goes on from its store."""
+        del on_images
+        return lambda asked: (asked.seed, _do_apart(self.ablation, *asked))
 
 
 def _do_seed(

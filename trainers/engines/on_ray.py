@@ -13,7 +13,8 @@ import os
 import pickle
 import signal
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -22,13 +23,17 @@ from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 
-from plstore.errors import InputError, MissingExtraError, PlstoreError
+from plstore.errors import InputError, MissingExtraError, PlstoreError, StoreNotFoundError
 from plstore.machine import num_cores
 from plstore.version import __version__
 from trainers.engines.work import OnImages, Result, Task, Work, uncounted
 
 _OBJECT_BYTES: Final = 256 << 20
 _SCHEMA: Final = pa.schema([("task", pa.int64()), ("answer", pa.binary())])
+_ALL_NODES: Final = (
+    ". All nodes must see a store in a folder at the same path: put it in a folder that they "
+    "share, or in an object store"
+)
 _QUIET: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
@@ -105,7 +110,7 @@ class Ray:
 
     def run(
         self, work: Work[Task, Result], tasks: Sequence[Task], on_images: OnImages
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """Yield what comes of each task, once, in any order; see `Engine.run`."""
         del on_images  # workers are elsewhere: who asks hears of results
         if not tasks:
@@ -233,7 +238,8 @@ def _result(answer: Any) -> Any:  # noqa: ANN401  what the work gives
     kind, where = answer.kind, f"node {answer.node}"
     if issubclass(kind, PlstoreError):
         error = kind.__new__(kind)  # its own __init__ may take other arguments
-        error.args = (f"{answer.message} (said by a worker on {where})",)
+        hint = _ALL_NODES if issubclass(kind, StoreNotFoundError) else ""
+        error.args = (f"{answer.message} (said by a worker on {where}){hint}",)
         raise error
     if issubclass(kind, OSError):
         raise kind(f"{answer.message} ({where})")
@@ -246,13 +252,16 @@ def _imported() -> Any:  # noqa: ANN401  a module
         os.environ.setdefault(name, value)
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        import ray
-        import ray.data
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own, of its own settings
+            import ray
+            import ray.data
+
+            context = ray.data.DataContext.get_current()
     except ImportError as error:
         raise MissingExtraError(error.name or "ray", "ray", "the engine 'ray'") from error
     finally:
         _restore(handler)
-    context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray

@@ -1,17 +1,12 @@
 """What is done shard by shard, and the engine that does it in this process."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from platform import node
 from time import monotonic
 from typing import ClassVar, Final, Protocol, TypeVar
 
-from plstore.errors import StoreNotFoundError
 from plstore.labels import COUNTED_AT_ONCE
-from plstore.storage import is_remote, location
-from plstore.store import Store
-from plstore.store import open as open_here
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -24,23 +19,6 @@ OnImages = Callable[[int], None]
 
 def uncounted(_: int) -> None:
     """Count nothing."""
-
-
-def open_store(place: str) -> Store:
-    """Open a store where a worker runs.
-
-    Raises:
-        StoreNotFoundError: If it is not there, which a folder of one node is on no other.
-    """
-    try:
-        return open_here(place)
-    except StoreNotFoundError as error:
-        if is_remote(location(place)):
-            raise
-        raise StoreNotFoundError(
-            f"{node()} sees no store at {place}. All nodes must see it at the same path: put "
-            "it in a folder that they share, or in an object store (s3://...)"
-        ) from error
 
 
 class Work(Protocol[Asked, Given]):
@@ -74,7 +52,7 @@ class Engine(Protocol):
 
     def run(
         self, work: Work[Task, Result], tasks: Sequence[Task], on_images: OnImages
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """Yield what comes of each task, once, in any order.
 
         Args:
@@ -100,7 +78,7 @@ class Here:
 
     def run(
         self, work: Work[Task, Result], tasks: Sequence[Task], on_images: OnImages
-    ) -> Iterator[Result]:
+    ) -> Generator[Result]:
         """Yield what comes of each task, in order; see `Engine.run`."""
         if tasks:
             yield from map(work.open(on_images), tasks)

@@ -1,5 +1,6 @@
 """Stores whose images are spread over many ranges of ids, and workers that are killed."""
 
+import json
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 import plstore
+from plstore.errors import InputError
 from plstore.images import ImageRecord, import_images
 from plstore.labels import SHARD_IDS
 from plstore.store import Claim, Store
@@ -79,12 +81,9 @@ def adds(store: Store, table: str = "soft_labels") -> list[Any]:
 def transactions(store: Store, table: str = "soft_labels") -> list[str]:
     """Return the transaction of each commit of a table."""
     logs = sorted((store.table(table).root / "_delta_log").glob("*.json"))
-    found = []
-    for log in logs:
-        for line in log.read_text().splitlines():
-            if '"plstore.transaction":"' in line:
-                found.append(line.partition('"plstore.transaction":"')[2].partition('"')[0])
-    return found
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    infos = [line["commitInfo"] for line in lines if "commitInfo" in line]
+    return [info["plstore.transaction"] for info in infos if "plstore.transaction" in info]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,3 +126,20 @@ class KilledOnce:
             raise AssertionError("a killed process goes on")
 
         return done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failing:
+    """Work that takes even numbers but 0."""
+
+    device: str = "cpu"
+
+    def open(self, on_images: OnImages) -> Callable[[int], float]:
+        del on_images
+
+        def halve(number: int) -> float:
+            if number % 2:
+                raise InputError(f"wanted an even number: {number}")
+            return 1 / number
+
+        return halve
