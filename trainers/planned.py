@@ -137,8 +137,19 @@ def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) ->
     values["data"] = {**values.get("data", {}), **data}
     if "select" in values:
         values["select"] = _select_of(values["select"], overrides)
+    if "schedule" in values:
+        values["schedule"] = _schedule_of(values["schedule"], overrides)
     top = [f"{name}={value}" for name, value in made.values.get("recipe", {}).items()]
     return load_recipe(RECIPE, [*top, *overrides], values)
+
+
+def _schedule_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the plan of a schedule; of fewer steps that the user names, a shorter warm-up."""
+    named = dict(override.split("=", 1) for override in overrides if "=" in override)
+    steps = named.get("train.steps", "").strip()
+    if not steps.isdecimal() or "warmup_steps" not in planned:
+        return dict(planned)
+    return {**planned, "warmup_steps": min(planned["warmup_steps"], int(steps) // 5)}
 
 
 def _select_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -343,6 +343,17 @@ def test_a_query_that_is_named_decides_in_place_of_the_plan(folders: Path) -> No
     assert (soft.policy, soft.min_confidence) == ("exact", 0.3)  # it takes none
 
 
+def test_fewer_steps_than_were_planned_warm_up_for_fewer(folders: Path) -> None:
+    places = (folders / "labeled", folders / "unlabeled")
+    wishes = Wishes(model="test_resnet", resolution=32)
+    few, _ = plan_recipe(*places, wishes=wishes, overrides=["train.steps=50"], device="cpu")
+    own = ["train.steps=50", "schedule.warmup_steps=2"]
+    given, _ = plan_recipe(*places, wishes=wishes, overrides=own, device="cpu")
+
+    assert (few.train.steps, few.schedule.warmup_steps) == (50, 10)
+    assert given.schedule.warmup_steps == 2
+
+
 def test_a_plan_that_takes_longer_than_the_budget_says_so() -> None:
     within = planned(CIFAR, Wishes(seconds=1800.0))
     beyond = planned(CIFAR, Wishes(seconds=20.0), rate=200)

@@ -17,7 +17,7 @@ from plstore.store import open as open_store
 from tests.conftest import CLASS_NAMES, make_records
 from trainers.processes import ALONE, Processes, join, synchronised
 
-RUN = ["-m", "plstore", "run", "--device", "cpu"]
+RUN = ["-m", "plstore", "run", "images", "--device", "cpu", "--set", "data.source=store"]
 SMALL = {
     "iterations": 1,
     "control": "false",
