@@ -1,45 +1,11 @@
-"""A Ray cluster of two nodes with a CPU each, for all tests of a module."""
+"""A store whose images are spread over ranges of ids."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from plstore.store import Store
 from tests.trainers.engines.given import spread_store
-
-if TYPE_CHECKING:
-    from ray.cluster_utils import Cluster
-
-ROOT = Path(__file__).parents[3]
-OBJECT_BYTES = 100 << 20
-QUICK = {  # a node that is gone is found out within seconds
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 3,
-}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator["Cluster"]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv(
-            "PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        )
-        patch.setenv("OMP_NUM_THREADS", "1")
-        cluster_utils = pytest.importorskip("ray.cluster_utils")
-        options = {"num_cpus": 1, "object_store_memory": OBJECT_BYTES}
-        started = cluster_utils.Cluster(
-            initialize_head=True,
-            head_node_args={**options, "include_dashboard": False, "_system_config": QUICK},
-        )
-        started.add_node(**options)
-        yield started
-        started.shutdown()
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from trainers.engines.work import OnImages
 from trainers.model import build_model, image_format, save_bundle
 from trainers.sections import Model
 
+ROOT = Path(__file__).parents[3]
+OBJECT_BYTES = 100 << 20  # of a node of Ray
 NUM_RANGES = 6
 IMAGES_OF_A_RANGE = 24
 

@@ -16,10 +16,11 @@ import plstore
 from plstore.errors import InputError, StoreNotFoundError
 from plstore.store import Store
 from plstore.upkeep import verify
-from tests.trainers.engines.conftest import OBJECT_BYTES, ROOT
 from tests.trainers.engines.given import (
     IMAGES_OF_A_RANGE,
     NUM_RANGES,
+    OBJECT_BYTES,
+    ROOT,
     Failing,
     KilledOnce,
     adds,
@@ -108,7 +109,7 @@ def test_a_cluster_gives_the_files_of_one_process(
 
 
 def test_what_a_worker_raises_is_told_as_it_is_without_ray(
-    cluster: "Cluster", spread: Store
+    cluster: "Cluster",
 ) -> None:
     ray = Ray(address=cluster.address, workers=(1, 1))
     lost = LabelRanges(place="/nowhere/store", labelings=(MINE,))
