@@ -101,6 +101,11 @@ class Ray:
             )
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            if address == "local":
+                raise PlstoreError(
+                    f"Ray did not start on this machine: {reason}. Run the same command again "
+                    "where cores are less busy, or without --engine ray"
+                ) from error
             raise InputError(
                 f"no Ray cluster at {address}: {reason}. Wanted the address of its head, such "
                 "as 10.0.0.1:6379, or none for one on this machine"
