@@ -14,7 +14,14 @@ from plstore.report.output import render
 from plstore.storage import write_json
 
 _PACKAGES = (
-    *("deltalake", "duckdb", "numpy", "nvidia-dali-cuda130", "pyarrow", "ray", "timm", "torch"),
+    "deltalake",
+    "duckdb",
+    "numpy",
+    "nvidia-dali-cuda130",
+    "pyarrow",
+    "ray",
+    "timm",
+    "torch",
 )
 
 
