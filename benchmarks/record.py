@@ -13,7 +13,16 @@ from pathlib import Path
 from plstore.report.output import render
 from plstore.storage import write_json
 
-_PACKAGES = ("deltalake", "duckdb", "numpy", "nvidia-dali-cuda130", "pyarrow", "timm", "torch")
+_PACKAGES = (
+    "deltalake",
+    "duckdb",
+    "numpy",
+    "nvidia-dali-cuda130",
+    "pyarrow",
+    "ray",
+    "timm",
+    "torch",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

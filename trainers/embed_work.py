@@ -21,7 +21,7 @@ from trainers.embedding import (
     embed,
     write_range,
 )
-from trainers.engines import HERE, Engine, portions, uncounted
+from trainers.engines import HERE, Engine, heard, portions, uncounted
 from trainers.engines.work import OnImages
 from trainers.events import Listener, Teller, unheard
 from trainers.missing import ranges_of
@@ -78,12 +78,11 @@ def embed_elsewhere(
         engine.connected(),
         Teller(on_event).task(f"embed by {name}, by range", len(tasks)) as advance,
     ):
-        embedded = engine.run(work, tasks, uncounted)
+        embedded = heard(engine.run(work, tasks, uncounted), lambda _: advance(1))
         for results in portions(embedded, engine.commit_seconds):
             for alike in _of_one_commit(results):
                 commit_ranges(store, alike)
                 counts[alike[0].of.split] += sum(each.shard.num_rows for each in alike)
-            advance(len(results))
     return counts
 
 

@@ -22,7 +22,7 @@ from plstore.store import Shard, Store
 from trainers.absence import leave_out_gone
 from trainers.embed_work import embed_images
 from trainers.embedding import Embedding, embed_for
-from trainers.engines import HERE, Engine, portions, uncounted
+from trainers.engines import HERE, Engine, heard, portions, uncounted
 from trainers.events import Listener, Teller, unheard
 from trainers.label_work import LabelRanges, Made, of_one_commit, resolved
 from trainers.missing import (
@@ -228,14 +228,13 @@ def label_missing_by_all(
     work = LabelRanges.of(store, labelings)
     counts = [dict.fromkeys(labeling.splits, 0) for labeling in labelings]
     labeled = engine.run(work, work.ranges(store), on_images)
-    for results in portions(labeled, engine.commit_seconds):
+    told = heard(labeled, lambda found: on_range(sum(each.num_images for each in found)))
+    for results in portions(told, engine.commit_seconds):
         for alike in of_one_commit(chain.from_iterable(results)):
             number, made = alike[0].number, alike[0].made
             pairs = [(each.missing, each.shards) for each in alike]
             commit_ranges(store, teachers[number], labelings[number], pairs, made=made)
             counts[number][alike[0].missing.label_set.split] += sum(x.num_images for x in alike)
-        for result in results:
-            on_range(sum(each.num_images for each in result))
     return counts
 
 

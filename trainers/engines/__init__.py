@@ -7,6 +7,6 @@ leaves the same file. The process that asked commits, alone.
 """
 
 from trainers.engines.on_ray import Ray
-from trainers.engines.work import HERE, Engine, Here, Work, portions, uncounted
+from trainers.engines.work import HERE, Engine, Here, Work, heard, portions, uncounted
 
-__all__ = ["HERE", "Engine", "Here", "Ray", "Work", "portions", "uncounted"]
+__all__ = ["HERE", "Engine", "Here", "Ray", "Work", "heard", "portions", "uncounted"]

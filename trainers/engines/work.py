@@ -87,6 +87,13 @@ class Here:
 HERE: Final = Here()
 
 
+def heard(results: Iterable[Result], on_result: Callable[[Result], object]) -> Iterator[Result]:
+    """Yield results; each is told of as it comes, before it is committed with others."""
+    for result in results:
+        on_result(result)
+        yield result
+
+
 def portions(results: Iterable[Result], seconds: float) -> Iterator[list[Result]]:
     """Yield results in portions that are committed together.
 

@@ -1,10 +1,6 @@
-"""Stores whose images are spread over many ranges of ids, and workers that are killed."""
+"""Stores whose images are spread over many ranges of ids, and work that fails."""
 
 import json
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +10,13 @@ import numpy as np
 import torch
 
 import plstore
+from benchmarks.engine_work import skip_to
 from plstore.errors import InputError
 from plstore.images import ImageRecord, import_images
 from plstore.labels import SHARD_IDS
-from plstore.store import Claim, Store
-from plstore.store.table import SAMPLE_IDS
+from plstore.store import Store
 from tests.conftest import CLASS_NAMES, encode
 from trainers.bringing import bring_teacher
-from trainers.engines import Work
 from trainers.engines.work import OnImages
 from trainers.model import build_model, image_format, save_bundle
 from trainers.sections import Model
@@ -41,7 +36,7 @@ def spread_store(folder: Path, *, ranges: int = NUM_RANGES) -> Store:
     store = plstore.create(folder / "store")
     random = np.random.default_rng(0)
     for number in range(ranges):
-        _skip_to(store, number * SHARD_IDS)
+        skip_to(store, number * SHARD_IDS)
         records = [
             ImageRecord(
                 key=f"{number}-{n}.png",
@@ -54,22 +49,6 @@ def spread_store(folder: Path, *, ranges: int = NUM_RANGES) -> Store:
         import_images(store, records, dataset="pets", class_names=CLASS_NAMES)
     bring_teacher(store, "mine", str(folder / "model"), device="cpu")
     return store
-
-
-def _skip_to(store: Store, sample_id: int) -> None:
-    """Take sample ids for no image, as an import that failed does."""
-    start = store.next_sample_id()
-    if start < sample_id:
-        claim = Claim(name=SAMPLE_IDS, start=start, end=sample_id)
-        store.table("images").commit(
-            [], lineage={"step": "skip"}, transaction=f"skip-{sample_id}", claim=claim
-        )
-
-
-def files(store: Store, table: str = "soft_labels") -> dict[str, bytes]:
-    """Return the files of a table that its newest snapshot names, with their bytes."""
-    found = store.table(table)
-    return {shard.path: (found.root / shard.path).read_bytes() for shard in found.shards()}
 
 
 def adds(store: Store, table: str = "soft_labels") -> list[Any]:
@@ -86,48 +65,6 @@ def transactions(store: Store, table: str = "soft_labels") -> list[str]:
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     infos = [line["commitInfo"] for line in lines if "commitInfo" in line]
     return [info["plstore.transaction"] for info in infos if "plstore.transaction" in info]
-
-
-@dataclass(frozen=True, kw_only=True)
-class KilledOnce:
-    """Work whose worker is killed, by SIGKILL, the first time that a task is its turn.
-
-    Attributes:
-        inner: The work.
-        at: The task.
-        marker: A file that is there once a worker was killed.
-        when: "before" it is done, "during", or "after" its file is written.
-        pause: Seconds that each task takes longer.
-    """
-
-    inner: Work[Any, Any]
-    marker: Path
-    at: Any = None
-    when: str = "after"
-    pause: float = 0.0
-
-    @property
-    def device(self) -> str:
-        return self.inner.device
-
-    def open(self, on_images: OnImages) -> Callable[[Any], Any]:
-        do = self.inner.open(on_images)
-
-        def done(task: Any) -> Any:  # noqa: ANN401  of any work
-            time.sleep(self.pause)
-            if task != self.at or self.marker.exists():
-                return do(task)
-            self.marker.touch()
-            if self.when == "during":
-                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGKILL)).start()
-                while True:
-                    do(task)
-            if self.when == "after":
-                do(task)
-            os.kill(os.getpid(), signal.SIGKILL)
-            raise AssertionError("a killed process goes on")
-
-        return done
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,16 +3,15 @@
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 import plstore
+from benchmarks.engine_work import Troubled, committed, files
 from plstore.errors import InputError, StoreNotFoundError
 from plstore.store import Store
 from plstore.upkeep import verify
@@ -22,15 +21,12 @@ from tests.trainers.engines.given import (
     OBJECT_BYTES,
     ROOT,
     Failing,
-    KilledOnce,
     adds,
-    files,
     transactions,
 )
 from trainers.embed_work import embed_images
 from trainers.embedding import Embedding
-from trainers.engines import Ray, Work
-from trainers.engines.work import OnImages
+from trainers.engines import Ray
 from trainers.label_work import LabelRanges
 from trainers.labeling import Labeling, label
 from trainers.ranges import Range
@@ -47,29 +43,6 @@ pytestmark = [
 ]
 MINE = Labeling(teacher_id="mine", device="cpu")
 ALL = {"unlabeled": 20 * NUM_RANGES, "validation": 4 * NUM_RANGES}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Troubled(Ray):
-    """Ray with workers that are killed, and whatever else happens after so many results."""
-
-    at: Any = None
-    marker: Path = Path("/nowhere")
-    when: str = "after"
-    pause: float = 0.0
-    after: int = -1
-    happens: Any = None
-
-    def run(
-        self, work: Work[Any, Any], tasks: Sequence[Any], on_images: OnImages
-    ) -> Generator[Any]:
-        killed = KilledOnce(
-            inner=work, at=self.at, marker=self.marker, when=self.when, pause=self.pause
-        )
-        for number, result in enumerate(super().run(killed, tasks, on_images), 1):
-            yield result
-            if number == self.after:
-                self.happens()
 
 
 @pytest.fixture
@@ -177,7 +150,8 @@ def test_a_node_that_goes_away_and_one_that_comes_change_nothing(
 DRIVER = """
 import sys
 import plstore
-from tests.trainers.engines.test_on_ray import MINE, Troubled
+from benchmarks.engine_work import Troubled
+from tests.trainers.engines.test_on_ray import MINE
 from trainers.labeling import label
 
 Troubled.commit_seconds = 0.5
@@ -191,9 +165,7 @@ def test_a_driver_that_is_killed_begins_again(
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(spread.root), cluster.address], cwd=ROOT
     )
-    while not transactions(spread):
-        assert driver.poll() is None, "the driver ended before it was killed"
-        time.sleep(0.1)
+    next(rows for rows in committed(spread) if rows or driver.poll() is not None)
     driver.kill()
     driver.wait()
     done = spread.table("soft_labels").dataset().count_rows()
