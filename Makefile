@@ -59,7 +59,7 @@ wheel: $(READY)  ## the wheel works alone: core, in an empty environment
 	$(BIN)/python tests/check_wheel.py
 
 bench: $(READY)  ## every benchmark, quickly
-	@for name in choosing codec gain labeling loaders select store; do \
+	@for name in choosing codec gain labeling loaders requests scale select store; do \
 	  echo "== $$name"; $(BIN)/python -m benchmarks.$$name --quick || exit 1; \
 	done
 

@@ -72,13 +72,22 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
-def arrow_filesystem(path: Path) -> "pyarrow.fs.FileSystem":
-    """Return how pyarrow reads files at a place."""
-    from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
+def arrow_filesystem(
+    path: Path, sizes: Mapping[str, int] | None = None
+) -> "pyarrow.fs.FileSystem":
+    """Return how pyarrow reads files at a place.
+
+    Args:
+        path: The place.
+        sizes: Bytes of files by `arrow_path`, if known: a bucket is not asked for them.
+    """
+    from pyarrow.fs import LocalFileSystem, PyFileSystem
 
     if not is_remote(path):
         return LocalFileSystem()
-    return PyFileSystem(FSSpecHandler(fsspec_filesystem(path)))
+    from plstore.objects import ArrowFiles
+
+    return PyFileSystem(ArrowFiles(fsspec_filesystem(path), sizes or {}))
 
 
 def arrow_path(path: Path | str) -> str:
@@ -273,18 +282,13 @@ def names_in(folder: Path) -> list[str]:
 
 
 def _objects_below(folder: Path) -> Iterator[FileEntry]:
-    files = fsspec_filesystem(folder)
-    files.invalidate_cache()
+    from plstore.objects import below
+
     prefix = arrow_path(folder).rstrip("/") + "/"
     with reached(folder):
-        found = files.find(prefix, detail=True)
-    for name, status in found.items():
-        modified = status.get("LastModified") or status.get("mtime") or datetime.now(UTC)
-        yield FileEntry(
-            path=str(name).removeprefix(prefix),
-            size_bytes=int(status["size"]),
-            modified=modified,
-        )
+        found = list(below(fsspec_filesystem(folder), prefix))
+    for name, size_bytes, written in found:
+        yield FileEntry(path=name, size_bytes=size_bytes, modified=written)
 
 
 @contextmanager
@@ -312,10 +316,10 @@ def modified(path: Path) -> datetime | None:
     """Return when a file was written, None where there is none."""
     try:
         if is_remote(path):
+            from plstore.objects import written
+
             with reached(path):
-                status = fsspec_filesystem(path).info(str(path), refresh=True)
-            found: datetime = status.get("LastModified") or datetime.now(UTC)
-            return found
+                return written(fsspec_filesystem(path), str(path))
         return datetime.fromtimestamp(path.stat().st_mtime, tz=UTC)
     except FileNotFoundError:
         return None

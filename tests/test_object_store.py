@@ -197,7 +197,12 @@ def test_import_train_label_select_and_sql_on_a_bucket(url: str, tmp_path: Path)
         pixels = random.integers(0, 128, (12, 12), dtype=np.uint8) + 127 * (index % 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
     small = ["train.steps=3", "train.labeled_batch=4", "train.ratio=1"]
-    small += ["iterations=1", "control=false", "model.stochastic_depth=0"]
+    small += [
+        "schedule.warmup_steps=0",
+        "iterations=1",
+        "control=false",
+        "model.stochastic_depth=0",
+    ]
     settings = [word for value in small for word in ("--set", value)]
     images = ["--labeled", f"{tmp_path}/labeled", "--unlabeled", f"{tmp_path}/unlabeled"]
     model = ["--model", "test_resnet", "--resolution", "32"]

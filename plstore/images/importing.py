@@ -119,6 +119,7 @@ class _Writer:
         self._class_ids = (
             class_ids  # the store's, or as the import orders them until it has any
         )
+        self._fixed_ids: dict[str, int] = {}
         self._class_names = {number: name for name, number in class_ids.items()}
         self._first_id = self._next_id = store.next_sample_id()
         self._truths_noted: set[int] = set()
@@ -237,7 +238,8 @@ class _Writer:
         """Commit the images, then their truth: numbers are sure once the images are in."""
         if not (self._rows or self._truths):
             return
-        class_ids = self._store.ensure_classes(list(self._class_ids))
+        class_ids = self._fixed_ids or self._store.ensure_classes(list(self._class_ids))
+        self._fixed_ids = class_ids  # from the first flush on they are the store's for good
         for row in (*self._rows, *self._truths):  # by name: another import may have been first
             row["label"] = None if row["label"] is None else class_ids[row["label"]]
         if self._rows:

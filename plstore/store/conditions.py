@@ -113,7 +113,7 @@ def may_hold(shard: Shard, sample_ids: npt.NDArray[np.int64]) -> bool:
 def _deleted_ids(table: Snapshots) -> npt.NDArray[np.int64]:
     """Return the images that were ever deleted, ascending; one look where there are none."""
     store: Path = table.root.parent
-    if not (store / _FIRST_DELETION).exists():
+    if storage.modified(store / _FIRST_DELETION) is None:
         return np.empty(0, np.int64)
     rows = table.sibling("deletions").read(columns=["sample_id"])
     ids: npt.NDArray[np.int64] = np.unique(rows["sample_id"].to_numpy())
@@ -132,7 +132,7 @@ def check_claim(table: Snapshots, delta: DeltaTable, claim: Claim) -> None:
     Raises:
         CommitConflictError: If another writer took them.
     """
-    found = int(delta.transaction_version(f"sequence-{claim.name}") or 0)
+    found = table.transaction_of(delta, f"sequence-{claim.name}") or 0
     if found != claim.start:
         raise CommitConflictError(
             f"another writer took the numbers {claim.start} to {found - 1} of "

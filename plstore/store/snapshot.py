@@ -46,8 +46,8 @@ class Snapshots:
         held = self._held.newest() if version is None else self._held.of(version)
         if held is None:
             held = self._opened(version)
-            if version is None:
-                self._held.keep(held)
+            keep = self._held.keep if version is None else self._held.fix
+            keep(held)
         return held
 
     def _opened(self, version: int | None) -> DeltaTable:
@@ -80,8 +80,14 @@ class Snapshots:
 
     def transaction(self, identity: str) -> int | None:
         """Return the number that a commit of this identity recorded, if there is one."""
-        number = self._delta().transaction_version(identity)
-        return None if number is None else int(number)
+        return self.transaction_of(self._delta(), identity)
+
+    def transaction_of(self, delta: DeltaTable, identity: str) -> int | None:
+        """Return the same of a snapshot; asked of one version once.
+
+        To answer, delta-rs reads every entry of the log since the last checkpoint.
+        """
+        return self._held.transaction(delta, identity)
 
     def sequence(self, name: str) -> int:
         """Return where a sequence stands: 0 before its first commit. See `Claim`."""
@@ -115,20 +121,21 @@ class Snapshots:
 
     def dataset(self, version: int | None = None) -> pyarrow.dataset.Dataset:
         """Return a snapshot as an Arrow dataset with all columns."""
-        return self._dataset(self.files(version))
+        return self.dataset_of(self.shards(version))
 
     def dataset_of(self, shards: Collection[Shard]) -> pyarrow.dataset.Dataset:
         """Return some shards as an Arrow dataset with all columns."""
-        return self._dataset([str(self.root / shard.path) for shard in shards])
-
-    def _dataset(self, files: Sequence[str]) -> pyarrow.dataset.Dataset:
         partition_fields = [self.spec.columns.field(c) for c in self.spec.partition_by]
+        sizes = {
+            storage.arrow_path(str(self.root / shard.path)): shard.size_bytes
+            for shard in shards
+        }
         try:
             return pyarrow.dataset.dataset(
-                [storage.arrow_path(file) for file in files],
+                list(sizes),
                 schema=self.spec.columns,
                 format="parquet",
-                filesystem=storage.arrow_filesystem(self.root),
+                filesystem=storage.arrow_filesystem(self.root, sizes),
                 partitioning=pyarrow.dataset.partitioning(
                     pa.schema(partition_fields), flavor="hive"
                 ),

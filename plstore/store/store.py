@@ -261,7 +261,8 @@ def open(path: str | Path) -> Store:  # noqa: A001  plstore.open is the door
 
 def _is_there(root: Path, name: str, profile: Profile) -> bool:
     """Return whether a store has a table, made now where an older plstore made none."""
-    if not (root / name).exists():
+    first = root / name / "_delta_log" / f"{0:020d}.json"
+    if storage.modified(first) is None and not (root / name).exists():
         try:
             Table(root, TABLES[name], profile).create()
         except (OSError, DeltaError):  # the store can only be read

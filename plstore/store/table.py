@@ -136,7 +136,7 @@ class Table(Snapshots):
         checked = False
         while True:
             delta = add_missing_columns(self._delta(), self.spec)
-            if delta.transaction_version(change.transaction) is not None:
+            if self.transaction_of(delta, change.transaction) is not None:
                 return False
             if not checked:
                 check_present(self, change.shards)
