@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from plstore.machine import num_cores
 from plstore.version import __version__
 from trainers.engines.work import OnImages, Result, Task, Work, uncounted
 
+_ANSWER_SECONDS: Final = 10.0
 _OBJECT_BYTES: Final = 256 << 20
 _SCHEMA: Final = pa.schema([("task", pa.int64()), ("answer", pa.binary())])
 _ALL_NODES: Final = (
@@ -96,6 +98,7 @@ class Ray:
         options = own if address == "local" else {}
         handler = signal.getsignal(signal.SIGTERM)
         try:
+            _check_open(address)
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR, **options
             )
@@ -270,6 +273,14 @@ def _imported() -> Any:  # noqa: ANN401  a module
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
+
+
+def _check_open(address: str) -> None:
+    """Stop where nothing listens at HOST:PORT: Ray itself tries for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS):
+            pass
 
 
 def _restore(handler: Any) -> None:  # noqa: ANN401  as signal.getsignal gives it

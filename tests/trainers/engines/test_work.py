@@ -56,3 +56,13 @@ def test_what_came_before_an_error_is_committed() -> None:
 def test_impossible_workers_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Ray(**options)
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(
+    unused_port: Callable[[], int],
+) -> None:
+    address = f"127.0.0.1:{unused_port()}"
+    engine = Ray(address=address)
+    words = f"no Ray cluster at {address}: .*refused. Wanted the address of its head"
+    with pytest.raises(InputError, match=words), engine.connected():
+        pass
