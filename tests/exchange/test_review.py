@@ -163,6 +163,7 @@ def test_what_people_said_in_cvat_is_taken_over(labeled: Store, tmp_path: Path) 
 
 
 _TASK = {"data": {"sample_id": 20, "image": "x.png"}}
+_GONE = {"data": {"sample_id": 999}}
 
 
 @pytest.mark.parametrize(
@@ -180,8 +181,8 @@ _TASK = {"data": {"sample_id": 20, "image": "x.png"}}
         ("a.json", json.dumps([annotated(_TASK, "cat")] * 2), "says of the image 20 twice"),
         (
             "a.json",
-            json.dumps([annotated({"data": {"sample_id": 999}}, EXCLUDE)]),
-            "1 of 1 images are not in",
+            json.dumps([annotated(_TASK, "cat"), annotated(_GONE, EXCLUDE)]),
+            "1 of 2 images are not in",
         ),
         (
             "a.json",

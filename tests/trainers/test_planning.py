@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,17 @@ from PIL import Image
 
 from plstore.errors import InputError
 from plstore.exchange import image_folders
+from plstore.images import import_images
+from plstore.store import create
 from tests.cli.shell import Done, shell
-from trainers.census import Census, Machine, look_at_images
+from tests.conftest import CLASS_NAMES, make_records
+from trainers.census import Census, Machine, look_at_images, look_at_store
 from trainers.estimate import Estimator
 from trainers.planned import plan_recipe
 from trainers.planning import Plan, Wishes, check_weights, parse_budget, plan
 from trainers.recipe import check_recipe
-from trainers.sections import Model, Select
+from trainers.sections import Data, Model, Select
+from trainers.sources import open_source
 from trainers.timing import Timed
 
 MACHINE = Machine(device="cpu", cores=2, memory=24 << 30)
@@ -170,6 +175,18 @@ def test_a_census_opens_no_more_than_it_says_and_counts_what_is_no_image(
     assert found.num_images == 99
     assert found.num_looked == 50  # every second one: 64 at most
     assert str(found).endswith("; 3 files are no images: .txt 2, .DS_Store 1")
+
+
+def test_a_census_of_a_store_counts_what_was_accepted(tmp_path: Path) -> None:
+    store = create(tmp_path / "store")
+    records = [replace(record, truth=None) for record in make_records(6, 8)]
+    records[0] = replace(records[0], data=b"no image")
+    import_images(store, records, dataset="pets", class_names=CLASS_NAMES)
+    found = look_at_store(store, open_source(Data(source="store"), 0, store))
+
+    assert found.splits == {"labeled": 5, "unlabeled": 8, "validation": 6, "test": 6}
+    assert found.least == 1  # of two, one was refused
+    assert (found.channels, found.num_unread, found.num_looked) == (3, 0, 25)
 
 
 def test_grayscale_images_are_seen_as_such(folders: Path) -> None:
