@@ -41,7 +41,7 @@ from plstore.labels import NUM_BUCKETS, SHARD_IDS
 from plstore.query import pair_shards
 
 _SIZES: Final = (10**6, 10**7, 10**8, 3 * 10**8, 10**9)
-_QUICK: Final = (10**6, 10**7)
+_QUICK: Final = (10**6,)
 _FLOOR: Final = 0.3
 _ORPHANS: Final = 100
 _COMMITS: Final = 5
