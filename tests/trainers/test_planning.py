@@ -108,6 +108,14 @@ def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
     assert "weights" in slow.reasons["better"]
 
 
+@pytest.mark.parametrize(("rate", "size"), [(3000, 64), (1500, 48), (600, 32)])
+def test_small_images_are_enlarged_as_far_as_there_is_time(rate: float, size: int) -> None:
+    made = planned(CIFAR, Wishes(seconds=1800.0), rate)
+
+    assert made.values["model"]["architecture"] == "test_resnet"
+    assert made.values["model"]["resolution"] == size
+
+
 def test_a_budget_that_is_too_short_is_said() -> None:
     made = planned(CIFAR, Wishes(seconds=60.0), rate=500)
 

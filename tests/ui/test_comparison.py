@@ -55,13 +55,14 @@ def test_a_teacher_is_counted_against_what_people_say(snapshot: Snapshot) -> Non
 def test_of_very_many_classes_the_most_confused_are_shown(
     snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "MOST_CLASSES", 2)
     labels = snapshot.labels("unlabeled")
     whole = compare(snapshot, *labels)
+    monkeypatch.setattr(comparison, "MOST_CLASSES", 2)
     found = comparison._compare(snapshot, *labels)
     wrong = whole.matrix - np.diag(whole.matrix.diagonal())
     often = wrong.sum(axis=0) + wrong.sum(axis=1)
 
+    assert whole.matrix.shape == (3, 3)
     assert found.class_ids == sorted(np.argsort(-often, kind="stable")[:2].tolist())
     assert found.num_classes == 3
     assert found.num_images == 60

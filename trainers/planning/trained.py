@@ -17,6 +17,7 @@ _SMALL: Final = (
     ("resnet18", 2.0),
     ("resnet10t", 2.0),
     ("test_resnet", 2.0),
+    ("test_resnet", 1.5),
     ("test_resnet", 1.0),
 )
 """For images up to 64 px, from the best to the fastest: at how many times their side."""
