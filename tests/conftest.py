@@ -1,6 +1,7 @@
 """Real stores of real images, small."""
 
 import io
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ from plstore.images import ImageRecord, import_images
 from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
 from plstore.schema import Profile
 from plstore.store import Store
+
+# As many processes as there are cores: a second thread of each would wait, and spin as it does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CLASS_NAMES = ("cat", "dog", "owl")
 
