@@ -42,7 +42,7 @@ def small_files() -> None:
     import trainers.missing
 
     plstore.images.importing._SHARD_ROWS = FILE_ROWS  # noqa: SLF001
-    plstore.views.writing._SHARD_ROWS = FILE_ROWS  # noqa: SLF001
+    plstore.views.writing._FILE_ROWS = FILE_ROWS  # noqa: SLF001
     for module in (plstore.labels.writing, trainers.missing):
         module.SHARD_IDS = FILE_ROWS  # type: ignore[attr-defined]
 

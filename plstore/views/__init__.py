@@ -1,6 +1,7 @@
 """Materialised selections: rows, order, images by reference."""
 
 from plstore.views.attaching import ViewMode, attach_images
+from plstore.views.packing import Packing, Spread
 from plstore.views.references import ReferencedImages
 from plstore.views.shrinking import DEFAULT_QUALITY, Shrink, Shrinking, shrink_image
 from plstore.views.shuffle import shuffled
@@ -13,18 +14,21 @@ from plstore.views.view import (
     split_by_size,
     with_weights,
 )
-from plstore.views.writing import next_version, write_view
+from plstore.views.writing import commit_view, next_version, write_rows
 
 __all__ = [
     "DEFAULT_QUALITY",
+    "Packing",
     "ReferencedImages",
     "Shrink",
     "Shrinking",
+    "Spread",
     "View",
     "ViewMode",
     "ViewRecord",
     "attach_images",
     "check_view_name",
+    "commit_view",
     "find_view",
     "next_version",
     "open_view",
@@ -32,5 +36,5 @@ __all__ = [
     "shuffled",
     "split_by_size",
     "with_weights",
-    "write_view",
+    "write_rows",
 ]
