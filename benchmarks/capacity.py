@@ -24,7 +24,7 @@ _RANGE: Final = 65_536
 _ROW_GROUP_BYTES: Final = 8 << 20
 _CHECKPOINT_COMMITS: Final = 100
 _COMMIT_SECONDS: Final = 30.0
-_COMMIT_FILES: Final = 64
+_COMMIT_FILES: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plstore.store import Store
 
 COMMIT_SECONDS = 30.0
-COMMIT_FILES = 64
+COMMIT_FILES = 256
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def import_images(
     """Import images; those already there, by dataset and key, are skipped.
 
     Images are numbered in the order they come, written file by file and committed every half a
-    minute, or 64 files, so an import that was stopped goes on from there. It holds 64 MiB of
+    minute, or 256 files, so an import that was stopped goes on from there. It holds 64 MiB of
     files, or one larger one, besides the shard to be written; of an image that is there, about
     a hundred bytes.
 

@@ -1,6 +1,7 @@
 """Workers of a cluster write the packed view that one process writes, whoever is killed."""
 
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import plstore
 from benchmarks.engine_work import Troubled, files
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
-from plstore.upkeep import verify
+from plstore.upkeep import collect, verify
 from plstore.views import Spread, View, fetching, packing, writing
 from tests.conftest import give_labels
 from trainers.engines import Ray
@@ -84,5 +85,7 @@ def assert_same(store: Store, view: View, other: Store, wanted: View) -> None:
     assert view.shards() == wanted.shards()
     assert dict(view.record.counts) == dict(wanted.record.counts)
     assert view.record.num_draws == wanted.record.num_draws == 120
+    assert {problem.what for problem in verify(store)} <= {"orphan_file"}  # of who was killed
+    collect(store, grace=timedelta(0))
     assert verify(store) == []
     assert not list(store.work_folder("select").iterdir())
