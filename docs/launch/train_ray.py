@@ -1,4 +1,4 @@
-"""python train_ray.py RECIPE STORE WORKERS: on a Ray cluster, with its GPUs if it has any."""
+"""python train_ray.py WORKERS RECIPE --store STORE ...: `plstore run` on a Ray cluster."""
 
 import sys
 from typing import Any
@@ -9,22 +9,19 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 
 def train(asked: dict[str, Any]) -> None:
-    import plstore
-    from trainers.processes import join
+    from plstore.cli.main import app
 
-    recipe = plstore.load_recipe(asked["recipe"])
-    plstore.run(recipe, asked["store"], processes=join())
+    app(["run", *asked["words"]], standalone_mode=False)
 
 
 if __name__ == "__main__":
-    name, store, workers = sys.argv[1:]
     ray.init()
     gpu = "GPU" in ray.cluster_resources()
     backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     TorchTrainer(
         train,
-        train_loop_config={"recipe": name, "store": store},
-        scaling_config=ScalingConfig(num_workers=int(workers), use_gpu=gpu),
+        train_loop_config={"words": sys.argv[2:]},
+        scaling_config=ScalingConfig(num_workers=int(sys.argv[1]), use_gpu=gpu),
         torch_config=TorchConfig(backend, timeout_s=7 * 24 * 3600),
         run_config=RunConfig(failure_config=FailureConfig(max_failures=20)),
     ).fit()
