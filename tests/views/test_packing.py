@@ -2,8 +2,13 @@
 
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +19,11 @@ from plstore.errors import InputError, StoreError
 from plstore.images import ImageRecord, import_images
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
-from plstore.upkeep import verify
+from plstore.upkeep import collect, verify
 from plstore.views import Spread, View, fetching, packing, writing
 from tests.conftest import CLASS_NAMES, give_labels, make_records
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -172,3 +179,44 @@ def _rows(view: View, names: Sequence[str]) -> list[list[Any]]:
     return [
         [row[name] for name in names] for batch in view.batches() for row in batch.to_pylist()
     ]
+
+
+_SELECT = """
+import sys, time
+import plstore
+from plstore.views import fetching, packing, writing
+from tests.views.test_packing import selected
+
+writing.FILE_BYTES, packing.PIECE_ROWS, fetching._PART_BYTES = 12_000, 4, 9_000
+
+def slowly(work, tasks, on_images):
+    for done in map(work.open(on_images), tasks):
+        yield done
+        time.sleep(0.1)
+
+selected(plstore.open(sys.argv[1]), slowly)
+"""
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize(
+    "left", ["_plstore/select/.pack-*/images-*", "view_rows/*/*/*.parquet"]
+)
+def test_a_selection_that_is_killed_is_done_again(
+    mixed: Store, tmp_path: Path, left: str
+) -> None:
+    whole = plstore.open(shutil.copytree(mixed.root, tmp_path / "whole"))
+    wanted = selected(whole)
+    process = subprocess.Popen([sys.executable, "-c", _SELECT, str(mixed.root)], cwd=ROOT)
+    while not list(mixed.root.glob(left)) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+
+    assert process.wait() == -signal.SIGKILL
+    assert mixed.table("views").dataset().count_rows() == 0
+    again = selected(mixed)
+    assert files(mixed, again) == files(whole, wanted)
+    assert again.shards() == wanted.shards()
+    collect(mixed, grace=timedelta(0))
+    assert verify(mixed) == []
+    assert not [path for path in mixed.work_folder("select").rglob("*") if path.is_file()]
