@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from plstore.store import Store, add_tag, tags
 from plstore.upkeep import collect, compact, erase, verify
 from plstore.views import ViewMode
 from tests.conftest import CLASS_NAMES, give_labels, make_records
+from tests.views.test_packing import Elsewhere
 
 BUCKET = "pseudo-labels"
 
@@ -254,17 +255,13 @@ def test_workers_elsewhere_pack_by_way_of_the_bucket(remote: Store) -> None:
     selection = plstore.Selection(view="v", teachers=["t0@1"], balance=balance, max_side=20)
     seen: list[int] = []
 
-    def spread(
-        work: Any,  # noqa: ANN401  any work
-        tasks: Sequence[Any],
-        on_images: Callable[[int], None],
-    ) -> Iterator[Any]:
-        for done in map(work.open(on_images), tasks):
+    def watched(work: Any, tasks: Sequence[Any]) -> Iterator[Any]:  # noqa: ANN401  any work
+        for done in map(work.open(lambda _: None), tasks):
             seen.append(len(list(files_below(remote.work_folder("select")))))
             yield done
 
     here = plstore.select(remote, selection)
-    there = plstore.select(remote, selection, spread=spread)
+    there = plstore.select(remote, selection, engine=Elsewhere(watched))
     names = [
         [(shard.path.rpartition("-")[2], shard.size_bytes) for shard in view.shards()]
         for view in (here, there)

@@ -156,14 +156,8 @@ def select(
     if dry_run:
         print_rows(_classes(opened, preview(opened, selection, as_of=as_of)), format_)
         return
-    with on.connected(), Display().task("select images", None) as advance:
-        view_made = run_selection(
-            opened,
-            selection,
-            as_of=as_of,
-            on_images=advance,
-            spread=None if on.is_here else on.run,
-        )
+    with Display().task("select images", None) as advance:
+        view_made = run_selection(opened, selection, as_of=as_of, on_images=advance, engine=on)
     record = view_made.record
     rows: list[dict[str, Any]] = [
         {"what": "view", "n": f"{record.view}@{record.version}"},

@@ -25,9 +25,10 @@ from plstore.store import AsOf, Store, resolve
 from plstore.upkeep import erase
 from plstore.version import __version__
 from plstore.views import (
+    HERE,
+    Engine,
     Packing,
     Shrink,
-    Spread,
     View,
     ViewMode,
     ViewRecord,
@@ -97,7 +98,7 @@ def select(
     identity: str | None = None,
     as_of: AsOf = None,
     on_images: Callable[[int], None] = lambda _: None,
-    spread: Spread | None = None,
+    engine: Engine = HERE,
 ) -> View:
     """Run a selection and keep its result as a new version of a view.
 
@@ -112,8 +113,8 @@ def select(
             selection of its own.
         as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
         on_images: Called with the number of images that were just taken in.
-        spread: Who fetches, shrinks and packs images: `run` of an engine, such as
-            `plstore.Ray().run`; this process unless given. The files are the same.
+        engine: Who fetches, shrinks and packs images: this process, or workers of a
+            `plstore.Ray` cluster. The files are the same.
 
     Raises:
         InputError: If a teacher has no labels, nothing is left, or images are to be packed by
@@ -132,7 +133,7 @@ def select(
         on_images,
         held_out=selection.held_out,
         shrink=selection.shrink,
-        spread=spread,
+        engine=engine,
     )
     return _write(store, settings, choose, identity, as_of)
 
@@ -167,14 +168,14 @@ class _Settings:
     on_images: Callable[[int], None] = lambda _: None
     held_out: bool = False
     shrink: Shrink | None = None
-    spread: Spread | None = None
+    engine: Engine = HERE
 
     def mode_in(self, store: Store) -> ViewMode:
         """Return where the view's images are."""
         if self.shrink is not None:
             return "packed"
         mode = self.mode or ("packed" if storage.is_remote(store.root) else "reference")
-        if mode == "reference" and self.spread is not None:
+        if mode == "reference" and not self.engine.is_here:
             raise InputError(
                 "workers pack images, and this view is by reference: its images stay where "
                 "they are. Select with --mode packed or --max-side, or without --engine ray"
@@ -237,9 +238,9 @@ def _write(
                 seed=settings.seed,
                 shrink=settings.shrink,
                 folder=stack.enter_context(
-                    shared_files(store, elsewhere=settings.spread is not None)
+                    shared_files(store, elsewhere=not settings.engine.is_here)
                 ),
-                spread=settings.spread,
+                engine=settings.engine,
                 on_images=settings.on_images,
             )
         order = _Order(store, pins["images"], settings.seed, settings.on_images, packing)

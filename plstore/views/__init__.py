@@ -1,7 +1,7 @@
 """Materialised selections: rows, order, images by reference."""
 
 from plstore.views.attaching import ViewMode, attach_images
-from plstore.views.packing import Packing, Spread
+from plstore.views.packing import HERE, Engine, Packing
 from plstore.views.references import ReferencedImages
 from plstore.views.shrinking import DEFAULT_QUALITY, Shrink, Shrinking, shrink_image
 from plstore.views.shuffle import shuffled
@@ -18,11 +18,12 @@ from plstore.views.writing import commit_view, next_version, write_rows
 
 __all__ = [
     "DEFAULT_QUALITY",
+    "HERE",
+    "Engine",
     "Packing",
     "ReferencedImages",
     "Shrink",
     "Shrinking",
-    "Spread",
     "View",
     "ViewMode",
     "ViewRecord",

@@ -7,10 +7,11 @@ part. Images are read once, and their bytes need not go through one process.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +28,44 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 1 << 30  # a column of images holds less than 2 GiB
 
-Spread = Callable[[Any, Sequence[Any], Callable[[int], None]], Iterable[Any]]
-"""Does tasks of a work, in any order: `run` of an engine."""
+
+class Engine(Protocol):
+    """Who does work, as the engines of `trainers.engines` are."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether work is done in this process."""
+
+    def connected(self) -> AbstractContextManager[None]:
+        """Hold on to what the engine runs on, for several calls of `run`."""
+
+    def run(
+        self,
+        work: Any,  # noqa: ANN401  `FetchImages` or `PackFiles`
+        tasks: Sequence[Any],
+        on_images: Callable[[int], None],
+    ) -> Iterable[Any]:
+        """Yield what comes of each task, once, in any order."""
+
+
+class _Here:
+    """Does work in this process."""
+
+    is_here: ClassVar[bool] = True
+
+    def connected(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def run(
+        self,
+        work: Any,  # noqa: ANN401  as of `Engine`
+        tasks: Sequence[Any],
+        on_images: Callable[[int], None],
+    ) -> Iterable[Any]:
+        return map(work.open(on_images), tasks)
+
+
+HERE: Final = _Here()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +111,7 @@ class Packing:
         seed: Of the view's order.
         shrink: To what images are shrunk, if they are.
         folder: For what lives as long as the selection; all who do work see it.
-        spread: Who does work; this process unless given.
+        engine: Who does work.
         on_images: Called with the number of images just fetched.
     """
 
@@ -83,7 +120,7 @@ class Packing:
     seed: int
     shrink: Shrink | None
     folder: Path
-    spread: Spread | None
+    engine: Engine
     on_images: Callable[[int], None]
 
     parts: Parts = field(default_factory=Parts)
@@ -96,9 +133,17 @@ class Packing:
             tables: By kind: rows that came through `parts.cut`, in the order of the view.
         """
         begun = [_begun(iter(each)) for each in tables]  # all rows are cut then
-        num_shrunk = self._fetch()
+        with self.engine.connected():
+            num_shrunk = self._fetch()
+            written = list(self._pack(record, begun))
+        return Packed(written=written, num_shrunk=num_shrunk)
+
+    def _pack(
+        self, record: "ViewRecord", tables: Iterable[Iterator[pa.Table]]
+    ) -> Iterable[Written]:
+        """Say which rows make a file, and let the files be written."""
         pieces = (
-            piece for table in chain.from_iterable(begun) for piece in self._pieces(table)
+            piece for table in chain.from_iterable(tables) for piece in self._pieces(table)
         )
         count = 0
         for count, rows in enumerate(in_files(pieces), 1):
@@ -115,8 +160,7 @@ class Packing:
             version=record.version,
             identity=record.identity,
         )
-        written = list(self._done(work, range(count)))
-        return Packed(written=written, num_shrunk=num_shrunk)
+        return self._done(work, range(count))
 
     def _fetch(self) -> int:
         """Fetch all parts; return how many images were shrunk."""
@@ -130,7 +174,7 @@ class Packing:
         fetched = []
         for each in self._done(work, self.parts.all()):
             fetched.append(each)
-            if self.spread is not None:
+            if not self.engine.is_here:
                 self.on_images(len(each.sizes))
         self.parts.found(fetched)
         return sum(each.num_shrunk for each in fetched)
@@ -140,9 +184,7 @@ class Packing:
     ) -> Iterable[Any]:
         if not tasks:
             return ()
-        if self.spread is None:
-            return map(work.open(self.on_images), tasks)  # type: ignore[arg-type]
-        return self.spread(work, tasks, self.on_images)
+        return self.engine.run(work, tasks, self.on_images)
 
     def _pieces(self, table: pa.Table) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Yield pieces with the bytes that they have once they have their images."""

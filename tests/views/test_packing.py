@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from plstore.images import ImageRecord, import_images
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
 from plstore.upkeep import collect, verify
-from plstore.views import Spread, View, fetching, packing, writing
+from plstore.views import HERE, Engine, View, fetching, packing, writing
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 ROOT = Path(__file__).parents[2]
@@ -56,10 +57,10 @@ def _left_in(folder: Path, record: ImageRecord) -> ImageRecord:
     return replace(record, place=str(place))
 
 
-def selected(store: Store, spread: Spread | None = None, **changes: Any) -> View:  # noqa: ANN401
+def selected(store: Store, engine: Engine = HERE, **changes: Any) -> View:  # noqa: ANN401
     values = {"view": "v", "teachers": ["t0"], "mode": "packed", **changes}
     selection = Selection(**values, balance=Balance(min_confidence=0.4, images_per_class=23))
-    return select(store, selection, identity=f"v-{values['view']}", spread=spread)
+    return select(store, selection, identity=f"v-{values['view']}", engine=engine)
 
 
 def files(store: Store, view: View) -> dict[str, bytes]:
@@ -67,13 +68,22 @@ def files(store: Store, view: View) -> dict[str, bytes]:
     return {shard.path: (root / shard.path).read_bytes() for shard in view.shards()}
 
 
-class Backwards:
-    """Does tasks from the last to the first, each twice, in a work that travelled."""
+Happens = Callable[[Any, Sequence[Any]], Iterator[Any]]
 
-    def __init__(self) -> None:
+
+class Elsewhere:
+    """An engine that does what a function says with a work and its tasks."""
+
+    is_here = False
+
+    def __init__(self, happens: Happens) -> None:
+        self.happens = happens
         self.num_tasks: list[int] = []
 
-    def __call__(
+    def connected(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def run(
         self,
         work: Any,  # noqa: ANN401  any work
         tasks: Sequence[Any],
@@ -81,11 +91,16 @@ class Backwards:
     ) -> Iterator[Any]:
         del on_images
         self.num_tasks.append(len(tasks))
-        work, tasks = pickle.loads(pickle.dumps((work, tasks)))  # noqa: S301  our own
-        do = work.open(lambda _: None)
-        for task in reversed(tasks):
-            do(task)
-            yield do(task)
+        return self.happens(work, tasks)
+
+
+def backwards(work: Any, tasks: Sequence[Any]) -> Iterator[Any]:  # noqa: ANN401  any work
+    """Do tasks from the last to the first, each twice, with a work that travelled."""
+    work, tasks = pickle.loads(pickle.dumps((work, tasks)))  # noqa: S301  our own
+    do = work.open(lambda _: None)
+    for task in reversed(tasks):
+        do(task)
+        yield do(task)
 
 
 @pytest.mark.usefixtures("small_files")
@@ -94,10 +109,10 @@ def test_files_do_not_depend_on_who_makes_them(
     mixed: Store, tmp_path: Path, max_side: int | None
 ) -> None:
     other = plstore.open(shutil.copytree(mixed.root, tmp_path / "other"))
-    spread = Backwards()
+    engine = Elsewhere(backwards)
     here = selected(mixed, max_side=max_side)
-    there = selected(other, spread, max_side=max_side)
-    fetched, packed = spread.num_tasks
+    there = selected(other, engine, max_side=max_side)
+    fetched, packed = engine.num_tasks
 
     assert fetched > 4
     assert packed > (1 if max_side else 4)
@@ -115,7 +130,7 @@ def test_images_are_counted_once_where_they_are_fetched(mixed: Store) -> None:
     selection = Selection(view="v", teachers=["t0"], mode="packed")
     here = select(mixed, selection, on_images=counted.append)
     alone = sum(counted)
-    select(mixed, selection, on_images=counted.append, spread=Backwards())
+    select(mixed, selection, on_images=counted.append, engine=Elsewhere(backwards))
 
     assert alone == here.record.num_images
     assert sum(counted) == 2 * alone
@@ -123,17 +138,13 @@ def test_images_are_counted_once_where_they_are_fetched(mixed: Store) -> None:
 
 @pytest.mark.usefixtures("small_files")
 def test_a_part_that_is_gone_stops_the_selection(mixed: Store) -> None:
-    def losing(
-        work: Any,  # noqa: ANN401  any work
-        tasks: Sequence[Any],
-        on_images: Callable[[int], None],
-    ) -> Iterator[Any]:
+    def losing(work: Any, tasks: Sequence[Any]) -> Iterator[Any]:  # noqa: ANN401  any work
         if isinstance(work, packing.PackFiles):
             (Path(work.folder) / "images-000001").unlink()
-        return map(work.open(on_images), tasks)
+        return map(work.open(lambda _: None), tasks)
 
     with pytest.raises(StoreError, match=r"was deleted while it was needed, by 'plstore gc'"):
-        selected(mixed, losing)
+        selected(mixed, Elsewhere(losing))
 
     assert mixed.table("views").dataset().count_rows() == 0
     assert not list(mixed.work_folder("select").iterdir())
@@ -141,25 +152,21 @@ def test_a_part_that_is_gone_stops_the_selection(mixed: Store) -> None:
 
 @pytest.mark.usefixtures("small_files")
 def test_a_part_with_other_images_is_refused(mixed: Store) -> None:
-    def swapping(
-        work: Any,  # noqa: ANN401  any work
-        tasks: Sequence[Any],
-        on_images: Callable[[int], None],
-    ) -> Iterator[Any]:
+    def swapping(work: Any, tasks: Sequence[Any]) -> Iterator[Any]:  # noqa: ANN401  any work
         if isinstance(work, packing.PackFiles):
             first, second = (Path(work.folder) / f"images-00000{n}" for n in (0, 1))
             first.write_bytes(second.read_bytes() + bytes(9_000))
-        return map(work.open(on_images), tasks)
+        return map(work.open(lambda _: None), tasks)
 
     with pytest.raises(StoreError, match=r"part 0 of a selection holds image \d+ in place of"):
-        selected(mixed, swapping)
+        selected(mixed, Elsewhere(swapping))
 
 
 def test_a_view_by_reference_has_nothing_to_pack(mixed: Store) -> None:
     with pytest.raises(
         InputError, match=r"this view is by reference.*Select with --mode packed"
     ):
-        selected(mixed, Backwards(), mode=None)
+        selected(mixed, Elsewhere(backwards), mode=None)
 
 
 def test_what_counts_for_more_than_a_column_holds_is_split(
@@ -185,16 +192,16 @@ _SELECT = """
 import sys, time
 import plstore
 from plstore.views import fetching, packing, writing
-from tests.views.test_packing import selected
+from tests.views.test_packing import Elsewhere, selected
 
 writing.FILE_BYTES, packing.PIECE_ROWS, fetching._PART_BYTES = 12_000, 4, 9_000
 
-def slowly(work, tasks, on_images):
-    for done in map(work.open(on_images), tasks):
+def slowly(work, tasks):
+    for done in map(work.open(lambda _: None), tasks):
         yield done
         time.sleep(0.1)
 
-selected(plstore.open(sys.argv[1]), slowly)
+selected(plstore.open(sys.argv[1]), Elsewhere(slowly))
 """
 
 

@@ -1,6 +1,10 @@
 """Workers of a cluster write the packed view that one process writes, whoever is killed."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +17,7 @@ from benchmarks.engine_work import Troubled, files
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
 from plstore.upkeep import collect, verify
-from plstore.views import Spread, View, fetching, packing, writing
+from plstore.views import HERE, Engine, View, fetching, open_view, packing, writing
 from tests.conftest import give_labels
 from trainers.engines import Ray
 
@@ -39,7 +43,7 @@ def labeled(spread: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     return spread
 
 
-def selected(store: Store, max_side: int | None = None, spread: Spread | None = None) -> View:
+def selected(store: Store, max_side: int | None = None, engine: Engine = HERE) -> View:
     selection = Selection(
         view="v",
         teachers=["mine"],
@@ -47,7 +51,7 @@ def selected(store: Store, max_side: int | None = None, spread: Spread | None = 
         max_side=max_side,
         balance=Balance(policy="none", min_confidence=0.0),
     )
-    return select(store, selection, identity="v", spread=spread)
+    return select(store, selection, identity="v", engine=engine)
 
 
 @pytest.mark.parametrize("max_side", [None, 21])
@@ -56,9 +60,7 @@ def test_a_cluster_packs_the_files_of_one_process(
 ) -> None:
     alone = plstore.open(shutil.copytree(labeled.root, tmp_path / "alone"))
     here = selected(alone, max_side)
-    ray = Ray(address=cluster.address)
-    with ray.connected():
-        there = selected(labeled, max_side, ray.run)
+    there = selected(labeled, max_side, Ray(address=cluster.address))
 
     assert len(there.shards()) > 2
     assert_same(labeled, there, alone, here)
@@ -73,8 +75,7 @@ def test_a_worker_that_is_killed_while_it_fetches_or_packs_is_replaced(
     here = selected(alone)
     marker = tmp_path / "killed"
     ray = Troubled(address=cluster.address, at=at, marker=marker, when=when)
-    with ray.connected():
-        there = selected(labeled, spread=ray.run)
+    there = selected(labeled, engine=ray)
 
     assert marker.exists()
     assert_same(labeled, there, alone, here)
@@ -89,3 +90,24 @@ def assert_same(store: Store, view: View, other: Store, wanted: View) -> None:
     collect(store, grace=timedelta(0))
     assert verify(store) == []
     assert not list(store.work_folder("select").iterdir())
+
+
+def test_the_command_line_packs_on_a_cluster(
+    cluster: "Cluster", spread: Store, tmp_path: Path
+) -> None:
+    give_labels(spread, "mine")
+    words = ("select", "small", "--teacher", "mine", "--policy", "none", "--max-side", "21")
+    options = ("--engine", "ray", "--address", cluster.address)
+    done = subprocess.run(
+        [sys.executable, "-m", "plstore", *words, *options, "--format", "json"],
+        env={**os.environ, "PLSTORE_STORE": str(spread.root)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0] == {"what": "view", "n": "small@1"}
+    assert open_view(spread, "small").record.counts["shrunk"] > 0
+    assert verify(spread) == []
