@@ -145,10 +145,11 @@ def _image_hashes(found: pa.RecordBatch, images: pa.BinaryArray | None) -> pa.St
 
 def _row_groups(table: "Table", shards: Sequence["Shard"]) -> Iterator[_RowGroup]:
     """Yield the row groups of files of `images`, by ascending sample id."""
-    filesystem = storage.arrow_filesystem(table.root)
+    shards = sorted(shards, key=lambda shard: shard.first_id)
+    sizes = {storage.arrow_path(str(table.root / s.path)): s.size_bytes for s in shards}
+    filesystem = storage.arrow_filesystem(table.root, sizes)
     number = 0
-    for shard in sorted(shards, key=lambda shard: shard.first_id):
-        path = storage.arrow_path(str(table.root / shard.path))
+    for path, shard in zip(sizes, shards, strict=True):
         with pq.ParquetFile(path, filesystem=filesystem) as parquet:
             leaves = range(parquet.metadata.num_columns)
             column = next(n for n in leaves if parquet.schema.column(n).path == "sample_id")
