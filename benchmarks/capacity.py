@@ -23,6 +23,8 @@ _FILE_IMAGES: Final = 8192
 _RANGE: Final = 65_536
 _ROW_GROUP_BYTES: Final = 8 << 20
 _CHECKPOINT_COMMITS: Final = 100
+_COMMIT_SECONDS: Final = 30.0
+_COMMIT_FILES: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +120,21 @@ def asked(given: Inputs) -> list[Row]:
     """Return the requests of every step: what a file more takes, times the files.
 
     A commit looks for its transaction in every entry since the last checkpoint, fifty in the
-    mean: three times of an import, twice of a labeling.
+    mean: three times of an import, twice of a labeling. One of an import has the files of half
+    a minute; what it asks beside the log is what an import file by file asks more.
     """
     files = int(stored(given)[0]["files"])
     ranges = math.ceil(_images() / _RANGE)
     images_a_range = math.ceil(_RANGE / (_images() / files))
     mean = _CHECKPOINT_COMMITS / 2
+    commits = _import_commits(given)
     found = [
-        _requests("import", "import", files, 3 * mean, given),
+        _priced(
+            "import",
+            _each("import", *_READS) * files + (_more(*_READS) + 3 * mean) * commits,
+            _each("import", *_WRITES) * files + _more(*_WRITES) * commits,
+            given,
+        ),
         _requests("label, a set", "label", ranges, 2 * mean + 8 * images_a_range, given),
         _requests("select, by reference", "select-reference", files, 0, given),
         _requests("SQL over a label set", "sql", ranges, 0, given),
@@ -139,15 +148,39 @@ def asked(given: Inputs) -> list[Row]:
     return found
 
 
-def _requests(what: str, verb: str, files: int, more_reads: float, given: Inputs) -> Row:
-    def each(*kinds: str) -> float:
-        rows = json.loads((RESULTS / "2026-11-27-requests.json").read_text())
-        case = f"{verb}-each-file"
-        found = {row["metric"]: row["value"] for row in rows if row["case"] == case}
-        return float(sum(max(found.get(kind, 0.0), 0.0) for kind in kinds))
+_READS: Final = ("GET", "HEAD")
+_WRITES: Final = ("PUT", "LIST")
 
-    reads = (each("GET", "HEAD") + more_reads) * files
-    return _priced(what, reads, each("PUT", "LIST") * files, given)
+
+def _requests(what: str, verb: str, files: int, more_reads: float, given: Inputs) -> Row:
+    reads = (_each(verb, *_READS) + more_reads) * files
+    return _priced(what, reads, _each(verb, *_WRITES) * files, given)
+
+
+def _each(verb: str, *kinds: str) -> float:
+    """Return the requests of some kinds that a file more takes."""
+    rows = json.loads((RESULTS / "2026-11-27-requests.json").read_text())
+    case = f"{verb}-each-file"
+    found = {row["metric"]: row["value"] for row in rows if row["case"] == case}
+    return float(sum(max(found.get(kind, 0.0), 0.0) for kind in kinds))
+
+
+def _more(*kinds: str) -> float:
+    """Return the requests of some kinds that a commit of an import takes."""
+    return max(_each("import-file-by-file", *kinds) - _each("import", *kinds), 0.0)
+
+
+def _import_commits(given: Inputs) -> int:
+    """Return the commits of an import by one process whose cores judge images all the time."""
+    files = int(stored(given)[0]["files"])
+    a_commit = _COMMIT_SECONDS / (_judging_seconds() / files)
+    return math.ceil(files / min(max(a_commit, 1), _COMMIT_FILES))
+
+
+def _judging_seconds() -> float:
+    """Return how long one core reads and judges the images."""
+    pool = next(int(row["images"]) for row in steps() if row["step"] == "import")
+    return pool * _measured("2026-11-26-imports", "import-1000000-paths-first", "cpu_s") / 1e6
 
 
 def _priced(what: str, reads: float, writes: float, given: Inputs) -> Row:
@@ -188,18 +221,18 @@ def alone(given: Inputs) -> list[Row]:
     """Return the steps that one process does, in hours, each with what they are made of."""
     pool = next(int(row["images"]) for row in steps() if row["step"] == "import")
     files = int(stored(given)[0]["files"])
-    cpu = _measured("2026-11-26-imports", "import-1000000-paths-first", "cpu_s") / 1e6
     commit = _measured("2026-11-27-scale", "1e9-rows", "commit_next_image_file_s")
     measured_files = _measured("2026-11-27-scale", "1e9-rows", "images_files")
-    commits = files * (commit * files / measured_files) / 2  # it grows with the files
+    # It grows with the files that are there.
+    commits = _import_commits(given) * (commit * files / measured_files) / 2
     select = _measured(
         "2026-11-22-select", "select-300000000-rows", "wall_s", "plstore-sidecar"
     )
     first = _measured("2026-11-27-scale", "1e9-rows", "select_wall_s")
     network = pool * given.image_bytes / 1e9 / given.gb_a_second
     rows = {
-        "import: images judged, one core": pool * cpu,
-        "import: commits, one a file": commits,
+        "import: images judged, one core": _judging_seconds(),
+        "import: commits, one in half a minute": commits,
         "import: bytes over the network": network,
         "select: images looked at, the first time": first * files / measured_files,
         "select: 300 M labels": select,

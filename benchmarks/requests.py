@@ -3,9 +3,10 @@
     python -m benchmarks.requests [--quick] [--json FILE]
 
 Images of 12 pixels, files of 128 images and labels where a real store has thousands, so that a
-small pool has several; 8 files of images, then 16: the difference is what a file costs. A verb
-runs in a process of its own with an empty cache, as on a worker that was just started, and what
-it did is checked.
+small pool has several; 8 files of images, then 16: the difference is what a file costs. An
+import commits what it wrote in half a minute, here all; `import-file-by-file` commits each
+file, so that both together tell what a commit costs. A verb runs in a process of its own with
+an empty cache, as on a worker that was just started, and what it did is checked.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def small_files() -> None:
     import trainers.missing
 
     plstore.images.importing._SHARD_ROWS = FILE_ROWS  # noqa: SLF001
-    plstore.views.writing._SHARD_ROWS = FILE_ROWS  # noqa: SLF001
+    plstore.views.writing._FILE_ROWS = FILE_ROWS  # noqa: SLF001
     for module in (plstore.labels.writing, trainers.missing):
         module.SHARD_IDS = FILE_ROWS  # type: ignore[attr-defined]
 
@@ -76,6 +77,13 @@ def _import(url: str, count: int) -> None:
     store = plstore.create(url)
     found = import_images(store, records(count), dataset="pool", class_names=_CLASSES)
     _check("imported", found.verdicts["accepted"], count)
+
+
+def _import_file_by_file(url: str, count: int) -> None:
+    import plstore.images.committing
+
+    plstore.images.committing.COMMIT_FILES = 1
+    _import(f"{url}-by-file", count)
 
 
 def _import_again(url: str, count: int) -> None:
@@ -171,6 +179,7 @@ def _collect(url: str, _: int) -> None:
 
 _VERBS: Final[dict[str, Callable[[str, int], None]]] = {
     "import": _import,
+    "import-file-by-file": _import_file_by_file,
     "import-again": _import_again,
     "bring-teacher": _bring,
     "label": _label,

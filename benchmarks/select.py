@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.watch import Descendants, peak_kilobytes
+from plstore.machine import import_without_pandas
 from plstore.schema import LABEL_TYPE
-from plstore.storage import import_without_pandas
 
 if TYPE_CHECKING:
     from benchmarks.record import Measurement

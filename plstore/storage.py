@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -95,8 +94,13 @@ def arrow_path(path: Path | str) -> str:
     return _URL.sub("", str(path))
 
 
-def write_atomically(path: Path, data: bytes | memoryview) -> None:
+def write_atomically(path: Path, data: bytes | memoryview, *, lasting: bool = True) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: The file.
+        data: All of it.
+        lasting: Whether it is to be on the disk, so that a loss of power leaves it there.
 
     Raises:
         StoreError: If it cannot be written (permission, read-only, disk full, no bucket).
@@ -105,7 +109,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         if is_remote(path):
             _upload(path, bytes(data))
         else:
-            _write_locally(path, data, once=False)
+            _write_locally(path, data, once=False, lasting=lasting)
     except Exception as error:
         raise _cannot_write(path, error) from error
 
@@ -135,14 +139,17 @@ def create_once(path: Path, data: bytes) -> bool:
     return True
 
 
-def _write_locally(path: Path, data: bytes | memoryview, *, once: bool) -> None:
+def _write_locally(
+    path: Path, data: bytes | memoryview, *, once: bool, lasting: bool = True
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         if once:
             os.link(temporary, path)
         else:
@@ -213,6 +220,17 @@ def _wait_for_lock(path: Path, file: int) -> None:
             return
         else:
             return
+
+
+def read_range(path: Path, start: int, end: int) -> bytes:
+    """Return the bytes of a file from `start` up to `end`."""
+    if not is_remote(path):
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+    with reached(path):
+        found: bytes = fsspec_filesystem(path).cat_file(str(path), start=start, end=end)
+        return found
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -379,23 +397,3 @@ def get_folder(source: Path, cache: Path) -> Path:
 def fsspec_filesystem(path: Path) -> Any:  # noqa: ANN401  untyped there
     """Return the fsspec file system of a place in an object store."""
     return cast("Any", path).fs
-
-
-class _NoPandas(MetaPathFinder):
-    def find_spec(self, fullname: str, *_: object) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("not needed", name=fullname)
-
-
-def import_without_pandas() -> None:
-    """Import pyarrow.dataset, before anything else does, and nothing of pandas.
-
-    Where pandas is installed, pyarrow.dataset imports it too, to learn whether it is there:
-    half of the start-up time of a verb that never uses it, and much of its memory.
-    """
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        import pyarrow.dataset  # noqa: F401  for its side effect, while pandas is hidden
-    finally:
-        sys.meta_path.remove(finder)

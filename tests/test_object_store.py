@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -20,11 +21,12 @@ from plstore.errors import MissingExtraError, StoreError
 from plstore.images import ImageFile, import_images, mark_gone
 from plstore.loaders import ImageFormat, Noise, RandAugment, load
 from plstore.query import diff
-from plstore.storage import create_once, location
+from plstore.storage import create_once, files_below, location
 from plstore.store import Store, add_tag, tags
 from plstore.upkeep import collect, compact, erase, verify
 from plstore.views import ViewMode
 from tests.conftest import CLASS_NAMES, give_labels, make_records
+from tests.views.test_packing import Elsewhere
 
 BUCKET = "pseudo-labels"
 
@@ -246,3 +248,26 @@ def test_a_loader_reads_a_bucket_in_windows_or_through_its_copy(
         found = loader.verify()
         assert found.ok, (shuffle, found.errors)
         assert found.images == view.record.num_images
+
+
+def test_workers_elsewhere_pack_by_way_of_the_bucket(remote: Store) -> None:
+    balance = plstore.Balance(min_confidence=0.0, policy="none")
+    selection = plstore.Selection(view="v", teachers=["t0@1"], balance=balance, max_side=20)
+    seen: list[int] = []
+
+    def watched(work: Any, tasks: Sequence[Any]) -> Iterator[Any]:  # noqa: ANN401  any work
+        for done in map(work.open(lambda _: None), tasks):
+            seen.append(len(list(files_below(remote.work_folder("select")))))
+            yield done
+
+    here = plstore.select(remote, selection)
+    there = plstore.select(remote, selection, engine=Elsewhere(watched))
+    names = [
+        [(shard.path.rpartition("-")[2], shard.size_bytes) for shard in view.shards()]
+        for view in (here, there)
+    ]
+
+    assert names[0] == names[1]
+    assert len(names[0]) == 2  # labeled, and not
+    assert min(seen) > 0
+    assert list(files_below(remote.work_folder("select"))) == []

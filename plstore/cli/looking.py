@@ -36,7 +36,7 @@ def ui(
       plstore ui demo/store
       plstore ui --review --port 8080 --no-open
     """
-    from plstore.storage import import_without_pandas
+    from plstore.machine import import_without_pandas
 
     import_without_pandas()
     try:

@@ -56,7 +56,7 @@ def with_examples(verb: _Verb) -> _Verb:
 
 def open_to_read(path: str) -> "Store":
     """Open a store for a verb that only reads, without paying for pandas."""
-    from plstore.storage import import_without_pandas
+    from plstore.machine import import_without_pandas
 
     import_without_pandas()
     from plstore.store import open as open_store

@@ -7,6 +7,12 @@ import typer
 
 from plstore.cli.asking import MemoryOption, SecondsOption
 from plstore.cli.child import in_child
+from plstore.cli.engines import (
+    AddressOption,
+    CpusOption,
+    WorkersOption,
+    engine_of,
+)
 from plstore.cli.options import AsOfOption, FormatOption, StoreOption, print_rows
 from plstore.errors import InputError
 
@@ -71,7 +77,13 @@ def select(
         typer.Option("--held-out", help="Take images whose bytes are in validation or test."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Draws extra copies, and the order.")] = 0,
-    engine: Annotated[str, typer.Option(help="duckdb or spark.")] = "duckdb",
+    engine: Annotated[
+        str,
+        typer.Option(help="duckdb or spark, for the SQL; ray: DuckDB, and workers that pack."),
+    ] = "duckdb",
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    cpus_per_worker: CpusOption = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show counts by class; write nothing.")
     ] = False,
@@ -95,6 +107,8 @@ def select(
     --max-side makes a packed view of smaller images: what is larger becomes a JPEG of that
     size, all else is copied as it is. Photos of a phone then train many times as fast.
 
+    --engine ray lets workers of a cluster fetch, shrink and pack the images: the same files.
+
     --memory and --seconds are of your own SQL alone: --query, or the expressions over each
     range of images.
 
@@ -105,6 +119,7 @@ def select(
           --confidence "least(a.confidence, b.confidence)" --total 50000 --power 0.5
       plstore select soft --teacher clip --query selection/soft_weight --parameter align=1
       plstore select small --teacher t1-1a2b3c4d --max-side 512 --quality 90
+      plstore select small --teacher clip --max-side 512 --engine ray --address auto
     """
     from plstore.query import Limits
     from plstore.report.progress import Display
@@ -112,6 +127,8 @@ def select(
     from plstore.selection import select as run_selection
     from plstore.store import open as open_store
 
+    packer = "ray" if engine == "ray" else "local"
+    on = engine_of(packer, address, workers, cpus_per_worker, None)
     selection = Selection(
         view=view,
         teachers=teacher,
@@ -132,7 +149,7 @@ def select(
         max_side=max_side,
         quality=quality,
         held_out=held_out,
-        engine=engine,  # type: ignore[arg-type]  # checked there
+        engine="duckdb" if engine == "ray" else engine,  # type: ignore[arg-type]  # checked there
         limits=Limits(memory=memory, seconds=seconds),
     )
     opened = open_store(store)
@@ -140,7 +157,7 @@ def select(
         print_rows(_classes(opened, preview(opened, selection, as_of=as_of)), format_)
         return
     with Display().task("select images", None) as advance:
-        view_made = run_selection(opened, selection, as_of=as_of, on_images=advance)
+        view_made = run_selection(opened, selection, as_of=as_of, on_images=advance, engine=on)
     record = view_made.record
     rows: list[dict[str, Any]] = [
         {"what": "view", "n": f"{record.view}@{record.version}"},

@@ -5,17 +5,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from plstore.errors import InputError
 from plstore.fingerprint import value_hash
+from plstore.images.committing import Portion
 from plstore.images.known import NO_LABEL, KnownImage, KnownImages
 from plstore.images.looking import Looked, Looking
 from plstore.images.records import UNSTORED, ImageRecord, ImportCounts, UnreachableError
 from plstore.images.verdict import DEFAULT_MAX_PIXELS, Verdict, large_images_are_verdicts
-from plstore.schema import ACCEPTED, EVALUATION, SPLITS, TABLES
-from plstore.store import SAMPLE_IDS, Claim
+from plstore.schema import ACCEPTED, EVALUATION, SPLITS
 
 if TYPE_CHECKING:
     from plstore.store import Store
@@ -62,9 +61,10 @@ def import_images(
 ) -> ImportCounts:
     """Import images; those already there, by dataset and key, are skipped.
 
-    Images are numbered in the order they come and committed shard by shard, so an import that
-    was stopped goes on where its last shard ended. It holds 64 MiB of files, or one larger
-    one, besides the shard to be written; of an image that is there, about a hundred bytes.
+    Images are numbered in the order they come, written file by file and committed every half a
+    minute, or 256 files, so an import that was stopped goes on from there. It holds 64 MiB of
+    files, or one larger one, besides the shard to be written; of an image that is there, about
+    a hundred bytes.
 
     Args:
         store: Where to.
@@ -97,19 +97,23 @@ def import_images(
                 on_progress(1)
                 writer.take(seen)
         except UnreachableError:  # what was seen before is sound, and is not read again
-            writer.flush()
+            writer.finish()
             raise
-    writer.flush()
+        except Exception:
+            writer.portion.commit()
+            raise
+    writer.finish()
     return writer.counts
 
 
 class _Writer:
-    """Numbers images and commits them shard by shard."""
+    """Numbers images, writes them file by file and commits them portion by portion."""
 
     def __init__(
         self, store: "Store", intake: Intake, class_ids: dict[str, int], *, in_place: bool
     ) -> None:
         self.counts = ImportCounts()
+        self.portion = Portion(store, intake.known.dataset)
         self._store = store
         self._known = intake.known
         self._once = intake.once
@@ -218,7 +222,9 @@ class _Writer:
         if verdict.conversion is not None:
             self.counts.conversions[verdict.conversion] += 1
         if len(self._rows) >= _SHARD_ROWS or self._num_bytes >= _SHARD_BYTES:
-            self.flush()
+            self._write()
+            if self.portion.is_due:
+                self.portion.commit()
 
     def _other_labels(self, row: dict[str, Any]) -> dict[str, list[str]]:
         """Return the class names of labeled images with the same bytes, here and elsewhere."""
@@ -234,8 +240,12 @@ class _Writer:
             name = _class_name(record.truth, self._class_ids, record.key)
             self._truths.append({"sample_id": sample_id, "label": name})
 
-    def flush(self) -> None:
-        """Commit the images, then their truth: numbers are sure once the images are in."""
+    def finish(self) -> None:
+        """Write and commit what is left."""
+        self._write()
+        self.portion.commit()
+
+    def _write(self) -> None:
         if not (self._rows or self._truths):
             return
         class_ids = self._fixed_ids or self._store.ensure_classes(list(self._class_ids))
@@ -243,24 +253,14 @@ class _Writer:
         for row in (*self._rows, *self._truths):  # by name: another import may have been first
             row["label"] = None if row["label"] is None else class_ids[row["label"]]
         if self._rows:
-            first, last = self._rows[0]["sample_id"], self._rows[-1]["sample_id"]
+            first = self._rows[0]["sample_id"]
             images = [(row["key"], row["content_hash"]) for row in self._rows]
             identity = value_hash({"dataset": self._dataset, "images": images})
-            claim = Claim(name=SAMPLE_IDS, start=first, end=last + 1)
-            self._commit("images", self._rows, f"{first:012d}-{identity}", claim)
+            self.portion.write("images", self._rows, f"{first:012d}-{identity}")
         if self._truths:
-            self._commit("truth", self._truths, value_hash({"truths": self._truths}), None)
+            truths = value_hash({"truths": self._truths})
+            self.portion.write("truth", self._truths, truths)
         self._rows, self._truths, self._num_bytes = [], [], 0
-
-    def _commit(
-        self, table: str, rows: list[dict[str, Any]], identity: str, claim: Claim | None
-    ) -> None:
-        ids = [rows[0]["sample_id"], rows[-1]["sample_id"]]
-        lineage = {"step": "import", "dataset": self._dataset, "sample_ids": ids}
-        content = pa.Table.from_pylist(rows, schema=TABLES[table].columns)
-        self._store.table(table).append(
-            content, lineage=lineage, transaction=f"{table}-{identity}", claim=claim
-        )
 
 
 def _place(record: ImageRecord) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
@@ -91,6 +92,25 @@ def scratch_files(store: Store) -> Iterator[Path]:
 
 
 @contextmanager
+def shared_files(store: Store, *, elsewhere: bool) -> Iterator[Path]:
+    """Make a folder that is gone afterwards, for work that is done `elsewhere` or here alone.
+
+    Whoever sees a store's folder or bucket sees it. In a bucket, what a killed selection leaves
+    is of `plstore gc`.
+    """
+    if not (elsewhere and storage.is_remote(store.root)):
+        with tempfile.TemporaryDirectory(prefix=".pack-", dir=scratch_folder(store)) as name:
+            yield Path(name)
+        return
+    folder = store.work_folder("select", f".pack-{uuid4().hex}")
+    try:
+        yield folder
+    finally:
+        for entry in storage.files_below(folder):
+            storage.delete_file(folder / entry.path)
+
+
+@contextmanager
 def scratch_connection(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open DuckDB with the macros of selections and a local folder to spill to.
 
@@ -101,7 +121,6 @@ def scratch_connection(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = duckdb.connect(
             ":memory:", config={"temp_directory": spill, "memory_limit": memory}
         )
-        # Where an order matters, a query asks for it.
         # Where an order matters, a query asks for it.
         connection.execute("set preserve_insertion_order = false")
         try:

@@ -17,7 +17,7 @@ from plstore.schema import LABEL_TYPE
 from plstore.selection.balanced import choose_balanced
 from plstore.selection.by_query import choose_by_query
 from plstore.selection.choice import ROW_BYTES, Choice, Rows
-from plstore.selection.engine import scratch_folder
+from plstore.selection.engine import scratch_folder, shared_files
 from plstore.selection.held_out import HELD_OUT, held_out_copies
 from plstore.selection.relabeled import choose_relabeled
 from plstore.selection.selection import Selection
@@ -25,18 +25,21 @@ from plstore.store import AsOf, Store, resolve
 from plstore.upkeep import erase
 from plstore.version import __version__
 from plstore.views import (
+    HERE,
+    Engine,
+    Packing,
     Shrink,
-    Shrinking,
     View,
     ViewMode,
     ViewRecord,
     attach_images,
     check_view_name,
+    commit_view,
     find_view,
     next_version,
     shuffled,
     with_weights,
-    write_view,
+    write_rows,
 )
 
 _LABELED_ROWS = """
@@ -95,6 +98,7 @@ def select(
     identity: str | None = None,
     as_of: AsOf = None,
     on_images: Callable[[int], None] = lambda _: None,
+    engine: Engine = HERE,
 ) -> View:
     """Run a selection and keep its result as a new version of a view.
 
@@ -109,9 +113,12 @@ def select(
             selection of its own.
         as_of: Snapshot to read; see `plstore.store.AsOf`. The newest unless given.
         on_images: Called with the number of images that were just taken in.
+        engine: Who fetches, shrinks and packs images: this process, or workers of a
+            `plstore.Ray` cluster. The files are the same.
 
     Raises:
-        InputError: If a teacher has no labels, or nothing is left.
+        InputError: If a teacher has no labels, nothing is left, or images are to be packed by
+            others and stay where they are.
         QueryError: If a query or an expression fails.
     """
 
@@ -126,6 +133,7 @@ def select(
         on_images,
         held_out=selection.held_out,
         shrink=selection.shrink,
+        engine=engine,
     )
     return _write(store, settings, choose, identity, as_of)
 
@@ -160,12 +168,19 @@ class _Settings:
     on_images: Callable[[int], None] = lambda _: None
     held_out: bool = False
     shrink: Shrink | None = None
+    engine: Engine = HERE
 
     def mode_in(self, store: Store) -> ViewMode:
         """Return where the view's images are."""
         if self.shrink is not None:
             return "packed"
-        return self.mode or ("packed" if storage.is_remote(store.root) else "reference")
+        mode = self.mode or ("packed" if storage.is_remote(store.root) else "reference")
+        if mode == "reference" and not self.engine.is_here:
+            raise InputError(
+                "workers pack images, and this view is by reference: its images stay where "
+                "they are. Select with --mode packed or --max-side, or without --engine ray"
+            )
+        return mode
 
     def recorded(self, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what the view's record says of how it was made."""
@@ -198,7 +213,6 @@ def _write(
     version = next_version(store, settings.view, identity)
     pins = resolve(store, as_of)
     mode = settings.mode_in(store)
-    shrinking = None if settings.shrink is None else Shrinking(settings.shrink)
     none = HELD_OUT.empty_table()
     copies = none if settings.held_out else held_out_copies(store, pins["images"])
     with ExitStack() as stack:
@@ -216,14 +230,31 @@ def _write(
             recipe_hash=settings.recipe_hash,
             code_version=__version__,
         )
-        order = _Order(
-            store, pins["images"], mode, settings.seed, settings.on_images, shrinking
-        )
+        packing = None
+        if mode == "packed":
+            packing = Packing(
+                store=store,
+                images_version=pins["images"],
+                seed=settings.seed,
+                shrink=settings.shrink,
+                folder=stack.enter_context(
+                    shared_files(store, elsewhere=not settings.engine.is_here)
+                ),
+                engine=settings.engine,
+                on_images=settings.on_images,
+            )
+        order = _Order(store, pins["images"], settings.seed, settings.on_images, packing)
         rows = _labeled_rows(store, pins, copies)
         labeled = order.of(rows, "labeled", _count_labeled(store, pins))
         kept = choice.counts.get("kept", 0)
         pseudo = order.of(choice.rows(), "pseudo", kept, choice.row_bytes)
-        view = write_view(store, record, chain(labeled, pseudo), shrinking)
+        if packing is None:
+            view = commit_view(store, record, write_rows(store, record, chain(labeled, pseudo)))
+        else:
+            packed = packing.write(record, (labeled, pseudo))
+            view = commit_view(
+                store, record, packed.written, settings.shrink, packed.num_shrunk
+            )
     _drop_deleted(store, view)
     return view
 
@@ -234,10 +265,9 @@ class _Order:
 
     store: Store
     images_version: int
-    mode: ViewMode
     seed: int
     on_images: Callable[[int], None]
-    shrinking: Shrinking | None
+    packing: Packing | None
 
     def of(
         self, rows: Rows, kind: str, count: int, row_bytes: int = ROW_BYTES
@@ -249,14 +279,19 @@ class _Order:
             nonlocal taken
             for batch in rows:
                 taken += batch.num_rows
-                self.on_images(batch.num_rows)
+                if self.packing is None:  # else counted as they are fetched
+                    self.on_images(batch.num_rows)
                 yield _complete(batch, kind)
 
         attached = attach_images(
-            self.store, complete(), version=self.images_version, mode=self.mode
+            self.store,
+            complete(),
+            version=self.images_version,
+            mode="reference",
+            also=() if self.packing is None else ("num_bytes",),
         )
-        if self.shrinking is not None:
-            attached = self.shrinking.of(attached)
+        if self.packing is not None:
+            attached = self.packing.parts.cut(attached)
         for table in shuffled(
             attached,
             seed=self.seed,
@@ -270,15 +305,15 @@ class _Order:
 
     def _image_bytes(self) -> int:
         """Return the mean bytes of an image, 0 where they stay where they are."""
-        if self.mode == "reference":
+        if self.packing is None:
             return 0
         sizes = self.store.table("images").read(
             version=self.images_version, columns=["num_bytes"]
         )["num_bytes"]
         mean = int(pc.mean(sizes).as_py() or 0)
-        if self.shrinking is None:
+        if self.packing.shrink is None:
             return mean
-        return min(mean, self.shrinking.shrink.max_side**2)  # a byte a pixel is much
+        return min(mean, self.packing.shrink.max_side**2)  # a byte a pixel is much
 
 
 def _complete(rows: pa.RecordBatch, kind: str) -> pa.RecordBatch:

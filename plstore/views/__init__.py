@@ -1,6 +1,7 @@
 """Materialised selections: rows, order, images by reference."""
 
 from plstore.views.attaching import ViewMode, attach_images
+from plstore.views.packing import HERE, Engine, Packing
 from plstore.views.references import ReferencedImages
 from plstore.views.shrinking import DEFAULT_QUALITY, Shrink, Shrinking, shrink_image
 from plstore.views.shuffle import shuffled
@@ -13,10 +14,13 @@ from plstore.views.view import (
     split_by_size,
     with_weights,
 )
-from plstore.views.writing import next_version, write_view
+from plstore.views.writing import commit_view, next_version, write_rows
 
 __all__ = [
     "DEFAULT_QUALITY",
+    "HERE",
+    "Engine",
+    "Packing",
     "ReferencedImages",
     "Shrink",
     "Shrinking",
@@ -25,6 +29,7 @@ __all__ = [
     "ViewRecord",
     "attach_images",
     "check_view_name",
+    "commit_view",
     "find_view",
     "next_version",
     "open_view",
@@ -32,5 +37,5 @@ __all__ = [
     "shuffled",
     "split_by_size",
     "with_weights",
-    "write_view",
+    "write_rows",
 ]

@@ -1,6 +1,6 @@
 """Rows of a selection meet their images: each row group is read once, in order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +17,7 @@ from plstore.images import IMAGE_COLUMNS, image_bytes
 from plstore.schema import ACCEPTED
 
 if TYPE_CHECKING:
-    from plstore.store import Store, Table
+    from plstore.store import Shard, Store, Table
 
 ViewMode = Literal["packed", "reference"]
 """Where a view's image bytes are: in its own files, or in those of `images`."""
@@ -39,7 +39,13 @@ class _RowGroup:
 
 
 def attach_images(
-    store: "Store", rows: Iterable[pa.RecordBatch], *, version: int, mode: ViewMode
+    store: "Store",
+    rows: Iterable[pa.RecordBatch],
+    *,
+    version: int,
+    mode: ViewMode,
+    also: Sequence[str] = (),
+    among: Sequence["Shard"] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield rows with width, height, content hash, place and, if packed, bytes of their images.
 
@@ -52,12 +58,16 @@ def attach_images(
         rows: With `sample_id`, ascending through all batches.
         version: Of `images`.
         mode: Whether bytes are read.
+        also: More columns of `images` that rows get.
+        among: The files that hold the images, if that is known; all of the version otherwise.
 
     Raises:
         StoreError: If an image is not there or was refused.
     """
-    groups = _row_groups(store.table("images"), version)
-    columns = [*_PLACE_COLUMNS, *IMAGE_COLUMNS] if mode == "packed" else list(_REFERENCED)
+    table = store.table("images")
+    groups = _row_groups(table, table.shards(version) if among is None else among)
+    own = [*_PLACE_COLUMNS, *IMAGE_COLUMNS] if mode == "packed" else list(_REFERENCED)
+    columns = [*own, *also]
     group: _RowGroup | None = next(groups, None)
     images: pa.Table | None = None
     for batch in rows:
@@ -76,7 +86,8 @@ def attach_images(
             wrong = here[places] != ids[start:end]
             if wrong.any():
                 raise _missing(store, version, int(ids[start:end][wrong][0]))
-            yield from _attached(batch.slice(start, end - start), group, images, places, mode)
+            part = batch.slice(start, end - start)
+            yield from _attached(part, group, images, places, mode, also)
             start = end
 
 
@@ -89,6 +100,7 @@ def _attached(
     images: pa.Table,
     places: npt.NDArray[np.int64],
     mode: ViewMode,
+    also: Sequence[str],
 ) -> Iterator[pa.RecordBatch]:
     step = _PACKED_ROWS if mode == "packed" else len(places)
     for start in range(0, len(places), step):
@@ -104,7 +116,7 @@ def _attached(
         count = len(taken)
         packed = mode == "packed"
         images_here = image_bytes(found) if packed else None
-        columns = {name: found[name] for name in _PLACE_COLUMNS} | {
+        columns = {name: found[name] for name in (*_PLACE_COLUMNS, *also)} | {
             "image_hash": _image_hashes(found, images_here),
             "image_file": pa.repeat(pa.scalar(group.file), count),
             "image_row_group": pa.array(np.full(count, group.index, np.int32)),
@@ -131,12 +143,13 @@ def _image_hashes(found: pa.RecordBatch, images: pa.BinaryArray | None) -> pa.St
     return pa.array(hashes, pa.string())
 
 
-def _row_groups(table: "Table", version: int) -> Iterator[_RowGroup]:
-    """Yield the row groups of a snapshot of `images`, by ascending sample id."""
-    filesystem = storage.arrow_filesystem(table.root)
+def _row_groups(table: "Table", shards: Sequence["Shard"]) -> Iterator[_RowGroup]:
+    """Yield the row groups of files of `images`, by ascending sample id."""
+    shards = sorted(shards, key=lambda shard: shard.first_id)
+    sizes = {storage.arrow_path(str(table.root / s.path)): s.size_bytes for s in shards}
+    filesystem = storage.arrow_filesystem(table.root, sizes)
     number = 0
-    for shard in sorted(table.shards(version), key=lambda shard: shard.first_id):
-        path = storage.arrow_path(str(table.root / shard.path))
+    for path, shard in zip(sizes, shards, strict=True):
         with pq.ParquetFile(path, filesystem=filesystem) as parquet:
             leaves = range(parquet.metadata.num_columns)
             column = next(n for n in leaves if parquet.schema.column(n).path == "sample_id")

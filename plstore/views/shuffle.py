@@ -11,10 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from plstore.errors import StoreError
 from plstore.seeds import Purpose, shuffle_keys
+
+Ints = npt.NDArray[np.int64]
 
 _BUCKET_BYTES = 64 << 20
 _MOST_BUCKETS = 256
@@ -72,8 +75,19 @@ def _deal(rows: Iterable[pa.RecordBatch], paths: Sequence[Path], seed: int) -> s
 
 
 def _sorted(rows: pa.Table, seed: int) -> pa.Table:
-    groups, ids = rows["group"].to_numpy(), rows["sample_id"].to_numpy()
-    order = np.lexsort(
+    order = order_of(rows["group"].to_numpy(), rows["sample_id"].to_numpy(), seed)
+    return rows.drop_columns(["group"]).take(pa.array(order))
+
+
+def order_of(groups: Ints, ids: Ints, seed: int) -> Ints:
+    """Return in which order rows are in a view.
+
+    Args:
+        groups: int64 [rows].
+        ids: int64 [rows].
+        seed: Of the order.
+    """
+    return np.lexsort(
         (
             ids,
             shuffle_keys(ids, seed, Purpose.VIEW_ROWS),
@@ -81,4 +95,3 @@ def _sorted(rows: pa.Table, seed: int) -> pa.Table:
             shuffle_keys(groups, seed, Purpose.VIEW_GROUPS),
         )
     )
-    return rows.drop_columns(["group"]).take(pa.array(order))

@@ -1,6 +1,7 @@
 """A view is written: its rows in files, then the row that makes it exist."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -8,16 +9,29 @@ import pyarrow.compute as pc
 
 from plstore.errors import InputError
 from plstore.fingerprint import canonical_json
-from plstore.store import Claim
-from plstore.views.shrinking import Shrinking
+from plstore.store import Claim, Shard
+from plstore.views.shrinking import Shrink
 from plstore.views.view import View, ViewRecord, check_view_name
 
 if TYPE_CHECKING:
     from plstore.store import PartitionValues, Store
 
-_SHARD_ROWS = 131_072
-_SHARD_BYTES = 256 << 20
-_PIECE_ROWS = 1024
+FILE_BYTES = 256 << 20
+PIECE_ROWS = 1024
+_FILE_ROWS = 131_072
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A file of a view, that nothing names yet.
+
+    Attributes:
+        shard: The file.
+        num_draws: Copies of its images, together.
+    """
+
+    shard: Shard
+    num_draws: int
 
 
 def next_version(store: "Store", name: str, identity: str) -> int:
@@ -27,51 +41,73 @@ def next_version(store: "Store", name: str, identity: str) -> int:
     return table.sequence(f"view-{name}") + 1 if own is None else own
 
 
-def write_view(
+def write_rows(
+    store: "Store", record: ViewRecord, tables: Iterable[pa.Table]
+) -> Iterator[Written]:
+    """Write the rows of a view by reference.
+
+    Args:
+        store: Where to.
+        record: What is known before the rows are written.
+        tables: Rows with the columns of `view_rows`, without view and version, in their order:
+            labeled images first. A file holds one kind.
+    """
+    batches = (b for table in tables for b in table.to_batches(max_chunksize=PIECE_ROWS))
+    for number, rows in enumerate(in_files((batch, batch.nbytes) for batch in batches)):
+        name = f"{record.identity}-{number:06d}"
+        yield write_file(store, record.view, record.version, name, rows)
+
+
+def write_file(store: "Store", view: str, version: int, name: str, rows: pa.Table) -> Written:
+    """Write a file of a view under the name that it keeps."""
+    partition: PartitionValues = {"view": view, "version": version}
+    shard = store.table("view_rows").write_shard(name, rows, partition)
+    return Written(shard=shard, num_draws=int(pc.sum(rows["copies"]).as_py() or 0))
+
+
+def commit_view(
     store: "Store",
     record: ViewRecord,
-    tables: Iterable[pa.Table],
-    shrinking: Shrinking | None = None,
+    written: Iterable[Written],
+    shrink: Shrink | None = None,
+    num_shrunk: int = 0,
 ) -> View:
-    """Write a view's rows, commit them, then the row of `views` that makes it exist.
+    """Commit a view's files, then the row of `views` that makes it exist.
 
     Args:
         store: Where to.
         record: What is known before the rows are written; its sums are filled in here.
-        tables: Rows with the columns of `view_rows`, without view and version, in their order:
-            labeled images first. A file holds one kind.
-        shrinking: What the rows come through, if their images are shrunk: once all have come,
-            the record and the lineage of the rows say how many were.
+        written: The files, in any order.
+        shrink: To what images were shrunk, if they were; the record and the lineage say so.
+        num_shrunk: How many were.
 
     Raises:
         InputError: If there are no rows.
         CommitConflictError: If another selection took the same version; select again.
     """
     check_view_name(record.view)
-    table = store.table("view_rows")
-    partition: PartitionValues = {"view": record.view, "version": record.version}
-    shards, num_images, num_draws = [], 0, 0
-    for index, rows in enumerate(_shards(tables)):
-        name = f"{record.identity}-{index:06d}"
-        shards.append(table.write_shard(name, rows, partition))
-        num_images += rows.num_rows
-        num_draws += int(pc.sum(rows["copies"]).as_py() or 0)
-    if not shards:
+    files = sorted(written, key=lambda each: each.shard.path)
+    if not files:
         raise InputError(
             f"the selection for view {record.view!r} is empty: no labeled image and no "
             f"pseudo-label was kept ({canonical_json(dict(record.counts))})"
         )
     lineage = {"step": "select", "view": record.view, "version": record.version}
     counts = dict(record.counts)
-    if shrinking is not None:
-        counts["shrunk"] = shrinking.num_shrunk
-        lineage |= {**vars(shrinking.shrink), "shrunk": shrinking.num_shrunk}
+    if shrink is not None:
+        counts["shrunk"] = num_shrunk
+        lineage |= {**vars(shrink), "shrunk": num_shrunk}
     claim = Claim(name=f"view-{record.view}", start=record.version - 1, end=record.version)
-    rows_version = table.commit(
-        shards, lineage=lineage, transaction=record.identity, claim=claim
+    shards = [each.shard for each in files]
+    complete = replace(
+        record,
+        counts=counts,
+        num_images=sum(shard.num_rows for shard in shards),
+        num_draws=sum(each.num_draws for each in files),
+        rows_version=store.table("view_rows").commit(
+            shards, lineage=lineage, transaction=record.identity, claim=claim
+        ),
     )
-    sums = {"num_images": num_images, "num_draws": num_draws, "rows_version": rows_version}
-    complete = ViewRecord(**{**vars(record), **sums, "counts": counts})
     schema = store.table("views").spec.columns
     store.table("views").append(
         pa.Table.from_pylist([complete.as_row()], schema=schema),
@@ -81,19 +117,22 @@ def write_view(
     return View(store, complete)
 
 
-def _shards(tables: Iterable[pa.Table]) -> Iterable[pa.Table]:
-    """Yield the rows in pieces of the size of a file, none with rows of two kinds."""
+def in_files(batches: Iterable[tuple[pa.RecordBatch, int]]) -> Iterator[pa.Table]:
+    """Yield rows in pieces of the size of a file, none with rows of two kinds.
+
+    Args:
+        batches: Small pieces with the bytes that they have in memory.
+    """
     parts: list[pa.RecordBatch] = []
-    num_rows, num_bytes = 0, 0
-    for table in tables:
-        for batch in table.to_batches(max_chunksize=_PIECE_ROWS):
-            changes = parts and parts[0]["kind"][0] != batch["kind"][0]
-            full = num_rows + batch.num_rows > _SHARD_ROWS or num_bytes >= _SHARD_BYTES
-            if parts and (changes or full):
-                yield pa.Table.from_batches(parts)
-                parts, num_rows, num_bytes = [], 0, 0
-            parts.append(batch)
-            num_rows += batch.num_rows
-            num_bytes += batch.nbytes
+    num_rows = sum_bytes = 0
+    for batch, num_bytes in batches:
+        changes = parts and parts[0]["kind"][0] != batch["kind"][0]
+        full = num_rows + batch.num_rows > _FILE_ROWS or sum_bytes >= FILE_BYTES
+        if parts and (changes or full):
+            yield pa.Table.from_batches(parts)
+            parts, num_rows, sum_bytes = [], 0, 0
+        parts.append(batch)
+        num_rows += batch.num_rows
+        sum_bytes += num_bytes
     if parts:
         yield pa.Table.from_batches(parts)

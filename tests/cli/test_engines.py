@@ -7,6 +7,7 @@ import pytest
 from tests.cli.shell import shell
 
 LABEL = ("label", "--teacher", "t")
+SELECT = ("select", "v", "--teacher", "t")
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,9 @@ LABEL = ("label", "--teacher", "t")
         ((*LABEL, "--engine", "ray", "--workers", "4..2"), "workers are 4..2; wanted such as"),
         (("embed", "--gpus-per-worker", "1"), "--gpus-per-worker without --engine ray"),
         (("evaluate", "t", "--cpus-per-worker", "4"), "--cpus-per-worker without --engine ray"),
+        ((*SELECT, "--workers", "2", "--dry-run"), "--workers without --engine ray; add it"),
+        ((*SELECT, "--engine", "dask"), "engine is 'dask'; wanted 'duckdb' or 'spark'"),
+        ((*SELECT, "--engine", "ray", "--mode", "reference"), "this view is by reference"),
     ],
 )
 def test_bad_words_get_one_message(

@@ -1,6 +1,5 @@
 """The launch files of the guide: parsed, checked against schemas, run with two processes."""
 
-import ast
 import os
 import re
 import shlex
@@ -122,19 +121,6 @@ def test_the_numbers_of_a_manifest_agree() -> None:
         in (container["command"])
     )
     assert f"--rdzv-endpoint={endpoint}" in container["command"]
-
-
-def test_the_script_of_ray_names_what_there_is() -> None:
-    import trainers.processes
-    from plstore import load_recipe, run
-
-    tree = ast.parse((LAUNCH / "train_ray.py").read_text())
-    called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
-
-    assert {"plstore.load_recipe", "plstore.run", "join", "TorchTrainer"} <= called
-    assert callable(load_recipe)
-    assert callable(run)
-    assert callable(trainers.processes.join)
 
 
 @pytest.mark.nightly

@@ -13,7 +13,14 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 
 import plstore
 from plstore.errors import InputError
-from plstore.images import ImageFile, ImageRecord, import_images, looking
+from plstore.images import (
+    ImageFile,
+    ImageRecord,
+    committing,
+    import_images,
+    importing,
+    looking,
+)
 from plstore.images.looking import Looking
 from plstore.store import Store
 from plstore.upkeep import verify
@@ -201,3 +208,38 @@ def test_the_same_bytes_under_another_label_are_counted(store: Store) -> None:
 
     assert counts.contradicting == 2  # the copy contradicts the one that was moved
     assert counts.verdicts == {"accepted": 2, "empty": 3}
+
+
+def test_what_came_before_an_error_stays_and_commits_are_of_several_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = plstore.create(tmp_path / "store")
+    monkeypatch.setattr(importing, "_SHARD_ROWS", 2)
+    monkeypatch.setattr(committing, "COMMIT_FILES", 3)
+
+    def records(*, wrong: bool) -> Iterator[ImageRecord]:
+        for number in range(20):
+            yield ImageRecord(
+                key=str(number),
+                split="validation" if wrong and number == 11 else "unlabeled",
+                data=image(number),
+                truth="cat",
+            )
+
+    with pytest.raises(InputError, match="image '11' of split 'validation' has no label"):
+        import_images(store, records(wrong=True), dataset="d", class_names=["cat"])
+    first = store.table("images").read()["sample_id"].to_pylist()
+    counts = import_images(store, records(wrong=False), dataset="d", class_names=["cat"])
+    kept = [list(store.table(name).history()) for name in ("images", "truth")]
+
+    assert sorted(first) == list(range(10))
+    assert (counts.already_there, counts.verdicts["accepted"]) == (10, 10)
+    assert [len([c for c in commits if c.lineage]) for commits in kept] == [4, 4]
+    assert [c.lineage["sample_ids"] for c in kept[0] if c.lineage] == [
+        [16, 19],
+        [10, 15],
+        [6, 9],
+        [0, 5],
+    ]
+    assert store.table("truth").dataset().count_rows() == 20
+    assert verify(store) == []

@@ -124,7 +124,7 @@ def test_an_image_deleted_while_a_view_is_written_is_not_in_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_labels(store)
-    write = getattr(into_view, "write_view")  # noqa: B009  it is of another module
+    write = getattr(into_view, "commit_view")  # noqa: B009  it is of another module
 
     def delete_first(*args: Any, **options: Any) -> object:  # noqa: ANN401  passed through
         view = write(*args, **options)
@@ -133,7 +133,7 @@ def test_an_image_deleted_while_a_view_is_written_is_not_in_it(
             assert Path(path).is_file()
         return view
 
-    monkeypatch.setattr(into_view, "write_view", delete_first)
+    monkeypatch.setattr(into_view, "commit_view", delete_first)
     balance = plstore.Balance(min_confidence=0.0, images_per_class=99, seed=0)
     view = plstore.select(
         store,

@@ -197,9 +197,10 @@ def test_concurrent_writers_all_succeed(store: Store) -> None:
 
 _ENDLESS_IMPORT = """
 import sys, plstore
-from plstore.images import import_images, importing
+from plstore.images import committing, import_images, importing
 from tests.store.test_store import many_records
 importing._SHARD_ROWS = 50
+committing.COMMIT_FILES = int(sys.argv[2])
 store = plstore.create(sys.argv[1])
 import_images(store, many_records(), dataset="d", class_names=["a", "b"])
 """
@@ -210,6 +211,8 @@ def many_records() -> list[ImageRecord]:
     pixels = random.integers(0, 256, (1500, 8, 8), dtype=np.uint8)
     return [
         ImageRecord(key=f"{i}", split="labeled", data=encode(p), label="ab"[i % 2])
+        if i % 2
+        else ImageRecord(key=f"{i}", split="unlabeled", data=encode(p), truth="ab"[i // 2 % 2])
         for i, p in enumerate(pixels)
     ]
 
@@ -221,24 +224,42 @@ def num_images(path: Path) -> int:
         return 0
 
 
-def test_an_import_that_is_killed_again_and_again_ends_complete(tmp_path: Path) -> None:
-    path = tmp_path / "store"
-    command = [sys.executable, "-c", _ENDLESS_IMPORT, str(path)]
+def images_written(path: Path) -> int:
+    """Return how many images are in files, committed or not."""
+    return 50 * len(list((path / "images").glob("part-*.parquet")))
+
+
+@pytest.mark.parametrize("moment", ["in a portion", "after a commit"])
+def test_an_import_that_is_killed_again_and_again_ends_complete(
+    tmp_path: Path, moment: str
+) -> None:
+    path, whole = tmp_path / "store", tmp_path / "whole"
+    files_at_once, seen = 4, num_images if moment == "after a commit" else images_written
+    command = [sys.executable, "-c", _ENDLESS_IMPORT, str(path), str(files_at_once)]
     cut_at = []
     for _ in range(3):
-        before = num_images(path)
+        before = seen(path)
         process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
-        while num_images(path) == before and process.poll() is None:
+        while seen(path) == before and process.poll() is None:
             time.sleep(0.01)
         process.kill()
         process.wait()
-        cut_at.append(num_images(path))
+        cut_at.append((num_images(path), images_written(path)))
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
-    rows = plstore.open(path).table("images").read().sort_by("sample_id")
+    one_at_a_time = [*command[:3], str(whole), "1"]
+    subprocess.run(one_at_a_time, cwd=Path(__file__).parents[2], check=True)
+    found, wanted = plstore.open(path), plstore.open(whole)
+    rows = found.table("images").read().sort_by("sample_id")
 
-    assert any(0 < count < 1500 for count in cut_at)
+    assert any(0 < written < 1500 for _, written in cut_at)
+    assert all(committed % (50 * files_at_once) == 0 for committed, _ in cut_at)
+    assert any(committed < written for committed, written in cut_at) or moment != "in a portion"
     assert rows["sample_id"].to_pylist() == list(range(1500))
     assert rows["key"].to_pylist() == [str(i) for i in range(1500)]
+    assert found.table("images").shards() == wanted.table("images").shards()
+    truths = [s.table("truth").read().sort_by("sample_id") for s in (found, wanted)]
+    assert truths[0] == truths[1]
+    assert found.table("images").version() < wanted.table("images").version() == 30
 
 
 def test_labels_given_again_replace_the_newest_and_leave_older_versions_as_they_were(
@@ -282,14 +303,14 @@ def test_an_import_stopped_between_images_and_truth_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = plstore.create(tmp_path / "cut")
-    append = Table.append
+    commit = Table.commit
 
     def die(self: Table, *args: object, **options: object) -> int:
         if self.spec.name == "truth":
             raise KeyboardInterrupt
-        return append(self, *args, **options)  # type: ignore[arg-type]  # passed through
+        return commit(self, *args, **options)  # type: ignore[arg-type]  # passed through
 
-    monkeypatch.setattr(Table, "append", die)
+    monkeypatch.setattr(Table, "commit", die)
     with pytest.raises(KeyboardInterrupt):
         import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
     monkeypatch.undo()
