@@ -17,8 +17,13 @@ def peak_kilobytes(pid: int) -> int:
 class Descendants:
     """Watches the processes that a contender starts, such as Spark's Java."""
 
-    def __init__(self) -> None:
-        """Watch nothing yet."""
+    def __init__(self, of: int | None = None) -> None:
+        """Watch nothing yet.
+
+        Args:
+            of: The process whose they are; this one unless given.
+        """
+        self._of = os.getpid() if of is None else of
         self.peak_kb: dict[int, int] = {}
         self.cpu_s: dict[int, float] = {}
         self._done = threading.Event()
@@ -37,7 +42,7 @@ class Descendants:
     def _watch(self) -> None:
         ticks = os.sysconf("SC_CLK_TCK")
         while not self._done.wait(0.2):
-            family = {os.getpid()}
+            family = {self._of}
             for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
                 pid = int(path.name)
                 try:
