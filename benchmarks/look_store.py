@@ -2,8 +2,8 @@
 
 Its images are the bundled sample over and over, each with its own number in a text chunk of its
 PNG, so that no two have the same bytes or hash. Labels are drawn around the true classes, those
-of the second teacher nearer to them. Every piece is a commit that is made once: a build that was
-stopped goes on.
+of the second teacher nearer to them. Every piece is a commit that is made once: a build that
+was stopped goes on.
 """
 
 import struct
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 import plstore
 from plstore.codec import Codec
+from plstore.fingerprint import content_hash
 from plstore.labels import (
     LabelBatch,
     LabelSet,
@@ -33,7 +34,6 @@ from plstore.report.runs import keep_run
 from plstore.schema import TABLES
 from plstore.seeds import Purpose, generator
 from plstore.selection import Balance, Selection, select
-from plstore.fingerprint import content_hash
 from plstore.store import SAMPLE_IDS, Claim, Store
 from plstore.views import View
 from trainers.data import FASHION_MNIST_CLASSES, sample_folder
@@ -91,7 +91,7 @@ def build(home: Path, num_images: int) -> Store:
     store.ensure_classes(FASHION_MNIST_CLASSES)
     sample = Sample.read()
     _add_images(store, sample, num_images)
-    views = []
+    views: list[View] = []
     for iteration, name in enumerate(TEACHERS, start=1):
         _add_labels(store, sample, splits(num_images), iteration)
         trained_on = views[-1] if views else None
@@ -114,9 +114,7 @@ def _add_images(store: Store, sample: Sample, num_images: int) -> None:
         table.commit([shard], lineage={"step": "import"}, transaction=name, claim=claim)
 
 
-def _image_rows(
-    sample: Sample, ids: npt.NDArray[np.int64], of: dict[str, range]
-) -> pa.Table:
+def _image_rows(sample: Sample, ids: npt.NDArray[np.int64], of: dict[str, range]) -> pa.Table:
     numbers = ids.tolist()
     files = [sample.file(number) for number in numbers]
     names = [next(name for name, here in of.items() if number in here) for number in numbers]
@@ -142,9 +140,7 @@ def _image_rows(
     return pa.table(columns, schema=TABLES["images"].columns)
 
 
-def _add_labels(
-    store: Store, sample: Sample, of: dict[str, range], iteration: int
-) -> None:
+def _add_labels(store: Store, sample: Sample, of: dict[str, range], iteration: int) -> None:
     teacher = TEACHERS[iteration - 1]
     for split in ("unlabeled", "validation", "test"):
         name = f"{teacher}-{iteration}-{split}"

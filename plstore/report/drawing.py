@@ -47,7 +47,9 @@ class _Drawing:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._down = [line for line in layout.lines if line[0][1] // _BAND < line[1][1] // _BAND]
+        self._down = [
+            line for line in layout.lines if line[0][1] // _BAND < line[1][1] // _BAND
+        ]
         lanes = [sum(s[1] // _BAND == band for s, _ in self._down) for band in self._bands()]
         self._margin = _LANE * (max(lanes, default=0) + 1) if self._down else 0
         self._tops, self._firsts, top = [], [], 0

@@ -1,16 +1,19 @@
-"""Where the boxes of a lineage stand, so that its lines do not cross where that can be avoided.
+"""Where the boxes of a lineage stand, so that its lines cross only where they must.
 
-After Sugiyama, Tagawa and Toda 1981: a box stands in the column after all that it came of, a line
-over several columns takes a place in each, and the places of a column are ordered by the mean of
-their neighbours', forwards and backwards, neighbours changing places where that helps.
+After Sugiyama, Tagawa and Toda 1981: a box stands in the column after all that it came of, a
+line over several columns takes a place in each, and the places of a column are ordered by the
+mean of their neighbours', forwards and backwards; those side by side change where that helps.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from plstore.seeds import Purpose, generator
+
 _SWEEPS: Final = 8
+_STARTS: Final = 12
 _MOST_SWAPPED: Final = 200
 """Lines up to which neighbours change places: each try counts all crossings."""
 
@@ -91,10 +94,8 @@ def _columns(by_key: Mapping[str, Node]) -> dict[str, int]:
     return columns
 
 
-def _lines(
-    by_key: Mapping[str, Node], columns: Mapping[str, int]
-) -> list[tuple[Slot, Slot]]:
-    """Return lines from column to column; those that leave one box go together while they can."""
+def _lines(by_key: Mapping[str, Node], columns: Mapping[str, int]) -> list[tuple[Slot, Slot]]:
+    """Return lines from column to column; those of one box go together while they can."""
     found: dict[tuple[Slot, Slot], None] = {}
     for node in by_key.values():
         end = columns[node.key]
@@ -114,19 +115,29 @@ def _best_order(
     for start, end in lines:
         before[end].append(start)
         after[start].append(end)
-    best, fewest = {c: list(s) for c, s in order.items()}, _crossings(order, lines)
-    for sweep in range(_SWEEPS):
-        if not fewest:
-            break
-        forwards = not sweep % 2
-        for column in sorted(order, reverse=not forwards):
-            _sort_by_mean(order, column, before if forwards else after)
-        if len(lines) <= _MOST_SWAPPED:
-            _swap(order, lines)
-        found = _crossings(order, lines)
-        if found < fewest:
-            best, fewest = {c: list(s) for c, s in order.items()}, found
+    best, fewest = order, _crossings(order, lines)
+    for now in _starts(order, 1 if len(lines) > _MOST_SWAPPED else _STARTS):
+        for sweep in range(_SWEEPS if fewest else 0):
+            forwards = not sweep % 2
+            for column in sorted(now, reverse=not forwards):
+                _sort_by_mean(now, column, before if forwards else after)
+            if len(lines) <= _MOST_SWAPPED:
+                _swap(now, lines)
+            found = _crossings(now, lines)
+            if found < fewest:
+                best, fewest = {c: list(slots) for c, slots in now.items()}, found
     return best
+
+
+def _starts(order: dict[int, list[Slot]], count: int) -> Iterator[dict[int, list[Slot]]]:
+    """Yield orders to begin with: as given, then by chance; a first one may lead nowhere."""
+    yield {c: list(slots) for c, slots in order.items()}
+    random = generator(0, Purpose.SAMPLE)
+    for _ in range(count - 1):
+        yield {
+            c: [slots[n] for n in random.permutation(len(slots)).tolist()]
+            for c, slots in order.items()
+        }
 
 
 def _sort_by_mean(
@@ -151,9 +162,7 @@ def _swap(order: dict[int, list[Slot]], lines: Sequence[tuple[Slot, Slot]]) -> N
                 slots[place : place + 2] = slots[place : place + 2][::-1]
 
 
-def _crossings(
-    order: Mapping[int, Sequence[Slot]], lines: Sequence[tuple[Slot, Slot]]
-) -> int:
+def _crossings(order: Mapping[int, Sequence[Slot]], lines: Sequence[tuple[Slot, Slot]]) -> int:
     places = {slot: place for slots in order.values() for place, slot in enumerate(slots)}
     by_column: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for start, end in lines:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plstore.report.runs import FinishedRun, list_runs
+from plstore.report.snapshot import Snapshot
 from plstore.report.values import rows_of
 from plstore.ui.asking import ask_saved
-from plstore.ui.snapshot import Snapshot
 
 _CURVES: Final = """
 select run, name, step, value from runs

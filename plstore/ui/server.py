@@ -13,9 +13,9 @@ from nicegui import core, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from plstore.errors import InputError
+from plstore.ui.desk import Desk
 from plstore.ui.guard import TOKEN, Guard
 from plstore.ui.pages import add_pages
-from plstore.ui.snapshot import Desk
 
 _HOST: Final = "127.0.0.1"
 _NAMES: Final = (_HOST, "localhost")

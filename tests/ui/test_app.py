@@ -16,7 +16,7 @@ from plstore.images import import_images
 from plstore.store import Store
 from plstore.ui.address import url
 from tests.conftest import CLASS_NAMES, make_records
-from tests.ui.looked_at import fill
+from tests.looked_at import fill
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page

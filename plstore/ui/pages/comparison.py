@@ -6,11 +6,9 @@ from markupsafe import Markup
 from nicegui import ui
 
 from plstore.labels import LabelSet
-from plstore.ui import comparison
-from plstore.ui.address import Address, url
-from plstore.ui.comparison import SHIFT_BINS, Comparison
-from plstore.ui.grid import KNOWN, label_choices, previous_labels
-from plstore.ui.markup import (
+from plstore.report import comparison
+from plstore.report.comparison import KNOWN, SHIFT_BINS, Comparison, previous_labels
+from plstore.report.markup import (
     DASH,
     Column,
     count,
@@ -22,9 +20,12 @@ from plstore.ui.markup import (
     percent,
     table,
 )
+from plstore.report.snapshot import Snapshot, find_labels, labels_name
+from plstore.ui.address import Address, url
+from plstore.ui.desk import Desk
+from plstore.ui.grid import label_choices
 from plstore.ui.pages.charts import chart, histogram
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.snapshot import Desk, Snapshot, find_labels, labels_name
 
 _DEEP = 62  # percent of colour from which on ink is light
 

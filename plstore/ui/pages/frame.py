@@ -10,9 +10,10 @@ from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
 
+from plstore.report.markup import html, joined, note, style
+from plstore.report.snapshot import FAILURES
 from plstore.ui.address import Address
-from plstore.ui.markup import html, joined, note
-from plstore.ui.snapshot import FAILURES, Desk
+from plstore.ui.desk import Desk
 
 PAGES: Final = (
     ("/", "Overview"),
@@ -53,12 +54,12 @@ async def apart(work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _
 
 
 @cache
-def _static(name: str) -> str:
-    return (Path(__file__).parents[1] / "static" / name).read_text(encoding="utf-8")
+def _keys() -> str:
+    return (Path(__file__).parents[1] / "keys.js").read_text(encoding="utf-8")
 
 
 def show(markup: Markup, tag: str = "div") -> ui.html:
-    """Draw HTML that `plstore.ui.markup` made; its texts are escaped there."""
+    """Draw HTML that `plstore.report.markup` made; its texts are escaped there."""
     return ui.html(str(markup), sanitize=False, tag=tag)
 
 
@@ -87,8 +88,8 @@ def add_page(desk: Desk, path: str, draw: Draw) -> None:
 
 
 def _head(theme: str) -> None:
-    ui.add_head_html(f"<style>{_static('style.css')}</style>")
-    ui.add_head_html(f"<script>{_static('keys.js')}</script>")
+    ui.add_head_html(f"<style>{style()}</style>")
+    ui.add_head_html(f"<script>{_keys()}</script>")
     ui.colors(primary="#4f5bd5", negative="#c2410c", dark="#17181c", dark_page="#101114")
     ui.dark_mode(_THEMES.get(theme))
     ui.query("body").props(f'data-theme="{theme if theme in _THEMES else "auto"}"')

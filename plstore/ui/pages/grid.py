@@ -7,17 +7,19 @@ from typing import Final
 from markupsafe import Markup
 from nicegui import ui
 
+from plstore.report.comparison import KNOWN
+from plstore.report.markup import bar, count, html, joined, link, note, tag
 from plstore.report.pictures import Picture
+from plstore.report.shown import pictures
+from plstore.report.snapshot import Snapshot, labels_name
 from plstore.schema import SPLITS
 from plstore.ui import grid
 from plstore.ui.address import Address, image_url, url
 from plstore.ui.asking import ask_saved, find_query, questions, read_values
-from plstore.ui.grid import KNOWN, SORTS, Filters, Found, Tile
-from plstore.ui.markup import bar, count, html, joined, link, note, tag
+from plstore.ui.desk import Desk
+from plstore.ui.grid import SORTS, Filters, Found, Tile
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.pages.live import Live
-from plstore.ui.pictures import pictures
-from plstore.ui.snapshot import Desk, Snapshot, labels_name
 
 _PARAMETER: Final = "q."  # before the name of a saved query's parameter
 

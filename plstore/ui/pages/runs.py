@@ -6,14 +6,15 @@ from typing import Any, Final
 from markupsafe import Markup
 from nicegui import ui
 
+from plstore.report.markup import Cell, Column, html, link, note, percent, table
 from plstore.report.runs import FinishedRun
+from plstore.report.snapshot import Snapshot
 from plstore.ui import models
 from plstore.ui.address import Address, url
-from plstore.ui.markup import Cell, Column, html, link, note, percent, table
+from plstore.ui.desk import Desk
 from plstore.ui.models import Curves
 from plstore.ui.pages.charts import chart, columns, lines
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.snapshot import Desk, Snapshot
 
 _NAMES: Final = {
     "train/loss": "Training loss",
