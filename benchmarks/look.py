@@ -7,9 +7,11 @@ The store (`look_store`) is made once under --home. `plstore ui` runs in a proce
 and a headless Chromium opens its pages. Times are the browser's own: `paint` is the first
 contentful paint, `there` when what the page is about is drawn, images decoded; `first` visits
 are those after the server's start, `again` those after. Changes are from the click or key until
-the page shows what follows. Every round starts the server anew; figures are medians of rounds
-and of several changes. `server` is the peak memory of the process that serves, `sql` that of
-the one that saved queries and SQL of the user run in; `report` what `plstore report` takes.
+the page shows what follows; `cpu` is what the server has had of the processors meanwhile,
+which depends less on what else the machine does. Every round starts the server anew; figures
+are medians of rounds and of several changes. `server` is the peak memory of the process that
+serves, `sql` that of the one that saved queries and SQL of the user run in; `report` what
+`plstore report` takes.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.look_store import build, splits
 from benchmarks.record import Measurement, publish
-from benchmarks.watch import Descendants, peak_kilobytes
+from benchmarks.watch import Descendants, cpu_seconds, peak_kilobytes
 from plstore.store import Store
 
 if TYPE_CHECKING:
@@ -86,8 +88,9 @@ def main(words: Sequence[str] | None = None) -> None:
         home = Path(scratch) if options.home is None else options.home
         store = build(home, num_images)
         looking = _Looking(store, num_images, None if options.quick else options.screens)
-        for number in range(1 if options.quick else options.rounds):
-            looking.round(is_last=number + 1 == options.rounds)
+        rounds = 1 if options.quick else options.rounds
+        for number in range(rounds):
+            looking.round(is_last=number + 1 == rounds)
         looking.report(Path(scratch) / "report.html")
     command = "python -m benchmarks.look " + " ".join(words or sys.argv[1:])
     publish(looking.measurements(), command=command, json_path=options.json)
@@ -113,11 +116,14 @@ class _Looking:
         self._store, self._pages = store, pages(num_images)
         self._num_images, self._screens = num_images, screens
         self._ms: Times = {}
+        self._pid, self._cpu_s = 0, 0.0
         self._other: dict[tuple[str, str, str], list[float]] = {}
 
     def round(self, *, is_last: bool) -> None:
         """Start the server, open every page twice, change what can be changed."""
         with served(self._store.root) as (url, pid, up), Descendants(pid) as under:
+            self._pid = pid
+            self._cpu_s = 0.0
             self._note("server", "start", 1000 * up)
             with browsing() as browser:
                 self._visit(browser, url, "first")
@@ -132,17 +138,28 @@ class _Looking:
         )
 
     def _note(self, case: str, metric: str, milliseconds: float) -> None:
+        """Keep a time, and what the server has had of the processors since `_begin`."""
+        cpu = 1000 * (cpu_seconds(self._pid) - self._cpu_s)
         self._ms.setdefault((case, metric), []).append(milliseconds)
-        print(f"{case} {metric}: {milliseconds:,.0f} ms", file=sys.stderr, flush=True)
+        self._ms.setdefault((case, f"{metric}_cpu"), []).append(cpu)
+        text = f"{case} {metric}: {milliseconds:,.0f} ms, {cpu:,.0f} of the processors"
+        print(text, file=sys.stderr, flush=True)
+
+    def _begin(self) -> None:
+        self._cpu_s = cpu_seconds(self._pid)
 
     def _visit(self, browser: "Browser", url: str, when: str) -> "Page":
         """Open every page; a browser that has been here keeps the app's scripts."""
         page = browser.new_context(viewport=_PIXELS).new_page()  # type: ignore[arg-type]
         page.set_default_timeout(_WAIT_MS)
         for name, (path, is_there) in self._pages.items():
+            self._begin()
             page.goto(url if path == "/" else url.partition("/?")[0] + path)
-            self._note(name, f"{when}_there", _until(page, is_there))
-            self._note(name, f"{when}_paint", _until(page, "true", _PAINT))
+            there = _until(page, is_there)
+            self._note(name, f"{when}_there", there)
+            self._ms.setdefault((name, f"{when}_paint"), []).append(
+                _until(page, "true", _PAINT)
+            )
         return page
 
     def _change(self, page: "Page", root: str) -> None:
@@ -153,18 +170,22 @@ class _Looking:
             _until(page, self._pages[name][1])
             for class_name in classes:
                 is_new = f"{_AGAIN} && {_TILES if name == 'grid' else _CHART}"
+                self._begin()
                 self._note(name, "class", _choose(page, class_name, is_new))
         for _ in classes:
+            self._begin()
             self._note("thresholds", "floor", _press(page, "ArrowRight"))
         page.goto(f"{root}/grid")
+        _until(page, _TILES)
         for _ in classes:
-            _until(page, _TILES)
+            self._begin()
+            _mark(page)
             page.locator(".page-next").first.click(no_wait_after=True)
-            page.wait_for_url("**page=*")
             self._note("grid", "next_page", _until(page, f"{_AGAIN} && {_TILES}"))
         for place in range(len(classes)):
             page.goto(f"{root}/compare")
             _until(page, self._pages["compare"][1])
+            self._begin()
             page.locator(".matrix td.wrong a").nth(7 * place).click(no_wait_after=True)
             page.wait_for_url("**/grid*")
             self._note("compare", "cell", _until(page, _TILES))
@@ -247,7 +268,7 @@ def _choose(page: "Page", class_name: str, is_new: str) -> float:
 
 
 def _press(page: "Page", key: str) -> float:
-    page.locator(".q-slider").first.focus()
+    page.locator(".q-slider [tabindex]").first.focus()
     page.wait_for_timeout(300)
     _mark(page)
     page.keyboard.press(key)

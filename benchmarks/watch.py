@@ -14,6 +14,12 @@ def peak_kilobytes(pid: int) -> int:
     return 0
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds that a process has had of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Descendants:
     """Watches the processes that a contender starts, such as Spark's Java."""
 
@@ -40,7 +46,6 @@ class Descendants:
         self._thread.join()
 
     def _watch(self) -> None:
-        ticks = os.sysconf("SC_CLK_TCK")
         while not self._done.wait(0.2):
             family = {self._of}
             for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
@@ -51,6 +56,6 @@ class Descendants:
                         continue
                     family.add(pid)
                     self.peak_kb[pid] = peak_kilobytes(pid)
-                    self.cpu_s[pid] = (int(fields[11]) + int(fields[12])) / ticks
+                    self.cpu_s[pid] = cpu_seconds(pid)
                 except OSError:  # it has just ended
                     continue

@@ -1,6 +1,7 @@
 """Data of the pages Overview, Views, Runs, SQL and Review."""
 
 import io
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from plstore.report.snapshot import FAILURES, Snapshot, find_labels, newest_labe
 from plstore.store import Store, add_tag
 from plstore.ui import asking, models, overview, review, selections
 from plstore.ui.desk import Desk
+from plstore.ui.pages.runs import _single
 from plstore.upkeep import erase
 from tests.looked_at import select
 
@@ -83,6 +85,22 @@ def test_curves_are_what_was_measured_while_models_trained(snapshot: Snapshot) -
     assert models.run_names(snapshot) == ["t0", "t1"]
     assert models.curves(snapshot, ["'; drop"]).by_name == {}
     assert len(models.thinned([(n, n) for n in range(10_001)])) <= 401
+
+
+def test_what_was_measured_at_one_step_is_a_number_and_no_chart(own: Store) -> None:
+    rows = [
+        {"run": run, "step": 7, "name": "top5_accuracy", "value": value}
+        for run, value in (("t0", 90.0), ("t1", 91.0), ("t1", 92.0))
+    ]
+    own.append("runs", rows, identity="again", step="evaluate")
+    found = models.curves(Snapshot(own), ["t0", "t1"])
+    shown = str(_single(found))
+
+    assert list(found.by_name) == ["train/loss"]
+    assert found.single["t1"] == {"test_accuracy": 81.5, "top5_accuracy": 92.0}
+    assert re.findall(r"<th[^>]*>(\w+)</th>", shown) == ["Metric", "Model", "Value"]
+    assert re.findall(r"<b>(\w+)</b>", shown) == ["test_accuracy", "top5_accuracy"]
+    assert shown.count("<tr>") == 4
 
 
 def test_metrics_of_labels_are_those_of_the_saved_query(snapshot: Snapshot) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -9,6 +10,7 @@ from typing import Final, ParamSpec, TypeVar
 from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
+from nicegui.client import ClientConnectionTimeout
 
 from plstore.report.markup import html, joined, note, style
 from plstore.report.snapshot import FAILURES
@@ -40,6 +42,8 @@ _REFRESH: Final = Markup(
 _LOOK_SECONDS: Final = 15.0
 _REMOTE_LOOK_SECONDS: Final = 120.0  # a look at a bucket is a request for each table
 _BUILD_SECONDS: Final = 150.0
+_PATIENCE_SECONDS: Final = 0.3
+"""How long a page is not sent because a part of it is not there yet."""
 
 Draw = Callable[[Desk, Address], Awaitable[None]]
 
@@ -49,8 +53,24 @@ _T = TypeVar("_T")
 
 
 async def apart(work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
-    """Do what waits for disks or SQL in a thread; other pages are answered meanwhile."""
-    return await asyncio.to_thread(work, *args, **named)
+    """Do what waits for disks or SQL in a thread; other pages are answered meanwhile.
+
+    Where it takes long, the page is sent as far as it is drawn, and the rest when it is there.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **named))
+    client = ui.context.client
+    if client.has_socket_connection:
+        return await working
+    await asyncio.wait([working], timeout=_PATIENCE_SECONDS)
+    if working.done():
+        return working.result()
+    waiting = show(Markup('<p class="note waiting">Looking it up …</p>'))
+    with suppress(ClientConnectionTimeout):  # nobody looks; the page is done with as any other
+        await client.connected(timeout=_BUILD_SECONDS)
+    try:
+        return await working
+    finally:
+        waiting.delete()
 
 
 @cache

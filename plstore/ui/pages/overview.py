@@ -33,9 +33,9 @@ from plstore.ui.pages.frame import apart, heading, show
 async def draw(desk: Desk, _: Address) -> None:
     """Draw the page."""
     snapshot = desk.snapshot()
+    heading("Overview", desk.path)
     counts = await apart(overview.totals, snapshot)
     known = await apart(models, snapshot)
-    heading("Overview", desk.path)
     if not counts.images and not counts.refused:
         show(_empty(desk.path))
         return

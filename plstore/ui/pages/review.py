@@ -40,6 +40,7 @@ async def draw(desk: Desk, _: Address) -> None:
     snapshot = desk.snapshot()
     lead = "The images that a look helps most, by disagreement, doubt, likely errors and cuts."
     heading("Review", lead)
+    ui.add_body_html(f"<script>{_KEYS}</script>")  # now: a page that was sent runs no more
     waiting = await apart(review.queue, snapshot)
     if not waiting:
         show(note("Nothing is waiting: there are no labels yet, or all was decided."))
@@ -76,7 +77,6 @@ class _Page:
                     self._buttons()
                 self._film = show(Markup(""))
             self._side = show(Markup(""))
-        ui.add_body_html(f"<script>{_KEYS}</script>")
         ui.on("review", self._event)
         self._dialog = self._class_dialog() if self._desk.is_review else None
 
