@@ -22,9 +22,9 @@ _LONGEST: Final = 300
 
 
 @cache
-def style() -> str:
-    """Return the style sheet of the app and of reports, light and dark."""
-    return Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+def style(name: str = "style.css") -> str:
+    """Return a style sheet: that of the app and of reports, light and dark, unless named."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 DASH: Final = "\N{EN DASH}"

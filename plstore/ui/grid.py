@@ -19,6 +19,7 @@ from plstore.report.held import (
 )
 from plstore.report.shown import pictures
 from plstore.report.snapshot import Snapshot, find_labels, labels_name
+from plstore.report.tiles import Tile
 from plstore.schema import SPLITS
 from plstore.ui.address import Address
 
@@ -285,32 +286,6 @@ def ids_of(rows: pa.Table) -> pa.Array:
         )
     ids = [i for i in rows["sample_id"].to_pylist() if isinstance(i, int)]
     return pa.array(list(dict.fromkeys(ids)), pa.int64())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """What is said of one image of a grid.
-
-    Attributes:
-        sample_id: The image.
-        key: Its name.
-        split: Its split.
-        class_name: That its labels say, or people.
-        confidence: Of the labels.
-        other_name: The class that the labels compared with say.
-        is_excluded: By a person.
-        corrected_name: The class that a person gave.
-        copies: In the view that is asked about.
-    """
-
-    sample_id: int
-    key: str
-    split: str
-    class_name: str | None = None
-    confidence: float | None = None
-    other_name: str | None = None
-    is_excluded: bool = False
-    corrected_name: str | None = None
 
 
 def tiles(snapshot: Snapshot, filters: Filters, sample_ids: Sequence[int]) -> list[Tile]:

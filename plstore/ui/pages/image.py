@@ -21,13 +21,14 @@ from plstore.report.markup import (
 )
 from plstore.report.shown import LARGE, pictures
 from plstore.report.snapshot import Snapshot
+from plstore.report.tiles import drawn
 from plstore.ui import grid, one_image
 from plstore.ui.address import Address, image_url, url
 from plstore.ui.desk import Desk
 from plstore.ui.grid import Filters
 from plstore.ui.one_image import Beside, ImageFacts, Said
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.pages.grid import drawn, strip, with_query
+from plstore.ui.pages.grid import strip, with_query
 
 
 async def draw(desk: Desk, address: Address) -> None:

@@ -9,11 +9,11 @@ from nicegui import ui
 from plstore.report.markup import bar, html, joined, link, note, tag
 from plstore.report.shown import LARGE, pictures
 from plstore.report.snapshot import FAILURES, Snapshot
+from plstore.report.tiles import drawn
 from plstore.ui import one_image, review
 from plstore.ui.address import Address, image_url
 from plstore.ui.desk import Desk
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.pages.grid import drawn
 from plstore.ui.pages.image import said_of
 from plstore.ui.review import SIGNS, Decision, Waiting
 
