@@ -62,6 +62,7 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((_HOST, port))
+        listening.listen()  # a browser that is told the URL waits, and is not refused
     except (OSError, OverflowError) as error:
         listening.close()
         raise InputError(
