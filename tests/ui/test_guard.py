@@ -1,6 +1,6 @@
-import socket
 from collections.abc import Iterator
 from contextlib import closing
+from socket import create_connection
 
 import pytest
 from starlette.applications import Starlette
@@ -100,6 +100,6 @@ def test_a_socket_needs_the_cookie_too(client: TestClient) -> None:
 def test_who_is_told_the_url_is_heard_though_the_app_is_not_up_yet() -> None:
     with (
         closing(_listen(0)) as listening,
-        closing(socket.create_connection(listening.getsockname(), timeout=5)) as asking,
+        closing(create_connection(listening.getsockname(), timeout=5)) as asking,
     ):
         assert asking.getpeername() == listening.getsockname()
