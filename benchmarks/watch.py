@@ -55,7 +55,9 @@ class Descendants:
                     if int(fields[1]) not in family:
                         continue
                     family.add(pid)
-                    self.peak_kb[pid] = peak_kilobytes(pid)
+                    # Of one that has ended and is not waited for yet nothing is known.
+                    known = self.peak_kb.get(pid, 0)
+                    self.peak_kb[pid] = max(peak_kilobytes(pid), known)
                     self.cpu_s[pid] = cpu_seconds(pid)
                 except OSError:  # it has just ended
                     continue

@@ -113,29 +113,33 @@ def _batches_of(table: Table, shard: Shard, ids: npt.NDArray[np.int64]) -> list[
     path = storage.arrow_path(str(table.root / shard.path))
     filesystem = storage.arrow_filesystem(table.root)
     found: list[pa.RecordBatch] = []
-    with pq.ParquetFile(path, filesystem=filesystem) as file:
+    is_local = not storage.is_remote(table.root)
+    with pq.ParquetFile(path, filesystem=filesystem, memory_map=is_local) as file:
         for index in range(file.num_row_groups):
             low, high = _bounds(file, index)
             here = ids[(ids >= low) & (ids <= high)]
             if not len(here):
                 continue
-            there = file.read_row_group(index, columns=["sample_id"])["sample_id"].to_numpy()
-            rows = np.flatnonzero(np.isin(there, here))
-            if len(rows):
-                found += _rows_of(file, index, pa.array(rows))
+            if batch := _rows_of(file, index, here):
+                found.append(batch)
     return found
 
 
-def _rows_of(file: pq.ParquetFile, index: int, rows: pa.Array) -> list[pa.RecordBatch]:
-    """Return some rows of a row group; with what tells their files only where one needs it."""
+def _rows_of(
+    file: pq.ParquetFile, index: int, ids: npt.NDArray[np.int64]
+) -> pa.RecordBatch | None:
+    """Return images of a row group; with what tells their files only where one needs it."""
 
-    def read(columns: Sequence[str]) -> pa.RecordBatch:
+    def read(columns: Sequence[str]) -> list[pa.RecordBatch]:
         group = file.read_row_group(index, columns=list(columns), use_threads=False)
-        return group.take(rows).combine_chunks().to_batches()[0]
+        rows = np.flatnonzero(np.isin(group["sample_id"].to_numpy(), ids))
+        found: list[pa.RecordBatch] = group.take(pa.array(rows)).combine_chunks().to_batches()
+        return found
 
-    batch = read(_COLUMNS)
-    is_whole = batch["image"].field("bytes").null_count == 0
-    return [batch if is_whole else read(_IN_PLACE)]
+    found = read(_COLUMNS)
+    if found and found[0]["image"].field("bytes").null_count:
+        found = read(_IN_PLACE)
+    return found[0] if found else None
 
 
 def _bounds(file: pq.ParquetFile, index: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import plstore
+from plstore.labels import LabelSet
 from plstore.report import snapshot as snapshots
 from plstore.report.held import (
     Source,
@@ -17,9 +18,15 @@ from plstore.report.held import (
 )
 from plstore.report.snapshot import Snapshot
 
+
+def _two(snapshot: Snapshot) -> tuple[LabelSet, LabelSet]:
+    first, second = snapshot.labels("unlabeled")
+    return first, second
+
+
 SOURCES: dict[str, Callable[[Snapshot], Source]] = {
     "labels": lambda s: labels_source(s, s.labels("unlabeled")[-1], "l"),
-    "divergence": lambda s: divergence_source(s, *s.labels("unlabeled"), "d"),
+    "divergence": lambda s: divergence_source(s, *_two(s), "d"),
     "images": images_source,
     "known": known_source,
     "view": lambda s: view_source(s, "second", 1, 40),

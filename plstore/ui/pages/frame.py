@@ -1,6 +1,7 @@
 """What all pages have: the list of pages, the snapshot and its note, light and dark, keys."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import cache
@@ -43,7 +44,7 @@ _LOOK_SECONDS: Final = 15.0
 _REMOTE_LOOK_SECONDS: Final = 120.0  # a look at a bucket is a request for each table
 _BUILD_SECONDS: Final = 150.0
 _PATIENCE_SECONDS: Final = 0.3
-"""How long a page is not sent because a part of it is not there yet."""
+"""How long a page is not sent because parts of it are not there yet, all together."""
 
 Draw = Callable[[Desk, Address], Awaitable[None]]
 
@@ -61,7 +62,8 @@ async def apart(work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _
     client = ui.context.client
     if client.has_socket_connection:
         return await working
-    await asyncio.wait([working], timeout=_PATIENCE_SECONDS)
+    patience = _PATIENCE_SECONDS - (time.time() - client.created)
+    await asyncio.wait([working], timeout=max(patience, 0))
     if working.done():
         return working.result()
     waiting = show(Markup('<p class="note waiting">Looking it up …</p>'))
