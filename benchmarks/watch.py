@@ -14,11 +14,22 @@ def peak_kilobytes(pid: int) -> int:
     return 0
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds that a process has had of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Descendants:
     """Watches the processes that a contender starts, such as Spark's Java."""
 
-    def __init__(self) -> None:
-        """Watch nothing yet."""
+    def __init__(self, of: int | None = None) -> None:
+        """Watch nothing yet.
+
+        Args:
+            of: The process whose they are; this one unless given.
+        """
+        self._of = os.getpid() if of is None else of
         self.peak_kb: dict[int, int] = {}
         self.cpu_s: dict[int, float] = {}
         self._done = threading.Event()
@@ -35,9 +46,8 @@ class Descendants:
         self._thread.join()
 
     def _watch(self) -> None:
-        ticks = os.sysconf("SC_CLK_TCK")
         while not self._done.wait(0.2):
-            family = {os.getpid()}
+            family = {self._of}
             for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
                 pid = int(path.name)
                 try:
@@ -45,7 +55,9 @@ class Descendants:
                     if int(fields[1]) not in family:
                         continue
                     family.add(pid)
-                    self.peak_kb[pid] = peak_kilobytes(pid)
-                    self.cpu_s[pid] = (int(fields[11]) + int(fields[12])) / ticks
+                    # Of one that has ended and is not waited for yet nothing is known.
+                    known = self.peak_kb.get(pid, 0)
+                    self.peak_kb[pid] = max(peak_kilobytes(pid), known)
+                    self.cpu_s[pid] = cpu_seconds(pid)
                 except OSError:  # it has just ended
                     continue

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,10 @@ from plstore.embeddings import (
 )
 from plstore.images import ImageRecord, import_images
 from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
+from plstore.report.snapshot import Snapshot
 from plstore.schema import Profile
 from plstore.store import Store
+from plstore.upkeep import correct, exclude
 
 # As many processes as there are cores: a second thread of each would wait, and spin as it does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -120,3 +123,39 @@ def unused_port() -> Callable[[], int]:
             return int(free.getsockname()[1])
 
     return find
+
+
+# Stores to look at, made once: tests only read them, or take a copy to write to.
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = plstore.create(tmp_path_factory.mktemp("filled") / "pets")
+    import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+    from tests.looked_at import fill  # it needs this module
+
+    fill(store)
+    return store.root
+
+
+@pytest.fixture(scope="session")
+def snapshot(filled: Path) -> Snapshot:
+    return Snapshot(plstore.open(filled))
+
+
+@pytest.fixture(scope="session")
+def decided(filled: Path, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """The same store after two images were excluded and one was corrected."""
+    root = tmp_path_factory.mktemp("decided") / "pets"
+    shutil.copytree(filled, root)
+    store = plstore.open(root)
+    exclude(store, [12, 13], reason="blurred", who="ann")
+    correct(store, {14: "owl"}, who="ann")
+    return Snapshot(store)
+
+
+@pytest.fixture
+def own(filled: Path, tmp_path: Path) -> Store:
+    """A copy to write to."""
+    shutil.copytree(filled, tmp_path / "pets")
+    return plstore.open(tmp_path / "pets")

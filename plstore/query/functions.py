@@ -73,7 +73,7 @@ def create_functions(connection: duckdb.DuckDBPyConnection, num_classes: int) ->
         connection: With the table `classes`.
         num_classes: Of the store.
     """
-    for name, function in (("label_entropy", _entropy), ("kl", _kl), ("js", _js)):
+    for name, function in (("label_entropy", _entropy), ("kl", _kl), ("js", jensen_shannon)):
         arity = 1 if function is _entropy else 2
         _add(connection, name, _numbers(function, num_classes), arity, "float")
     _add(connection, "dense", _lists(num_classes), 1, "float[]")
@@ -189,6 +189,12 @@ def _kl(p: _Floats, q: _Floats) -> _Floats:
     return np.asarray(np.maximum(np.sum(p * ratio, axis=1), 0), np.float32)
 
 
-def _js(p: _Floats, q: _Floats) -> _Floats:
+def jensen_shannon(p: _Floats, q: _Floats) -> _Floats:
+    """Return the divergence of distributions in nats, float32 [rows], 0 to ln 2.
+
+    Args:
+        p: float32 [rows, classes].
+        q: The same.
+    """
     middle = (p + q) * np.float32(0.5)
     return (_kl(p, middle) + _kl(q, middle)) * np.float32(0.5)

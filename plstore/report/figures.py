@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _SHEET_COLUMNS = 12
 _SHEET_PIXELS = 96
-COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860")
+COLOURS = ("#4f5bd5", "#d08a2e", "#1a7f4e", "#c2410c", "#8a6fc9", "#3d9bb3")
+"""Those of the app's charts."""
 
 
 def new_figure(width: float, height: float) -> tuple["Figure", "Axes"]:

@@ -1,20 +1,25 @@
-"""The HTML report of a run: one file, nothing to fetch."""
+"""The HTML report of a run: one file, nothing to fetch, in the colours of the app."""
 
 import base64
-import html
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from markupsafe import Markup
+
+from plstore.report import sections
 from plstore.report.figures import (
     accuracy_by_iteration,
     class_counts,
     confidence_histogram,
     contact_sheet,
 )
+from plstore.report.markup import Cell, Column, html, joined, note, style, table
 from plstore.report.robustness import RobustModels, robust_models
+from plstore.report.sections import card
+from plstore.report.snapshot import Snapshot
 from plstore.schema import REFUSALS
 from plstore.storage import write_atomically
 from plstore.store import Store
@@ -23,22 +28,18 @@ from plstore.views import find_view
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PAGE = Template("""<!doctype html>
+_PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
-  padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .25rem .8rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd }
-img { max-width: 100%; height: auto; display: block; margin: 1rem 0 }
-code { background: #f3f3f3; padding: .1rem .3rem }
-small { color: #666 }
-</style></head><body>
-<h1>$title</h1>
-$body
-</body></html>
-""")
+<meta name="color-scheme" content="light dark">
+<title>{title}</title><style>{style}</style></head><body>
+<main class="main report"><div><h1>{title}</h1><p class="lead">{lead}</p></div>
+{body}
+</main></body></html>
+"""
+_DARK: Final = re.compile(r"body\.body--dark([^{}]*)\{([^{}]*)\}")
 
 
 def write_report(
@@ -52,80 +53,94 @@ def write_report(
         result: The run's `result.json`.
         rows: Its table.
     """
-    students = result["students"]
-    teachers = [student["taught_by"] for student in students]
-    views = [find_view(store, student["view"]) for student in students]
-    floor = students[0]["min_confidence"]
-    parts = [
-        _paragraph(
-            f"Seed {result['seed']}, recipe {result['recipe_hash']}, plstore "
-            f"{result['code_version']}, {result['run_seconds']} seconds of work."
-        ),
-        "<h2>Result</h2>",
-        _table(rows),
-        _image(accuracy_by_iteration(result), "accuracy by iteration"),
-        "<h2>Images</h2>",
-        _imported(result["imported"]),
-        "<h2>Confidence</h2>",
-        _image(confidence_histogram(store, teachers, floor), "confidence histogram"),
-        "<h2>Classes before and after balancing</h2>",
-    ]
-    for student in students:
-        parts.append(_selection(student["counts"]))
-        figure = class_counts(
-            store.class_names, student["counts"], iteration=student["iteration"]
-        )
-        parts.append(_image(figure, f"class counts, iteration {student['iteration']}"))
-    if views[-1] is not None:
-        sheet = contact_sheet(views[-1], store.class_names, rows=20, seed=result["seed"])
-        parts += [
-            "<h2>Pseudo-labeled images of the last student</h2>",
-            _paragraph(
-                "A row a class, drawn by the seed; above each, the teacher's confidence."
-            ),
-            _image(sheet, "contact sheet"),
-        ]
-    parts += _robustness(robust_models(store, result))
-    title = html.escape(f"Noisy Student: {result['recipe']}")
-    page = _PAGE.substitute(title=title, body="\n".join(parts))
+    lead = (
+        f"Seed {result['seed']}, recipe {result['recipe_hash']}, plstore "
+        f"{result['code_version']}, {result['run_seconds']} seconds of work."
+    )
+    page = html(
+        _PAGE,
+        title=f"Noisy Student: {result['recipe']}",
+        style=Markup(_style()),  # noqa: S704  the program's own
+        lead=lead,
+        body=joined(_parts(store, result, rows), "\n"),
+    )
     write_atomically(path, page.encode())
 
 
-def _robustness(models: RobustModels) -> list[str]:
-    """Return the part on images that were made worse; none where no model was evaluated so."""
+def _style() -> str:
+    """Return the app's style, dark where the system is, and what only a report has."""
+    shared, own = style("style.css"), style("report.css")
+    dark = " ".join(f"body{where}{{{rules}}}" for where, rules in _DARK.findall(shared))
+    light = _DARK.sub("", shared)
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}\n{own}"
+
+
+def _parts(
+    store: Store, result: Mapping[str, Any], rows: Sequence[Mapping[str, object]]
+) -> Iterator[Markup]:
+    students = result["students"]
+    snapshot = Snapshot(store)
+    labels = sections.labels_of_run(snapshot, result)
+    views = [find_view(store, student["view"]) for student in students]
+    floor = students[0]["min_confidence"]
+    accuracy = _image(accuracy_by_iteration(result), "accuracy by iteration")
+    yield card("Result", _table(rows), accuracy)
+    yield sections.led(snapshot)
+    yield card("Images", _imported(result["imported"]))
+    teachers = [student["taught_by"] for student in students]
+    histogram = confidence_histogram(store, teachers, floor)
+    yield card("Confidence", _image(histogram, "confidence histogram"))
+    taught = [one for one in labels if one.teacher_id == teachers[-1]]
+    if taught:
+        given = {} if views[-1] is None else views[-1].record.parameters
+        floor = students[-1]["min_confidence"]
+        yield sections.kept_by_floor(snapshot, taught[-1], floor, given)
+    yield card("Classes before and after balancing", *_balanced(store, students))
+    if len(labels) > 1:
+        yield sections.confusion(snapshot, labels[-2], labels[-1])
+    if views[-1] is not None:
+        sheet = contact_sheet(views[-1], store.class_names, rows=20, seed=result["seed"])
+        said = "A row a class, drawn by the seed; above each, the teacher's confidence."
+        title = "Pseudo-labeled images of the last student"
+        yield card(title, note(said), _image(sheet, "contact sheet", "sheet"))
+    if labels:
+        yield sections.worth_a_look(snapshot, labels[-1])
+    yield from _robustness(robust_models(store, result))
+
+
+def _balanced(store: Store, students: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
+    for student in students:
+        yield _selection(student["counts"])
+        number = student["iteration"]
+        figure = class_counts(store.class_names, student["counts"], iteration=number)
+        yield _image(figure, f"class counts, iteration {number}")
+
+
+def _robustness(models: RobustModels) -> Iterator[Markup]:
+    """Yield the part on images that were made worse; nothing where no model was asked so."""
     if not models.is_known:
-        return []
-    parts = [
-        "<h2>Robustness</h2>",
-        _paragraph(
-            "Percent, of test images that were made worse on the way; 'plstore evaluate' with "
-            "--corruptions, --sequences and --attacks asked the models."
-        ),
-        _table(models.table),
-    ]
+        return
+    said = (
+        "Percent, of test images that were made worse on the way; 'plstore evaluate' with "
+        "--corruptions, --sequences and --attacks asked the models."
+    )
+    parts = [note(said), _table(models.table)]
     if models.corrupted:
         parts.append(_image(models.accuracy_by_corruption(), "accuracy by corruption"))
     if models.attacked:
         parts.append(_image(models.accuracy_by_epsilon(), "accuracy under attacks"))
-    return parts
+    yield card("Robustness", *parts)
 
 
-def _paragraph(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>"
+def _table(rows: Sequence[Mapping[str, object]]) -> Markup:
+    columns = [Column(name=name) for name in rows[0]]
+    cells: list[list[Cell]] = [
+        [None if value is None else str(value) for value in row.values()] for row in rows
+    ]
+    return table(columns, cells)
 
 
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{html.escape('-' if v is None else str(v))}</td>" for v in row.values())
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _imported(imported: Mapping[str, Any]) -> str:
+def _imported(imported: Mapping[str, Any]) -> Markup:
     rows: list[dict[str, object]] = [
         {"images": count, "verdict": verdict, "meaning": REFUSALS.get(verdict, "used")}
         for verdict, count in imported["verdicts"].items()
@@ -139,11 +154,11 @@ def _imported(imported: Mapping[str, Any]) -> str:
         for fault, count in imported.get("unread", {}).items()
     ]
     splits = ", ".join(f"{split} {count}" for split, count in imported["splits"].items())
-    table = _table(rows) if rows else ""
-    return _paragraph(f"By split: {splits or 'imported before'}.") + table
+    said = note(f"By split: {splits or 'imported before'}.")
+    return joined([said, _table(rows)]) if rows else said
 
 
-def _selection(counts: Mapping[str, Any]) -> str:
+def _selection(counts: Mapping[str, Any]) -> Markup:
     dropped = ", ".join(f"{reason} {n}" for reason, n in counts["dropped"].items()) or "none"
     text = (
         f"{counts['in']} unlabeled images in, {counts['kept']} kept, {counts['draws']} draws; "
@@ -153,11 +168,12 @@ def _selection(counts: Mapping[str, Any]) -> str:
         text += f" {counts['shrunk']} of the view's images are shrunk."
     if counts["classes_without_candidate"]:
         text += f" Nothing was kept for {', '.join(counts['classes_without_candidate'])}."
-    return _paragraph(text)
+    return note(text)
 
 
-def _image(figure: "Figure", alt: str) -> str:
+def _image(figure: "Figure", alt: str, css: str = "figure") -> Markup:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=120, metadata={"Software": None})
     data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    address = f"data:image/png;base64,{data}"
+    return html('<img class="{}" alt="{}" src="{}">', css, alt, Markup(address))  # noqa: S704  base64

@@ -13,8 +13,8 @@ from plstore.errors import InputError, QueryError
 from plstore.query import Limits, SavedQuery, list_queries, saved_query, with_labels
 from plstore.query.isolated import run_isolated
 from plstore.report.output import render
+from plstore.report.snapshot import Snapshot
 from plstore.report.values import rows_of
-from plstore.ui.snapshot import Snapshot
 
 LIMITS: Final = Limits(seconds=60.0)
 _NAMES_A_THING: Final = re.compile("_id$|^iteration|^version$|^bin$|^level$")

@@ -8,15 +8,22 @@ import pyarrow as pa
 
 from plstore.errors import InputError
 from plstore.labels import LabelSet
+from plstore.report.comparison import KNOWN
+from plstore.report.held import (
+    Source,
+    divergence_source,
+    images_source,
+    known_source,
+    labels_source,
+    view_source,
+)
+from plstore.report.shown import pictures
+from plstore.report.snapshot import Snapshot, find_labels, labels_name
+from plstore.report.tiles import Tile
 from plstore.schema import SPLITS
 from plstore.ui.address import Address
-from plstore.ui.snapshot import Snapshot, find_labels, labels_name
 
 PAGE: Final = 60
-
-MARGIN: Final = "(l.label.probs[1] - coalesce(l.label.probs[2], 0))"
-KNOWN: Final = "known"
-"""Compared with what people say an image is, in place of other labels."""
 
 SORTS: Final = {
     "confidence": "the surest first",
@@ -27,18 +34,7 @@ SORTS: Final = {
     "id": "as they were imported",
 }
 
-_SAID: Final = (
-    "select sample_id, class_id, confidence from soft_labels "
-    "where teacher_id = $teacher and iteration = $iteration and split = $split"
-)
-_CORRECTED: Final = (
-    "(select sample_id, arg_max(label, decided_at) as label from corrections group by all)"
-)
-
-_KNOWN: Final = f"""(
-    select k.sample_id, coalesce(c.label, k.label) as class_id
-    from images as k left join {_CORRECTED} as c on k.sample_id = c.sample_id
-)"""  # noqa: S608  no text of a user in it
+_CORRECTED: Final = "sample_id, arg_max(label, decided_at) as label"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +117,6 @@ def _against(snapshot: Snapshot, name: str, labels: LabelSet | None) -> LabelSet
     return KNOWN if name == KNOWN else find_labels(snapshot, name, labels.split)
 
 
-def previous_labels(snapshot: Snapshot, labels: LabelSet) -> LabelSet | None:
-    """Return the labels before these: of the same images, of an earlier iteration."""
-    beside = [s for s in snapshot.labels(labels.split) if s != labels]
-    earlier = [s for s in beside if s.iteration < labels.iteration]
-    found = earlier or beside
-    return found[-1] if found else None
-
-
 @dataclass
 class _Query:
     """A SELECT of ids, in parts."""
@@ -141,65 +129,69 @@ class _Query:
         where = f" where {' and '.join(self.wheres)}" if self.wheres else ""
         return f"select {head} from {self.source}{where} {tail}"  # noqa: S608  values are parameters
 
+    def reading(self, source: Source, name: str) -> str:
+        """Take the parameters of a source; return it under a name."""
+        self.parameters |= source.parameters
+        return f"{source.sql} as {name}"
 
-def _query(filters: Filters) -> _Query:
+
+def _query(snapshot: Snapshot, filters: Filters) -> _Query:
     query = _Query("", [], {})
-    source = "images as i" if filters.labels is None else _of_labels(filters, query)
+    if filters.labels is None:
+        source = query.reading(images_source(snapshot), "i")
+    else:
+        source = _of_labels(snapshot, filters, filters.labels, query)
     if filters.ids is not None:
         place = "i" if filters.labels is None else "l"
         source += f" inner join asked on {place}.sample_id = asked.sample_id"
-    _of_images(filters, query)
-    return _Query(source, query.wheres, query.parameters)
+    _of_images(snapshot, filters, query)
+    query.source = source
+    return query
 
 
-def _of_labels(filters: Filters, query: _Query) -> str:
+def _of_labels(snapshot: Snapshot, filters: Filters, labels: LabelSet, query: _Query) -> str:
     """Add what is asked of labels, and of others beside them; return where they are."""
-    labels = filters.labels
-    assert labels is not None  # noqa: S101  the caller looked
-    parameters, wheres = query.parameters, query.wheres
-    parameters |= {"teacher": labels.teacher_id, "iteration": labels.iteration}
-    parameters |= {"split": labels.split}
-    wheres += ["l.teacher_id = $teacher", "l.iteration = $iteration", "l.split = $split"]
     limits = {
         "class_id": (filters.class_id, "l.class_id = $class_id"),
         "low": (filters.low, "l.confidence > $low::float"),
         "high": (filters.high, "l.confidence <= $high::float"),
-        "margin": (filters.margin, f"{MARGIN} <= $margin"),
+        "margin": (filters.margin, "l.lead <= $margin"),
         "entropy": (filters.entropy, "l.entropy >= $entropy"),
     }
     for name, (value, condition) in limits.items():
         if value is not None:
-            parameters[name] = value
-            wheres.append(condition)
-    return _beside(filters, query)
+            query.parameters[name] = value
+            query.wheres.append(condition)
+    source = query.reading(labels_source(snapshot, labels, "l"), "l")
+    return source + _beside(snapshot, filters, labels, query)
 
 
-def _beside(filters: Filters, query: _Query) -> str:
-    source = "soft_labels as l"
-    if filters.against is None:
-        return source
-    if isinstance(filters.against, LabelSet):
-        query.parameters["other_teacher"] = filters.against.teacher_id
-        query.parameters["other_iteration"] = filters.against.iteration
-        source += " inner join soft_labels as o on l.sample_id = o.sample_id"
-        query.wheres += ["o.teacher_id = $other_teacher", "o.iteration = $other_iteration"]
-        query.wheres.append("o.split = $split")
+def _beside(snapshot: Snapshot, filters: Filters, labels: LabelSet, query: _Query) -> str:
+    other = filters.against
+    if other is None:
+        return ""
+    if isinstance(other, LabelSet):
+        there = query.reading(labels_source(snapshot, other, "o"), "o")
+        joined = f" inner join {there} on l.sample_id = o.sample_id"
+        if filters.divergence is not None or filters.sort == "disagreement":
+            apart = query.reading(divergence_source(snapshot, labels, other, "d"), "d")
+            joined += f" inner join {apart} on l.sample_id = d.sample_id"
         if filters.divergence is not None:
             query.parameters["divergence"] = filters.divergence
-            query.wheres.append("js(l.label, o.label) >= $divergence")
+            query.wheres.append("d.divergence >= $divergence")
     else:
-        source += f" inner join {_KNOWN} as o on l.sample_id = o.sample_id"
-        query.wheres.append("o.class_id is not null")
+        known = query.reading(known_source(snapshot), "o")
+        joined = f" inner join {known} on l.sample_id = o.sample_id"
     if filters.other_id is not None:
         query.parameters["other_id"] = filters.other_id
         query.wheres.append("o.class_id = $other_id")
     if filters.change in {"flipped", "same"}:
         equal = "<>" if filters.change == "flipped" else "="
         query.wheres.append(f"l.class_id {equal} o.class_id")
-    return source
+    return joined
 
 
-def _of_images(filters: Filters, query: _Query) -> None:
+def _of_images(snapshot: Snapshot, filters: Filters, query: _Query) -> None:
     """Add what is asked of the images themselves."""
     wheres, parameters = query.wheres, query.parameters
     place = "i" if filters.labels is None else "l"
@@ -222,11 +214,16 @@ def _of_images(filters: Filters, query: _Query) -> None:
             wheres.append(f"{place}.sample_id {how} (select sample_id from {table})")  # noqa: S608
     name, _, version = filters.view.rpartition("@")
     if name and version.isascii() and version.isdigit():
-        parameters |= {"view": name, "version": int(version)}
-        wheres.append(
-            f"{place}.sample_id in (select sample_id from view_rows where view = $view and "  # noqa: S608
-            "version = $version)"
-        )
+        sizes = {(row["view"], row["version"]): row["num_images"] for row in _views(snapshot)}
+        key = (name, int(version))
+        source = view_source(snapshot, *key, sizes.get(key, 0))
+        parameters |= source.parameters
+        wheres.append(f"{place}.sample_id in (select sample_id from {source.sql})")  # noqa: S608
+
+
+def _views(snapshot: Snapshot) -> list[dict[str, Any]]:
+    sql = "select view, version, num_images from views"
+    return snapshot.once("view sizes", lambda: snapshot.rows(sql))
 
 
 def _order(filters: Filters) -> str:
@@ -240,9 +237,9 @@ def _order(filters: Filters) -> str:
     orders = {
         "confidence": "l.confidence desc",
         "-confidence": "l.confidence",
-        "margin": MARGIN,
+        "margin": "l.lead",
         "entropy": "l.entropy desc",
-        "disagreement": "js(l.label, o.label) desc" if compared else "l.confidence",
+        "disagreement": "d.divergence desc" if compared else "l.confidence",
     }
     return f"{orders[filters.sort]}, {last}"
 
@@ -263,7 +260,7 @@ class Found:
 
 def find_images(snapshot: Snapshot, filters: Filters) -> Found:
     """Return the ids of a page; a page past the last one is the last one."""
-    query = _query(filters)
+    query = _query(snapshot, filters)
     tables = {}
     if filters.ids is not None:
         places = pa.array(range(len(filters.ids)), pa.int64())
@@ -291,54 +288,28 @@ def ids_of(rows: pa.Table) -> pa.Array:
     return pa.array(list(dict.fromkeys(ids)), pa.int64())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """What is said of one image of a grid.
-
-    Attributes:
-        sample_id: The image.
-        key: Its name.
-        split: Its split.
-        class_name: That its labels say, or people.
-        confidence: Of the labels.
-        other_name: The class that the labels compared with say.
-        is_excluded: By a person.
-        corrected_name: The class that a person gave.
-        copies: In the view that is asked about.
-    """
-
-    sample_id: int
-    key: str
-    split: str
-    class_name: str | None = None
-    confidence: float | None = None
-    other_name: str | None = None
-    is_excluded: bool = False
-    corrected_name: str | None = None
-
-
 def tiles(snapshot: Snapshot, filters: Filters, sample_ids: Sequence[int]) -> list[Tile]:
     """Return what is said of some images, in their order."""
     if not sample_ids:
         return []
     among = f"sample_id in ({', '.join(str(int(i)) for i in sample_ids)})"
-    images = _by_id(snapshot, "sample_id, key, split, label", "images", among)
+    images = pictures(snapshot).facts(sample_ids)
     said = _said(snapshot, filters.labels, among)
     other = filters.against if isinstance(filters.against, LabelSet) else None
     beside = _said(snapshot, other, among)
-    excluded = _by_id(snapshot, "distinct sample_id", "exclusions", among)
-    corrected = _by_id(snapshot, "sample_id, label", _CORRECTED, among)
+    excluded = _decided(snapshot, "exclusions", "sample_id", among)
+    corrected = _decided(snapshot, "corrections", _CORRECTED, among)
     found = []
     for i in sample_ids:
-        image, label = images.get(i, {}), said.get(i, {})
+        image, label = images.get(i), said.get(i, {})
         right = corrected.get(i, {}).get("label")
-        known = image.get("label") if right is None else right
+        known = image.label if right is None and image is not None else right
         others = known if filters.against == KNOWN else beside.get(i, {}).get("class_id")
         found.append(
             Tile(
                 sample_id=i,
-                key=image.get("key", "gone"),
-                split=image.get("split", ""),
+                key="gone" if image is None else image.key,
+                split="" if image is None else image.split,
                 class_name=snapshot.class_name(label.get("class_id") if label else known),
                 confidence=label.get("confidence"),
                 other_name=snapshot.class_name(others),
@@ -349,23 +320,22 @@ def tiles(snapshot: Snapshot, filters: Filters, sample_ids: Sequence[int]) -> li
     return found
 
 
-def _by_id(
-    snapshot: Snapshot, columns: str, table: str, among: str
+def _decided(
+    snapshot: Snapshot, table: str, columns: str, among: str
 ) -> dict[int, dict[str, Any]]:
-    sql = f"select {columns} from {table} where {among}"  # noqa: S608  whole numbers alone
+    """Return what people decided of images; a table that has no commit is not asked."""
+    if not snapshot.pins[table]:
+        return {}
+    sql = f"select {columns} from {table} where {among} group by sample_id"  # noqa: S608  whole numbers
     return {row["sample_id"]: row for row in snapshot.rows(sql)}
 
 
 def _said(snapshot: Snapshot, labels: LabelSet | None, among: str) -> dict[int, dict[str, Any]]:
     if labels is None:
         return {}
-    sql = f"{_SAID} and {among}"
-    parameters = {
-        "teacher": labels.teacher_id,
-        "iteration": labels.iteration,
-        "split": labels.split,
-    }
-    return {row["sample_id"]: row for row in snapshot.rows(sql, parameters)}
+    source = labels_source(snapshot, labels, "l")
+    sql = f"select sample_id, class_id, confidence from {source.sql} where {among}"  # noqa: S608
+    return {row["sample_id"]: row for row in snapshot.rows(sql, source.parameters)}
 
 
 def label_choices(snapshot: Snapshot) -> dict[str, str]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plstore.report.runs import FinishedRun, list_runs
+from plstore.report.snapshot import Snapshot
 from plstore.report.values import rows_of
 from plstore.ui.asking import ask_saved
-from plstore.ui.snapshot import Snapshot
 
 _CURVES: Final = """
 select run, name, step, value from runs
@@ -24,8 +24,8 @@ class Curves:
     """What was measured while models trained.
 
     Attributes:
-        by_name: Points (step, value) by metric and model; those of one point left out.
-        single: Metrics of one value each, by model.
+        by_name: Points (step, value) by metric and model, of metrics that have several steps.
+        single: The last value of all other metrics, by model.
     """
 
     by_name: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
@@ -46,7 +46,7 @@ def curves(snapshot: Snapshot, runs: Sequence[str]) -> Curves:
     several = {
         name: {run: thinned(points) for run, points in of.items()}
         for name, of in found.items()
-        if any(len(points) > 1 for points in of.values())
+        if any(len({step for step, _ in points}) > 1 for points in of.values())
     }
     order = [*(n for n in _FIRST if n in several), *(n for n in several if n not in _FIRST)]
     single: dict[str, dict[str, float]] = {run: {} for run in runs}

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from plstore.errors import InputError
+from plstore.report.lineage import label_names
+from plstore.report.snapshot import Snapshot
 from plstore.ui.asking import ask_saved
 from plstore.ui.grid import Filters, find_images
-from plstore.ui.overview import label_names
-from plstore.ui.snapshot import Snapshot
 
 _TOP: Final = 5
 

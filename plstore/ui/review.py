@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from plstore.errors import InputError
+from plstore.report.snapshot import Snapshot
 from plstore.store import Store
 from plstore.ui.asking import ask_saved
-from plstore.ui.snapshot import Snapshot
 from plstore.upkeep import correct, exclude, take_back
 
 QUERY: Final = "review/worth_a_look"

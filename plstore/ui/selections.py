@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from plstore.errors import InputError
 from plstore.query.differences import diff_views
-from plstore.ui.snapshot import Snapshot
+from plstore.report.snapshot import Snapshot
 from plstore.views import View, open_view
 
 _LIST: Final = """

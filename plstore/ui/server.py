@@ -13,9 +13,9 @@ from nicegui import core, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from plstore.errors import InputError
+from plstore.ui.desk import Desk
 from plstore.ui.guard import TOKEN, Guard
 from plstore.ui.pages import add_pages
-from plstore.ui.snapshot import Desk
 
 _HOST: Final = "127.0.0.1"
 _NAMES: Final = (_HOST, "localhost")
@@ -62,6 +62,7 @@ def _listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((_HOST, port))
+        listening.listen()  # a browser that is told the URL waits, and is not refused
     except (OSError, OverflowError) as error:
         listening.close()
         raise InputError(

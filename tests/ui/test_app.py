@@ -1,10 +1,10 @@
 """The app in a browser: one server and one Chromium for all of these tests."""
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
@@ -15,8 +15,9 @@ import plstore
 from plstore.images import import_images
 from plstore.store import Store
 from plstore.ui.address import url
+from tests.browsing import browser, needs_chromium  # noqa: F401  a fixture
 from tests.conftest import CLASS_NAMES, make_records
-from tests.ui.looked_at import fill
+from tests.looked_at import fill
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
@@ -33,15 +34,9 @@ PAGES = (
     "/review",
     "/image?id=20",
 )
-_CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 _ALLOWED = ("data:", "blob:")
 
-pytestmark = [
-    pytest.mark.skipif(_CHROMIUM is None, reason="no chromium on this machine's PATH"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = needs_chromium
 
 
 @dataclass
@@ -68,7 +63,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ]
     import_images(store, records, dataset="pets", class_names=HOSTILE)
     fill(store)
-    command = [sys.executable, "-m", "plstore", "ui", str(store.root), "--no-open", "--review"]
+    with serving(store, "-m", "plstore") as found:
+        yield found
+
+
+@contextmanager
+def serving(store: Store, *program: str) -> Iterator[Server]:
+    command = [sys.executable, *program, "ui", str(store.root), "--no-open", "--review"]
     process = subprocess.Popen(
         [*command, "--who", "ann"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -83,18 +84,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert "Traceback" not in rest
 
 
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright installed")
-    with playwright.sync_playwright() as running:
-        found = running.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
 @pytest.fixture
-def page(server: Server, browser: "Browser") -> "Iterator[Page]":
-    """A page that was let in, and that fails where it said or asked for what it must not."""
+def page(server: Server, browser: "Browser") -> "Iterator[Page]":  # noqa: F811
+    with watched(server, browser) as found:
+        yield found
+
+
+@contextmanager
+def watched(server: Server, browser: "Browser") -> "Iterator[Page]":  # noqa: F811
+    """Open a page that was let in, and that fails where it said or asked what it must not."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     found = context.new_page()
     wrong: list[str] = []
@@ -137,6 +135,36 @@ def test_every_page_opens_and_shows_hostile_names_as_they_are(
         assert page.locator("main script, main img[src='x']").count() == 0, path
     shown = opened(page, server, "/compare")
     assert all(name in shown for name in HOSTILE)
+
+
+_IMPATIENT = """
+import plstore.ui.pages.frame as frame
+from plstore.cli.main import main
+frame._PATIENCE_SECONDS = 0
+main()
+"""
+
+
+@pytest.mark.nightly
+def test_a_page_is_sent_before_its_slow_parts_are_there(
+    server: Server,
+    browser: "Browser",  # noqa: F811
+) -> None:
+    with (
+        serving(server.store, "-c", _IMPATIENT) as impatient,
+        watched(impatient, browser) as early,
+        watched(server, browser) as page,
+    ):
+        for path in PAGES:
+            answer = early.request.get(impatient.root + path).text()
+            assert "Looking it up" in answer, path
+            words = " ".join(opened(page, server, path).split())
+            early.goto(impatient.root + path)
+            early.wait_for_function(
+                "(words) => document.querySelector('main')?.innerText.split(/\\s+/).join(' ')"
+                ".trim() == words",
+                arg=words,
+            )
 
 
 @pytest.mark.nightly
@@ -247,7 +275,8 @@ def test_decisions_take_one_key_each(page: "Page", server: Server) -> None:
 
 @pytest.mark.nightly
 def test_light_and_dark_follow_the_system_and_are_switched(
-    server: Server, browser: "Browser"
+    server: Server,
+    browser: "Browser",  # noqa: F811
 ) -> None:
     context = browser.new_context(color_scheme="dark")
     page = context.new_page()

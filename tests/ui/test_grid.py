@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 
 from plstore.errors import InputError
+from plstore.report.snapshot import Snapshot
 from plstore.ui import grid
 from plstore.ui.address import Address
 from plstore.ui.grid import find_images, ids_of, read_filters, tiles
-from plstore.ui.snapshot import Snapshot
 
 
 def asked(snapshot: Snapshot, **given: str) -> list[int]:

@@ -1,4 +1,6 @@
 from collections.abc import Iterator
+from contextlib import closing
+from socket import create_connection
 
 import pytest
 from starlette.applications import Starlette
@@ -9,6 +11,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from plstore.ui.guard import Guard
+from plstore.ui.server import _listen
 
 OWN = "http://127.0.0.1:8099"
 SOCKET = "ws://127.0.0.1:8099/_nicegui_ws/"
@@ -92,3 +95,11 @@ def test_a_socket_needs_the_cookie_too(client: TestClient) -> None:
     client.get("/?token=secret")
     with client.websocket_connect(SOCKET, headers={"origin": OWN}) as connected:
         assert connected.receive_text() == "inside"
+
+
+def test_who_is_told_the_url_is_heard_though_the_app_is_not_up_yet() -> None:
+    with (
+        closing(_listen(0)) as listening,
+        closing(create_connection(listening.getsockname(), timeout=5)) as asking,
+    ):
+        assert asking.getpeername() == listening.getsockname()

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from plstore.errors import InputError
+from plstore.report.snapshot import Snapshot
 from plstore.store import Store
 from plstore.ui.grid import Filters, find_images
 from plstore.ui.one_image import beside, image_facts, nearest, why_not
-from plstore.ui.snapshot import Snapshot
 from plstore.upkeep import exclude
 from tests.conftest import give_embeddings
-from tests.ui.looked_at import select
+from tests.looked_at import select
 
 
 def test_all_labels_of_an_image_are_told_the_newest_first(snapshot: Snapshot) -> None:

@@ -1,7 +1,7 @@
 """Data of the pages Overview, Views, Runs, SQL and Review."""
 
 import io
-from datetime import UTC, datetime
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,11 +9,15 @@ import pytest
 
 import plstore
 from plstore.errors import InputError, QueryError
+from plstore.report.lineage import lineage
+from plstore.report.lineage import models as lineage_models
+from plstore.report.snapshot import FAILURES, Snapshot, find_labels, newest_labels
 from plstore.store import Store, add_tag
 from plstore.ui import asking, models, overview, review, selections
-from plstore.ui.snapshot import FAILURES, Desk, Snapshot, find_labels, newest_labels
+from plstore.ui.desk import Desk
+from plstore.ui.pages.runs import _single
 from plstore.upkeep import erase
-from tests.ui.looked_at import select
+from tests.looked_at import select
 
 
 def test_the_overview_counts_what_there_is(decided: Snapshot) -> None:
@@ -23,35 +27,6 @@ def test_the_overview_counts_what_there_is(decided: Snapshot) -> None:
     assert (counts.refused, counts.labels) == (0, 132)
     assert (counts.excluded, counts.corrected) == (2, 1)
     assert counts.tables["views"] == 2
-
-
-def test_models_have_their_accuracy_where_it_was_measured(snapshot: Snapshot) -> None:
-    first, second = overview.models(snapshot)
-
-    assert (first.teacher_id, first.test) == ("t0", None)
-    assert (second.teacher_id, second.test) == ("t1", 0.815)
-    assert first.validation is not None
-    assert second.num_labels == {"t1@2": 66}
-    assert second.view == "first@1"
-
-
-def test_the_lineage_leads_from_teachers_over_views_to_students(snapshot: Snapshot) -> None:
-    nodes = {n.key: n for n in overview.lineage(snapshot, overview.models(snapshot))}
-    way = ["teacher:t0", "labels:t0@1", "view:first@1", "teacher:t1", "labels:t1@2"]
-    way.append("view:second@1")
-
-    assert list(nodes.keys() - set(way)) == []
-    assert [nodes[key].column for key in way] == [0, 1, 2, 3, 4, 5]
-    assert all(way[n] in nodes[way[n + 1]].made_of for n in range(5))
-
-
-def test_a_lineage_that_goes_in_a_circle_is_laid_out_all_the_same() -> None:
-    nodes = [
-        overview.Node(key="view:a", title="a", detail="", made_of=("teacher:b", "view:gone")),
-        overview.Node(key="teacher:b", title="b", detail="", made_of=("view:a",)),
-    ]
-
-    assert {n.key for n in overview.laid_out(nodes)} == {"view:a", "teacher:b"}
 
 
 def test_tags_and_commits_are_those_of_the_log(own: Store) -> None:
@@ -110,6 +85,22 @@ def test_curves_are_what_was_measured_while_models_trained(snapshot: Snapshot) -
     assert models.run_names(snapshot) == ["t0", "t1"]
     assert models.curves(snapshot, ["'; drop"]).by_name == {}
     assert len(models.thinned([(n, n) for n in range(10_001)])) <= 401
+
+
+def test_what_was_measured_at_one_step_is_a_number_and_no_chart(own: Store) -> None:
+    rows = [
+        {"run": run, "step": 7, "name": "top5_accuracy", "value": value}
+        for run, value in (("t0", 90.0), ("t1", 91.0), ("t1", 92.0))
+    ]
+    own.append("runs", rows, identity="again", step="evaluate")
+    found = models.curves(Snapshot(own), ["t0", "t1"])
+    shown = str(_single(found))
+
+    assert list(found.by_name) == ["train/loss"]
+    assert found.single["t1"] == {"test_accuracy": 81.5, "top5_accuracy": 92.0}
+    assert re.findall(r"<th[^>]*>(\w+)</th>", shown) == ["Metric", "Model", "Value"]
+    assert re.findall(r"<b>(\w+)</b>", shown) == ["test_accuracy", "top5_accuracy"]
+    assert shown.count("<tr>") == 4
 
 
 def test_metrics_of_labels_are_those_of_the_saved_query(snapshot: Snapshot) -> None:
@@ -188,31 +179,6 @@ def test_the_queue_is_that_of_the_saved_query(snapshot: Snapshot) -> None:
 )
 def test_the_only_class_that_begins_so_is_meant(typed: str, found: str | None) -> None:
     assert review.class_named(["cat", "cow", "owl"], typed) == found
-
-
-def test_a_control_is_compared_with_the_student_of_its_iteration() -> None:
-    def model(name: str, iteration: int, role: str, test: float | None) -> overview.Model:
-        return overview.Model(
-            teacher_id=name,
-            iteration=iteration,
-            role=role,
-            architecture="",
-            view=None,
-            test=test,
-            validation=None,
-            num_labels={},
-            created_at=datetime(2026, 1, 1, tzinfo=UTC),
-        )
-
-    models = [
-        model("t0", 0, "teacher", 0.7),
-        model("t1", 1, "student", 0.8),
-        model("t2", 2, "student", 0.9),
-        model("control", 2, "control", 0.75),
-        model("t3", 3, "student", None),
-    ]
-
-    assert overview.compared_with(models) == {"t1": 0.7, "t2": 0.8, "control": 0.9, "t3": 0.9}
 
 
 def test_decisions_are_written_with_who_made_them_and_can_be_undone(own: Store) -> None:
@@ -299,7 +265,7 @@ def test_an_empty_store_has_nothing_and_says_so(
 
     assert snapshot.class_names == ()
     assert overview.totals(snapshot).images == {}
-    assert overview.lineage(snapshot, overview.models(snapshot)) == []
+    assert lineage(snapshot, lineage_models(snapshot)).nodes == {}
     assert newest_labels(snapshot) is None
     assert find_labels(snapshot, "t0@1") is None
     assert review.queue(snapshot) == []

@@ -6,12 +6,13 @@ import pytest
 
 import plstore
 from plstore.errors import InputError
+from plstore.report.snapshot import Snapshot, newest_labels
+from plstore.report.thresholds import counts_of, keep
 from plstore.selection import Balance, Selection, preview
 from plstore.store import Store
 from plstore.ui import thresholds
 from plstore.ui.address import Address
-from plstore.ui.snapshot import Snapshot, newest_labels
-from plstore.ui.thresholds import command, counts_of, keep, read_balance
+from plstore.ui.thresholds import command, read_balance
 from tests.cli.shell import shell
 
 BALANCES: list[dict[str, Any]] = [

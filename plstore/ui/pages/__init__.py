@@ -1,5 +1,6 @@
 """The pages of the app: each draws what a module of data found."""
 
+from plstore.ui.desk import Desk
 from plstore.ui.pages import (
     comparison,
     grid,
@@ -12,7 +13,6 @@ from plstore.ui.pages import (
     views,
 )
 from plstore.ui.pages.frame import add_page
-from plstore.ui.snapshot import Desk
 
 
 def add_pages(desk: Desk) -> None:

@@ -6,11 +6,9 @@ from markupsafe import Markup
 from nicegui import ui
 
 from plstore.labels import LabelSet
-from plstore.ui import comparison
-from plstore.ui.address import Address, url
-from plstore.ui.comparison import SHIFT_BINS, Comparison
-from plstore.ui.grid import KNOWN, label_choices, previous_labels
-from plstore.ui.markup import (
+from plstore.report import comparison
+from plstore.report.comparison import KNOWN, SHIFT_BINS, Comparison, previous_labels
+from plstore.report.markup import (
     DASH,
     Column,
     count,
@@ -22,11 +20,13 @@ from plstore.ui.markup import (
     percent,
     table,
 )
+from plstore.report.matrix import matrix
+from plstore.report.snapshot import Snapshot, find_labels, labels_name
+from plstore.ui.address import Address, url
+from plstore.ui.desk import Desk
+from plstore.ui.grid import label_choices
 from plstore.ui.pages.charts import chart, histogram
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.snapshot import Desk, Snapshot, find_labels, labels_name
-
-_DEEP = 62  # percent of colour from which on ink is light
 
 
 async def draw(desk: Desk, address: Address) -> None:
@@ -47,7 +47,8 @@ async def draw(desk: Desk, address: Address) -> None:
     pages = _Names(snapshot, labels, before)
     show(_figures(found, pages))
     with ui.element("div").classes("wide"):
-        show(_matrix(found, pages)).classes("card")
+        drawn = matrix(found, pages.name, (pages.earlier, pages.later), pages.of_cell)
+        show(drawn).classes("card")
         with ui.element("div").classes("stack"):
             if any(found.shift):
                 with ui.element("section").classes("card"):
@@ -126,43 +127,6 @@ def _figures(found: Comparison, names: _Names) -> Markup:
 
 def _mean(value: float | None) -> str:
     return DASH if value is None else f"{value:.3f}"
-
-
-def _matrix(found: Comparison, names: _Names) -> Markup:
-    head = joined(html("<th><span>{}</span></th>", names.name(c)) for c in found.class_ids)
-    rows = []
-    for place, a_id in enumerate(found.class_ids):
-        total = max(int(found.matrix[place].sum()), 1)
-        cells = [
-            _cell(int(n), total, names.of_cell(a_id, b_id), is_same=a_id == b_id)
-            for b_id, n in zip(found.class_ids, found.matrix[place], strict=True)
-        ]
-        rows.append(html("<tr><th>{}</th>{}</tr>", names.name(a_id), joined(cells)))
-    left = found.num_classes - len(found.class_ids)
-    more = note(f"The {len(found.class_ids)} most confused of {found.num_classes:,} classes.")
-    return html(
-        '<h2>Classes: rows by {}, columns by {}</h2><div class="scroll"><table class="matrix">'
-        "<thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table></div>{}",
-        names.earlier,
-        names.later,
-        head,
-        joined(rows),
-        more if left > 0 else "",
-    )
-
-
-def _cell(number: int, total: int, address: str, *, is_same: bool) -> Markup:
-    if not number:
-        return Markup('<td style="--v:0"><span>0</span></td>')
-    share = 100 * number / total
-    tone = 18 + 0.72 * share if is_same else min(12 + 3 * share, 100)
-    css = " ".join([*([] if is_same else ["wrong"]), *(["deep"] if tone > _DEEP else [])])
-    return html(
-        '<td class="{}" style="--v:{}">{}</td>',
-        css,
-        f"{tone:.0f}",
-        link(address, count(number), "cell"),
-    )
 
 
 def _shift(found: Comparison) -> dict[str, Any]:

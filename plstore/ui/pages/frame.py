@@ -1,7 +1,9 @@
 """What all pages have: the list of pages, the snapshot and its note, light and dark, keys."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -9,10 +11,12 @@ from typing import Final, ParamSpec, TypeVar
 from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
+from nicegui.client import ClientConnectionTimeout
 
+from plstore.report.markup import html, joined, note, style
+from plstore.report.snapshot import FAILURES
 from plstore.ui.address import Address
-from plstore.ui.markup import html, joined, note
-from plstore.ui.snapshot import FAILURES, Desk
+from plstore.ui.desk import Desk
 
 PAGES: Final = (
     ("/", "Overview"),
@@ -39,6 +43,8 @@ _REFRESH: Final = Markup(
 _LOOK_SECONDS: Final = 15.0
 _REMOTE_LOOK_SECONDS: Final = 120.0  # a look at a bucket is a request for each table
 _BUILD_SECONDS: Final = 150.0
+_PATIENCE_SECONDS: Final = 0.3
+"""How long a page is not sent because parts of it are not there yet, all together."""
 
 Draw = Callable[[Desk, Address], Awaitable[None]]
 
@@ -48,17 +54,34 @@ _T = TypeVar("_T")
 
 
 async def apart(work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _T:
-    """Do what waits for disks or SQL in a thread; other pages are answered meanwhile."""
-    return await asyncio.to_thread(work, *args, **named)
+    """Do what waits for disks or SQL in a thread; other pages are answered meanwhile.
+
+    Where it takes long, the page is sent as far as it is drawn, and the rest when it is there.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args, **named))
+    client = ui.context.client
+    if client.has_socket_connection:
+        return await working
+    patience = _PATIENCE_SECONDS - (time.time() - client.created)
+    await asyncio.wait([working], timeout=max(patience, 0))
+    if working.done():
+        return working.result()
+    waiting = show(Markup('<p class="note waiting">Looking it up …</p>'))
+    with suppress(ClientConnectionTimeout):  # nobody looks; the page is done with as any other
+        await client.connected(timeout=_BUILD_SECONDS)
+    try:
+        return await working
+    finally:
+        waiting.delete()
 
 
 @cache
-def _static(name: str) -> str:
-    return (Path(__file__).parents[1] / "static" / name).read_text(encoding="utf-8")
+def _keys() -> str:
+    return (Path(__file__).parents[1] / "keys.js").read_text(encoding="utf-8")
 
 
 def show(markup: Markup, tag: str = "div") -> ui.html:
-    """Draw HTML that `plstore.ui.markup` made; its texts are escaped there."""
+    """Draw HTML that `plstore.report.markup` made; its texts are escaped there."""
     return ui.html(str(markup), sanitize=False, tag=tag)
 
 
@@ -87,8 +110,8 @@ def add_page(desk: Desk, path: str, draw: Draw) -> None:
 
 
 def _head(theme: str) -> None:
-    ui.add_head_html(f"<style>{_static('style.css')}</style>")
-    ui.add_head_html(f"<script>{_static('keys.js')}</script>")
+    ui.add_head_html(f"<style>{style()}</style>")
+    ui.add_head_html(f"<script>{_keys()}</script>")
     ui.colors(primary="#4f5bd5", negative="#c2410c", dark="#17181c", dark_page="#101114")
     ui.dark_mode(_THEMES.get(theme))
     ui.query("body").props(f'data-theme="{theme if theme in _THEMES else "auto"}"')

@@ -7,17 +7,20 @@ from typing import Final
 from markupsafe import Markup
 from nicegui import ui
 
+from plstore.report.comparison import KNOWN
+from plstore.report.markup import count, html, joined, link, note
 from plstore.report.pictures import Picture
+from plstore.report.shown import pictures
+from plstore.report.snapshot import Snapshot, labels_name
+from plstore.report.tiles import Tile, tile
 from plstore.schema import SPLITS
 from plstore.ui import grid
 from plstore.ui.address import Address, image_url, url
 from plstore.ui.asking import ask_saved, find_query, questions, read_values
-from plstore.ui.grid import KNOWN, SORTS, Filters, Found, Tile
-from plstore.ui.markup import bar, count, html, joined, link, note, tag
+from plstore.ui.desk import Desk
+from plstore.ui.grid import SORTS, Filters, Found
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.pages.live import Live
-from plstore.ui.pictures import pictures
-from plstore.ui.snapshot import Desk, Snapshot, labels_name
 
 _PARAMETER: Final = "q."  # before the name of a saved query's parameter
 
@@ -100,7 +103,9 @@ def page_of(snapshot: Snapshot, address: Address) -> Markup:
     pager = _pager(address, found)
     tiles = html(
         '<div class="tiles">{}</div>',
-        joined(tile(one, shots[one.sample_id], within) for one in said),
+        joined(
+            tile(one, shots[one.sample_id], image_url(one.sample_id, within)) for one in said
+        ),
     )
     nothing = note("No image is like that. Take a filter away.")
     return html('<div class="stack">{}{}{}</div>', pager, tiles if said else nothing, pager)
@@ -122,43 +127,6 @@ def with_query(snapshot: Snapshot, filters: Filters, address: Address) -> Filter
     key = ("ids", query.name, tuple(sorted(values.items())))
     ids = snapshot.once(key, lambda: grid.ids_of(ask_saved(snapshot, query.name, values).rows))
     return replace(filters, ids=ids)
-
-
-def tile(said: Tile, shot: Picture, within: str) -> Markup:
-    """Return one image with what is said of it."""
-    marks = [
-        *([tag("excluded", "bad")] if said.is_excluded else []),
-        *([tag("corrected", "good")] if said.corrected_name is not None else []),
-    ]
-    sure = Markup("")
-    if said.confidence is not None:
-        sure = html(
-            '<span class="line">{}<span>{}</span></span>',
-            bar(said.confidence),
-            f"{said.confidence:.2f}",
-        )
-    other = Markup("")
-    if said.other_name is not None and said.other_name != said.class_name:
-        other = html('<span class="other">≠ {}</span>', said.other_name)
-    return html(
-        '<a class="tile" href="{}" title="{}"><span class="shot">{}</span>'
-        '<span class="marks">{}</span><span class="says"><b>{}</b>{}{}</span></a>',
-        image_url(said.sample_id, within),
-        said.key,
-        drawn(shot),
-        joined(marks),
-        said.class_name if said.class_name is not None else said.split,
-        sure,
-        other,
-    )
-
-
-def drawn(shot: Picture) -> Markup:
-    """Return a picture, or why there is none."""
-    if shot.why:
-        return html('<span class="none">{}</span>', shot.why)
-    css = "pixelated" if shot.is_small else ""
-    return html('<img class="{}" alt="" src="{}">', css, Markup(shot.uri))  # noqa: S704  base64
 
 
 def _pager(address: Address, found: Found) -> Markup:
@@ -186,5 +154,6 @@ def grid_link(label: object, **parameters: object) -> Markup:
 def strip(shots: Sequence[tuple[Tile, Picture]], within: str = "") -> Markup:
     """Return some images in a row."""
     return html(
-        '<div class="tiles">{}</div>', joined(tile(said, shot, within) for said, shot in shots)
+        '<div class="tiles">{}</div>',
+        joined(tile(said, shot, image_url(said.sample_id, within)) for said, shot in shots),
     )

@@ -6,10 +6,7 @@ from markupsafe import Markup
 from nicegui import ui
 
 from plstore.errors import InputError
-from plstore.ui import grid, one_image
-from plstore.ui.address import Address, image_url, url
-from plstore.ui.grid import Filters
-from plstore.ui.markup import (
+from plstore.report.markup import (
     Cell,
     Column,
     bar,
@@ -22,11 +19,16 @@ from plstore.ui.markup import (
     table,
     tag,
 )
+from plstore.report.shown import LARGE, pictures
+from plstore.report.snapshot import Snapshot
+from plstore.report.tiles import drawn
+from plstore.ui import grid, one_image
+from plstore.ui.address import Address, image_url, url
+from plstore.ui.desk import Desk
+from plstore.ui.grid import Filters
 from plstore.ui.one_image import Beside, ImageFacts, Said
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.pages.grid import drawn, strip, with_query
-from plstore.ui.pictures import LARGE, pictures
-from plstore.ui.snapshot import Desk, Snapshot
+from plstore.ui.pages.grid import strip, with_query
 
 
 async def draw(desk: Desk, address: Address) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from nicegui import ui
 
+from plstore.report.snapshot import FAILURES
 from plstore.ui.address import Address
-from plstore.ui.snapshot import FAILURES
 
 _TYPING_MS = 350
 _MOST_OPTIONS = 1500

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from plstore.ui import overview
-from plstore.ui.address import Address, url
-from plstore.ui.markup import (
+from plstore.report import lineage as led
+from plstore.report.drawing import lineage
+from plstore.report.layout import Node
+from plstore.report.lineage import Model, compared_with, models
+from plstore.report.markup import (
     Column,
     cell_text,
     count,
@@ -20,28 +22,27 @@ from plstore.ui.markup import (
     table,
     tag,
 )
-from plstore.ui.overview import Model, Node, Totals, compared_with
+from plstore.report.snapshot import Snapshot
+from plstore.ui import overview
+from plstore.ui.address import Address, url
+from plstore.ui.desk import Desk
+from plstore.ui.overview import Totals
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.snapshot import Desk, Snapshot
-
-_WIDTH, _HEIGHT = 250, 54
-_GAP_X, _GAP_Y = 56, 18
-_BAND = 3  # columns side by side: a view, a model, its labels; then the next iteration
-_LONGEST_TITLE = 29
 
 
 async def draw(desk: Desk, _: Address) -> None:
     """Draw the page."""
     snapshot = desk.snapshot()
-    counts = await apart(overview.totals, snapshot)
-    known = await apart(overview.models, snapshot)
     heading("Overview", desk.path)
+    counts = await apart(overview.totals, snapshot)
+    known = await apart(models, snapshot)
     if not counts.images and not counts.refused:
         show(_empty(desk.path))
         return
     show(_figures(counts, known))
-    nodes = await apart(overview.lineage, snapshot, known)
-    show(html('<section class="card"><h2>What led to what</h2>{}</section>', lineage(nodes)))
+    layout = await apart(led.lineage, snapshot, known)
+    drawn = lineage(layout, _address)
+    show(html('<section class="card"><h2>What led to what</h2>{}</section>', drawn))
     show(_models(known))
     show(await apart(_below, snapshot, counts))
 
@@ -175,77 +176,10 @@ def _below(snapshot: Snapshot, counts: Totals) -> Markup:
     )
 
 
-def lineage(nodes: Sequence[Node]) -> Markup:
-    """Return the way from teachers over labels and views to students as a drawing."""
-    if not nodes:
-        return note("Nothing has labels yet.")
-    corners = _corners(nodes)
-    width = max(x for x, _ in corners.values()) + _WIDTH + 4
-    height = max(y for _, y in corners.values()) + _HEIGHT + 4
-    edges = [_edge(corners[key], corners[node.key]) for node in nodes for key in node.made_of]
-    return html(
-        '<div class="scroll"><svg class="lineage" viewBox="-2 -2 {w} {h}" width="{w}" '
-        'height="{h}" role="img" aria-label="Lineage">{edges}{boxes}</svg></div>',
-        w=width,
-        h=height,
-        edges=joined(edges),
-        boxes=joined(_box(node, corners[node.key]) for node in nodes),
-    )
-
-
-def _corners(nodes: Sequence[Node]) -> dict[str, tuple[int, int]]:
-    """Return where each node stands: three columns side by side, the next ones below."""
-    rows: dict[int, int] = {}
-    for node in nodes:
-        band = node.column // _BAND
-        rows[band] = max(rows.get(band, 0), node.row + 1)
-    tops, top = {}, 0
-    for band in sorted(rows):
-        tops[band] = top
-        top += rows[band]
-    return {
-        node.key: (
-            (node.column % _BAND) * (_WIDTH + _GAP_X),
-            (tops[node.column // _BAND] + node.row) * (_HEIGHT + _GAP_Y),
-        )
-        for node in nodes
-    }
-
-
-def _edge(start: tuple[int, int], end: tuple[int, int]) -> Markup:
-    (x1, y1), (x2, y2) = start, end
-    if x2 > x1:  # to the right
-        x1, y1, y2 = x1 + _WIDTH, y1 + _HEIGHT // 2, y2 + _HEIGHT // 2
-        middle = (x1 + x2) // 2
-        points = (x1, y1, middle, y1, middle, y2, x2, y2)
-    else:  # down, to the next iteration
-        x1, y1, x2 = x1 + _WIDTH // 2, y1 + _HEIGHT, x2 + _WIDTH // 2
-        middle = (y1 + y2) // 2
-        points = (x1, y1, x1, middle, x2, middle, x2, y2)
-    return html('<path d="M{} {} C{} {} {} {} {} {}"/>', *points)
-
-
-def _box(node: Node, corner: tuple[int, int]) -> Markup:
+def _address(node: Node) -> str:
     name = node.key.partition(":")[2]
-    address = {
+    return {
         "teacher": url("/runs", {"models": name}),
         "labels": url("/thresholds", {"labels": name}),
         "view": url("/view", {"view": name}),
     }[node.kind]
-    title = node.title
-    if len(title) > _LONGEST_TITLE:
-        title = f"{title[: _LONGEST_TITLE - 1]}…"
-    return html(
-        '<a href="{address}" class="node {kind}" transform="translate({x} {y})"><title>{whole}'
-        '</title><rect width="{w}" height="{h}" rx="9"/><text x="14" y="23">{title}</text>'
-        '<text class="detail" x="14" y="41">{detail}</text></a>',
-        address=address,
-        kind=node.kind,
-        x=corner[0],
-        y=corner[1],
-        whole=node.title,
-        w=_WIDTH,
-        h=_HEIGHT,
-        title=title,
-        detail=node.detail,
-    )

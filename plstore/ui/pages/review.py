@@ -6,15 +6,16 @@ from typing import Any, Final
 from markupsafe import Markup
 from nicegui import ui
 
+from plstore.report.markup import bar, html, joined, link, note, tag
+from plstore.report.shown import LARGE, pictures
+from plstore.report.snapshot import FAILURES, Snapshot
+from plstore.report.tiles import drawn
 from plstore.ui import one_image, review
 from plstore.ui.address import Address, image_url
-from plstore.ui.markup import bar, html, joined, link, note, tag
+from plstore.ui.desk import Desk
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.pages.grid import drawn
 from plstore.ui.pages.image import said_of
-from plstore.ui.pictures import LARGE, pictures
 from plstore.ui.review import SIGNS, Decision, Waiting
-from plstore.ui.snapshot import FAILURES, Desk, Snapshot
 
 _FILM: Final = 28
 _SAID: Final = 2
@@ -39,6 +40,7 @@ async def draw(desk: Desk, _: Address) -> None:
     snapshot = desk.snapshot()
     lead = "The images that a look helps most, by disagreement, doubt, likely errors and cuts."
     heading("Review", lead)
+    ui.add_body_html(f"<script>{_KEYS}</script>")  # now: a page that was sent runs no more
     waiting = await apart(review.queue, snapshot)
     if not waiting:
         show(note("Nothing is waiting: there are no labels yet, or all was decided."))
@@ -75,7 +77,6 @@ class _Page:
                     self._buttons()
                 self._film = show(Markup(""))
             self._side = show(Markup(""))
-        ui.add_body_html(f"<script>{_KEYS}</script>")
         ui.on("review", self._event)
         self._dialog = self._class_dialog() if self._desk.is_review else None
 

@@ -6,14 +6,15 @@ from typing import Any, Final
 from markupsafe import Markup
 from nicegui import ui
 
+from plstore.report.markup import Cell, Column, html, link, note, percent, table
 from plstore.report.runs import FinishedRun
+from plstore.report.snapshot import Snapshot
 from plstore.ui import models
 from plstore.ui.address import Address, url
-from plstore.ui.markup import Cell, Column, html, link, note, percent, table
+from plstore.ui.desk import Desk
 from plstore.ui.models import Curves
 from plstore.ui.pages.charts import chart, columns, lines
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.snapshot import Desk, Snapshot
 
 _NAMES: Final = {
     "train/loss": "Training loss",
@@ -84,15 +85,22 @@ def _curves(found: Curves) -> None:
 
 
 def _single(found: Curves) -> Markup:
+    """Return a line for each value, by metric: as long as there are, and never wider."""
     names = sorted({name for of in found.single.values() for name in of})
     if not names:
         return Markup("")
-    head = [Column(name="Model"), *(Column(name=n, kind="number") for n in names)]
-    rows = [
-        [html("<b>{}</b>", model), *(of.get(name) for name in names)]
-        for model, of in found.single.items()
-    ]
-    return html('<section class="card"><h2>Measured once</h2>{}</section>', table(head, rows))
+    head = [Column(name="Metric"), Column(name="Model"), Column(name="Value", kind="number")]
+    rows: list[list[Cell]] = []
+    for name in names:
+        shown: Cell = html("<b>{}</b>", name)
+        for model, of in found.single.items():
+            if name in of:
+                rows.append([shown, model, of[name]])
+                shown = ""
+    return html(
+        '<section class="card"><h2>Measured once</h2>{}</section>',
+        table(head, rows, css="tall wraps"),
+    )
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]], split: str) -> Markup:

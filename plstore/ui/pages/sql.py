@@ -7,13 +7,14 @@ from nicegui import ui
 
 from plstore.errors import PlstoreError
 from plstore.query import SavedQuery
+from plstore.report.markup import Cell, Column, count, html, joined, link, note, table, text
+from plstore.report.snapshot import Snapshot
 from plstore.ui import asking
 from plstore.ui.address import Address, image_url, url
 from plstore.ui.asking import MOST_ROWS, Answer
-from plstore.ui.markup import Cell, Column, count, html, joined, link, note, table, text
+from plstore.ui.desk import Desk
 from plstore.ui.pages.charts import chart, columns
 from plstore.ui.pages.frame import apart, heading, show
-from plstore.ui.snapshot import Desk, Snapshot
 
 _EXAMPLE: Final = """\
 select class_name(class_id) as class, count(*) as n, avg(confidence) as confidence

@@ -9,10 +9,7 @@ from nicegui import ui
 
 from plstore.errors import PlstoreError
 from plstore.labels import LabelSet
-from plstore.ui import thresholds
-from plstore.ui.address import Address, url
-from plstore.ui.grid import label_choices
-from plstore.ui.markup import (
+from plstore.report.markup import (
     Column,
     bar,
     count,
@@ -24,11 +21,16 @@ from plstore.ui.markup import (
     percent,
     table,
 )
+from plstore.report.snapshot import Snapshot, find_labels, labels_name
+from plstore.report.thresholds import Counts, Kept, counts_of, keep
+from plstore.ui import thresholds
+from plstore.ui.address import Address, url
+from plstore.ui.desk import Desk
+from plstore.ui.grid import label_choices
 from plstore.ui.pages.charts import change, chart, histogram
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.pages.live import Live
-from plstore.ui.snapshot import Desk, Snapshot, find_labels, labels_name
-from plstore.ui.thresholds import POLICIES, Counts, Kept
+from plstore.ui.thresholds import POLICIES
 
 _BINS = 50
 _MOST_CLASSES = 200
@@ -47,7 +49,7 @@ async def draw(desk: Desk, address: Address) -> None:
             note("No teacher has labeled unlabeled images yet: plstore label, or plstore run.")
         )
         return
-    counts = await apart(thresholds.counts_of, snapshot, labels)
+    counts = await apart(counts_of, snapshot, labels)
     page = _Page(desk, snapshot, labels, counts)
     page.draw(address)
 
@@ -144,7 +146,7 @@ class _Page:
 
     def _fill(self, address: Address) -> None:
         balance = thresholds.read_balance(address)
-        kept = thresholds.keep(self.counts, balance, self.snapshot.class_names)
+        kept = keep(self.counts, balance, self.snapshot.class_names)
         self._figures.content = str(_figures(kept))
         said = thresholds.command(self.labels, balance, address.text("view"), self.desk.path)
         self._command.content = str(

@@ -6,9 +6,8 @@ import numpy as np
 from markupsafe import Markup
 from nicegui import ui
 
-from plstore.ui import selections
-from plstore.ui.address import Address, url
-from plstore.ui.markup import (
+from plstore.report.lineage import label_names
+from plstore.report.markup import (
     Cell,
     Column,
     bar,
@@ -24,10 +23,12 @@ from plstore.ui.markup import (
     table,
     tag,
 )
-from plstore.ui.overview import label_names
+from plstore.report.snapshot import Snapshot
+from plstore.ui import selections
+from plstore.ui.address import Address, url
+from plstore.ui.desk import Desk
 from plstore.ui.pages.frame import apart, heading, show
 from plstore.ui.selections import Difference, Listed, ViewCounts
-from plstore.ui.snapshot import Desk, Snapshot
 
 _MOST_CLASSES = 200
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
+from pathlib import Path
 from typing import Final, Literal
 
 from markupsafe import Markup, escape
@@ -17,6 +19,13 @@ _UNSEEN: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
 )
 _LONGEST: Final = 300
+
+
+@cache
+def style(name: str = "style.css") -> str:
+    """Return a style sheet: that of the app and of reports, light and dark, unless named."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
 
 DASH: Final = "\N{EN DASH}"
 """What stands for nothing known."""

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 
+from plstore.report import comparison
+from plstore.report.comparison import KNOWN, compare, previous_labels
+from plstore.report.snapshot import Snapshot
 from plstore.store import Store
-from plstore.ui import comparison
-from plstore.ui.comparison import compare
-from plstore.ui.grid import KNOWN, previous_labels
-from plstore.ui.snapshot import Snapshot
 
 
 def classes(snapshot: Snapshot, teacher: str, split: str) -> dict[int, tuple[int, float]]:

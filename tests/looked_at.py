@@ -4,8 +4,8 @@ import numpy as np
 
 import plstore
 from plstore.labels import TeacherRecord, add_teacher
+from plstore.report.snapshot import Snapshot
 from plstore.store import Store
-from plstore.ui.snapshot import Snapshot
 from tests.conftest import give_labels
 
 

@@ -8,25 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from plstore.labels import LabelSet
-from plstore.ui.grid import KNOWN
-from plstore.ui.snapshot import Snapshot
+from plstore.report.held import known_source, labels_source
+from plstore.report.snapshot import Snapshot
 
 SHIFT_BINS: Final = 40
 MOST_CLASSES: Final = 24
 """Classes of a matrix that a page shows; of more, those that are confused most."""
 
-_KNOWN_CLASSES: Final = """
-select k.sample_id, coalesce(c.label, k.label) as class_id, null::float as confidence
-from images as k
-left join (
-    select sample_id, arg_max(label, decided_at) as label from corrections group by all
-) as c on k.sample_id = c.sample_id
-where coalesce(c.label, k.label) is not null
-"""
-_LABELS: Final = """
-select sample_id, class_id, confidence from soft_labels
-where teacher_id = ${0}_teacher and iteration = ${0}_iteration and split = $split
-"""
+KNOWN: Final = "known"
+"""Compared with what people say an image is, in place of other labels."""
+
 _PAIRS: Final = """
 with a as ({a}), b as ({b})
 select
@@ -92,22 +83,26 @@ class Comparison:
         return self.num_same / self.num_images if self.num_images else None
 
 
+def previous_labels(snapshot: Snapshot, labels: LabelSet) -> LabelSet | None:
+    """Return the labels before these: of the same images, of an earlier iteration."""
+    beside = [s for s in snapshot.labels(labels.split) if s != labels]
+    earlier = [s for s in beside if s.iteration < labels.iteration]
+    found = earlier or beside
+    return found[-1] if found else None
+
+
 def compare(snapshot: Snapshot, a: LabelSet, b: LabelSet | str) -> Comparison:
     """Compare labels with others of the same split, or with `KNOWN`; once for a snapshot."""
     return snapshot.once(("compare", a, b), lambda: _compare(snapshot, a, b))
 
 
 def _compare(snapshot: Snapshot, a: LabelSet, b: LabelSet | str) -> Comparison:
-    parameters: dict[str, Any] = {
-        "split": a.split,
-        "a_teacher": a.teacher_id,
-        "a_iteration": a.iteration,
-    }
-    second = _KNOWN_CLASSES
-    if isinstance(b, LabelSet):
-        parameters |= {"b_teacher": b.teacher_id, "b_iteration": b.iteration}
-        second = _LABELS.format("b")
-    parts = {"a": _LABELS.format("a"), "b": second}
+    first = labels_source(snapshot, a, "a")
+    second = (
+        labels_source(snapshot, b, "b") if isinstance(b, LabelSet) else known_source(snapshot)
+    )
+    parts = {"a": f"from {first.sql}", "b": f"from {second.sql}"}
+    parameters = {**first.parameters, **second.parameters}
     rows = snapshot.table(_PAIRS.format(**parts), parameters)
     shift = [0] * SHIFT_BINS if b != KNOWN else []
     if shift:

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from markupsafe import Markup
 
-from plstore.ui.markup import (
+from plstore.report.markup import (
     Column,
     bar,
     cell_text,

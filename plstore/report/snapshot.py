@@ -7,16 +7,17 @@ from typing import Any, Final, TypeVar
 import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
-from plstore.errors import InputError, PlstoreError
+from plstore.errors import PlstoreError
 from plstore.labels import LabelSet, label_sets, labels_in_order
 from plstore.query import Limits, connect, fetch
 from plstore.store import Store
-from plstore.store import open as open_store
 
 FAILURES: Final = (PlstoreError, OSError, pa.ArrowException, DeltaError)
 """What a store may answer that is gone, damaged or being written: said, and tried again."""
 
 _SECONDS: Final = 120.0
+_MOST_HELD: Final = 10_000_000
+"""Rows that a snapshot keeps in memory, of 12 to 44 bytes each."""
 _T = TypeVar("_T")
 
 
@@ -36,6 +37,7 @@ class Snapshot:
         self._once: dict[object, Any] = {}
         self._once_lock = Lock()
         self._making: dict[object, Lock] = {}
+        self._num_held = 0
 
     def table(
         self,
@@ -75,6 +77,29 @@ class Snapshot:
             found: _T = self._once[key]
             return found
 
+    def hold(self, key: object, num_rows: int, rows: Callable[[], pa.Table]) -> str | None:
+        """Return the name of a table in memory, for SQL; None where it would be too much.
+
+        Args:
+            key: Of what it holds; made once.
+            num_rows: How many there will be.
+            rows: Returns them.
+        """
+
+        def make() -> str | None:
+            if self._num_held + num_rows > _MOST_HELD:
+                return None
+            given = rows()
+            with self._lock:
+                name = f"held_{self._num_held}_{len(self._once)}"
+                self._connection.register("given", given)
+                self._connection.execute(f"create table {name} as from given")
+                self._connection.unregister("given")
+                self._num_held += given.num_rows
+            return name
+
+        return self.once(("held", key), make)
+
     @property
     def number(self) -> int:
         """The number of the newest commit in it, as `plstore log` has it."""
@@ -105,59 +130,6 @@ class Snapshot:
         if 0 <= class_id < len(self.class_names):
             return self.class_names[class_id]
         return f"class {class_id}"
-
-
-class Desk:
-    """The store that the app is opened on, with its snapshot of the moment."""
-
-    def __init__(self, path: str, *, is_review: bool = False, who: str = "") -> None:
-        """Open the store.
-
-        Args:
-            path: Folder or URL.
-            is_review: Whether decisions may be written.
-            who: Makes them.
-        """
-        self.path = path
-        self.is_review = is_review
-        self.who = who
-        self.decisions: list[Any] = []  # of this app, the last one last, to be undone
-        self._lock = Lock()
-        self._snapshot: Snapshot | None = Snapshot(open_store(path))
-
-    def snapshot(self) -> Snapshot:
-        """Return the snapshot; it is opened anew where the store went away and is back."""
-        with self._lock:
-            if self._snapshot is None:
-                self._snapshot = Snapshot(open_store(self.path))
-            return self._snapshot
-
-    def refresh(self) -> Snapshot:
-        """Look at the newest versions from now on, and return them."""
-        with self._lock:
-            self._snapshot = None
-            self._snapshot = Snapshot(open_store(self.path))
-            return self._snapshot
-
-    def recover(self) -> None:
-        """Let go of a snapshot that failed and is not the newest: its files may be gone."""
-        with self._lock:
-            try:
-                is_old = self._snapshot is None or self._snapshot.is_old()
-            except FAILURES:
-                is_old = True
-            if is_old:
-                self._snapshot = None
-
-    def for_review(self) -> Store:
-        """Return the store to write decisions to.
-
-        Raises:
-            InputError: If the app was opened to look only.
-        """
-        if not self.is_review:
-            raise InputError("this app only reads: start it with 'plstore ui --review'")
-        return self.snapshot().store
 
 
 def find_labels(snapshot: Snapshot, name: str, split: str = "unlabeled") -> LabelSet | None:
