@@ -30,7 +30,7 @@ from benchmarks.record import Measurement, publish
 if TYPE_CHECKING:
     from plstore.store import Store
     from trainers.engines import Engine
-    from trainers.labeling import Labeling
+    from trainers.labeling.label import Labeling
 
 TEACHER: Final = "one"
 _ROOT: Final = Path(__file__).parents[1]
@@ -44,7 +44,7 @@ import sys
 import plstore
 from benchmarks.engine_work import Troubled
 from benchmarks.engines import labeling
-from trainers.labeling import label
+from trainers.labeling.label import label
 
 Troubled.commit_seconds = 0.5
 engine = Troubled(address=sys.argv[2], pause=1.0)
@@ -54,7 +54,7 @@ label(plstore.open(sys.argv[1]), labeling(), engine=engine)
 
 def labeling() -> "Labeling":
     """Return how images are labeled."""
-    from trainers.labeling import Labeling
+    from trainers.labeling.label import Labeling
 
     return Labeling(teacher_id=TEACHER, splits=("unlabeled",), device="cpu", batch=64)
 
@@ -67,8 +67,8 @@ def make_store(folder: Path, model: str, num_ranges: int, num_images: int) -> "S
     from benchmarks.engine_work import skip_to
     from plstore.images import ImageRecord, import_images
     from plstore.labels import SHARD_IDS
-    from trainers.bringing import bring_teacher
-    from trainers.model import build_model, image_format, save_bundle
+    from trainers.models.bringing import bring_teacher
+    from trainers.models.model import build_model, image_format, save_bundle
     from trainers.sections import Model
 
     store = plstore.create(folder / "store")
@@ -114,7 +114,7 @@ class Bench:
 
     def label(self, engine: "Engine", store: "Store | None" = None) -> "Store":
         """Label all images of a copy; return it."""
-        from trainers.labeling import label
+        from trainers.labeling.label import label
 
         labeled = self.copy() if store is None else store
         label(labeled, labeling(), engine=engine)
@@ -157,7 +157,7 @@ def speeds(bench: Bench, engine: "Engine") -> dict[str, float]:
     first of each worker.
     """
     from trainers.events import TaskAdvanced
-    from trainers.labeling import label
+    from trainers.labeling.label import label
 
     ends: list[float] = []
     store, started = bench.copy(), time.perf_counter()
@@ -209,7 +209,7 @@ def workers_killed(
 ) -> Iterator[Measurement]:
     """Yield what is left after a worker is killed at each of some moments."""
     from benchmarks.engine_work import Troubled
-    from trainers.ranges import Range
+    from trainers.inference.ranges import Range
 
     for when in moments:
         marker = bench.folder / f"killed-{when}"

@@ -29,7 +29,7 @@ from plstore.labels import (
 from plstore.store import Store, add_tag, delete_tag, tags
 from plstore.upkeep import collect, compact, correct, corrected_labels, erase, exclude
 from plstore.views import find_view
-from trainers.calibration import calibrate
+from trainers.evaluation.calibration import calibrate
 
 NUM_WRITERS = 3
 NUM_CLASSES = 5

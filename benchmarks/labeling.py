@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from plstore.loaders import ImageSet
     from plstore.store import Store
-    from trainers.labeling import Labeling
-    from trainers.model import Bundle
+    from trainers.labeling.label import Labeling
+    from trainers.models.model import Bundle
 
 NUM_CLASSES: Final = 1000
 SIZE: Final = 128
@@ -81,8 +81,8 @@ def make_store(folder: Path, model: str, num_images: int) -> "Store":
 
     import plstore
     from plstore.images import ImageRecord, import_images
-    from trainers.bringing import bring_teacher
-    from trainers.model import build_model, image_format, save_bundle
+    from trainers.models.bringing import bring_teacher
+    from trainers.models.model import build_model, image_format, save_bundle
     from trainers.sections import Model
 
     store = plstore.create(folder / "store")
@@ -127,7 +127,7 @@ class Bench:
 
     def labeling(self, name: str, iteration: int) -> "Labeling":
         """Return how a teacher labels."""
-        from trainers.labeling import Labeling
+        from trainers.labeling.label import Labeling
 
         return Labeling(
             teacher_id=name,
@@ -151,7 +151,7 @@ class Bench:
 
     def label(self, *passes: tuple[str, ...]) -> int:
         """Label by each pass's teachers; return the iteration of the labels."""
-        from trainers.labeling import label_by_all
+        from trainers.labeling.label import label_by_all
 
         iteration = next(self._iterations)
         for names in passes:
@@ -163,8 +163,8 @@ def open_bench(folder: Path, model: str, num_images: int, threads: int) -> Bench
     import torch
 
     from plstore.loaders import clean_batches
-    from trainers.model import load_bundle
-    from trainers.portions import ids_of_split, read_images
+    from trainers.inference.portions import ids_of_split, read_images
+    from trainers.models.model import load_bundle
 
     torch.set_num_threads(threads)
     store = make_store(folder, model, num_images)
@@ -256,7 +256,7 @@ def measure_budget(bench: Bench, model: str) -> Iterator[Measurement]:
     from plstore.codec import Codec
     from plstore.labels import LabelBatch, LabelSet, commit_labels, write_labels
     from plstore.loaders import clean_stream
-    from trainers.portions import Portions, read_images
+    from trainers.inference.portions import Portions, read_images
 
     store, bundle = bench.store, bench.bundles["one"]
     version, case = store.table("images").version(), f"{model}-{SIZE}px-budget"
@@ -303,7 +303,7 @@ def _wait(bench: Bench, portions: "list[ImageSet]") -> Measurement:
     import torch
 
     from plstore.loaders import clean_stream
-    from trainers.portions import Portions
+    from trainers.inference.portions import Portions
 
     bundle = bench.bundles["one"]
     start = begun = time.perf_counter()

@@ -127,9 +127,9 @@ def _small_images(folder: Path, *, quick: bool) -> Iterator[Measurement]:
     import torch
 
     from plstore.loaders import load
-    from trainers.losses import combined_cross_entropy
-    from trainers.model import build_model, image_format
+    from trainers.models.model import build_model, image_format
     from trainers.recipe import load_recipe
+    from trainers.training.losses import combined_cross_entropy
 
     torch.set_num_threads(2)
     steps = 5 if quick else _SMALL_STEPS

@@ -40,11 +40,11 @@ def small_files() -> None:
     import plstore.images.importing
     import plstore.labels.writing
     import plstore.views.writing
-    import trainers.missing
+    import trainers.inference.missing
 
     plstore.images.importing._SHARD_ROWS = FILE_ROWS  # noqa: SLF001
     plstore.views.writing._FILE_ROWS = FILE_ROWS  # noqa: SLF001
-    for module in (plstore.labels.writing, trainers.missing):
+    for module in (plstore.labels.writing, trainers.inference.missing):
         module.SHARD_IDS = FILE_ROWS  # type: ignore[attr-defined]
 
 
@@ -98,8 +98,8 @@ def _import_again(url: str, count: int) -> None:
 
 def _bring(url: str, _: int) -> None:
     import plstore
-    from trainers.bringing import bring_teacher
-    from trainers.model import build_model, image_format, save_bundle
+    from trainers.models.bringing import bring_teacher
+    from trainers.models.model import build_model, image_format, save_bundle
     from trainers.sections import Model
 
     settings = Model(architecture="test_resnet", resolution=32, stochastic_depth=0)
@@ -111,7 +111,7 @@ def _bring(url: str, _: int) -> None:
 
 def _label(url: str, count: int) -> None:
     import plstore
-    from trainers.labeling import Labeling, label
+    from trainers.labeling.label import Labeling, label
 
     labeling = Labeling(teacher_id="mine", splits=["unlabeled"], device="cpu")
     found = label(plstore.open(url), labeling)

@@ -76,7 +76,10 @@ def connect(folder: Path, plan: Plan) -> Found:
 
 def plan_labeling(folder: Path, plan: Plan) -> Found:
     """Find what one of many workers is to label; its ranges have no label yet."""
-    from trainers.missing import Labeling, missing_labels  # torch is in the memory of it alone
+    from trainers.inference.missing import (  # torch is in the memory of it alone
+        Labeling,
+        missing_labels,
+    )
 
     store = plstore.open(folder / "store")
     labeling = Labeling(teacher_id="t3", iteration=3, part=(0, plan.parts))

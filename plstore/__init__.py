@@ -50,42 +50,42 @@ if TYPE_CHECKING:
     from plstore.upkeep import collect, compact, correct, erase, exclude, take_back, verify
     from plstore.views import open_view
     from trainers.ablation import Ablation, ablate
-    from trainers.bringing import bring_teacher
-    from trainers.calibration import calibrate
-    from trainers.embed_work import embed_images as embed
-    from trainers.embedding import Embedding
     from trainers.engines import Ray
-    from trainers.evaluation import evaluate
+    from trainers.evaluation.calibration import calibrate
+    from trainers.evaluation.evaluate import evaluate
+    from trainers.evaluation.probe import Probed, probe
+    from trainers.evaluation.test_sets import import_answers, import_test_set
     from trainers.exporting import export_model
-    from trainers.labeling import Labeling, label, label_by_all
+    from trainers.features.embedding import Embedding
+    from trainers.features.work import embed_images as embed
+    from trainers.labeling.label import Labeling, label, label_by_all
     from trainers.loop import run
+    from trainers.models.bringing import bring_teacher
     from trainers.on_view import train_on_view as train
-    from trainers.planned import plan_recipe
     from trainers.planning import Wishes
-    from trainers.prediction import (
+    from trainers.planning.planned import plan_recipe
+    from trainers.prediction.predict import (
         Predicted,
         Prediction,
         predict,
         predictions,
         write_predictions,
     )
-    from trainers.probe import Probed, probe
     from trainers.recipe import Recipe, load_recipe
     from trainers.robustness.evaluation import Robustness, robustness
-    from trainers.test_sets import import_answers, import_test_set
 
 _HOMES = {
     "Ablation": "trainers.ablation",
     "Balance": "plstore.selection",
     "Codec": "plstore.codec",
-    "Embedding": "trainers.embedding",
+    "Embedding": "trainers.features.embedding",
     "Gallery": "plstore.report.notebook",
-    "Labeling": "trainers.labeling",
+    "Labeling": "trainers.labeling.label",
     "Member": "plstore.labels",
     "PlstoreError": "plstore.errors",
-    "Predicted": "trainers.prediction",
-    "Prediction": "trainers.prediction",
-    "Probed": "trainers.probe",
+    "Predicted": "trainers.prediction.predict",
+    "Prediction": "trainers.prediction.predict",
+    "Probed": "trainers.evaluation.probe",
     "Ray": "trainers.engines",
     "Recipe": "trainers.recipe",
     "Robustness": "trainers.robustness.evaluation",
@@ -97,17 +97,17 @@ _HOMES = {
     "Wishes": "trainers.planning",
     "ablate": "trainers.ablation",
     "audit": "plstore.query",
-    "bring_teacher": "trainers.bringing",
-    "calibrate": "trainers.calibration",
+    "bring_teacher": "trainers.models.bringing",
+    "calibrate": "trainers.evaluation.calibration",
     "collect": "plstore.upkeep",
     "compact": "plstore.upkeep",
     "connect": "plstore.query",
     "correct": "plstore.upkeep",
     "create": "plstore.store",
     "diff": "plstore.query",
-    "embed": "trainers.embed_work:embed_images",
+    "embed": "trainers.features.work:embed_images",
     "erase": "plstore.upkeep",
-    "evaluate": "trainers.evaluation",
+    "evaluate": "trainers.evaluation.evaluate",
     "exclude": "plstore.upkeep",
     "export": "plstore.exchange",
     "export_model": "trainers.exporting",
@@ -117,13 +117,13 @@ _HOMES = {
     "fuse": "plstore.labels:make_ensemble",
     "image_folders": "plstore.exchange",
     "image_listing": "plstore.exchange",
-    "import_answers": "trainers.test_sets",
+    "import_answers": "trainers.evaluation.test_sets",
     "import_images": "plstore.exchange:import_source",
     "import_predictions": "plstore.exchange",
     "import_review": "plstore.exchange",
-    "import_test_set": "trainers.test_sets",
-    "label": "trainers.labeling",
-    "label_by_all": "trainers.labeling",
+    "import_test_set": "trainers.evaluation.test_sets",
+    "label": "trainers.labeling.label",
+    "label_by_all": "trainers.labeling.label",
     "list_queries": "plstore.query",
     "list_runs": "plstore.report.runs",
     "list_teachers": "plstore.labels",
@@ -133,11 +133,11 @@ _HOMES = {
     "open_view": "plstore.views",
     "parquet_folder": "plstore.exchange",
     "path_list": "plstore.exchange",
-    "plan_recipe": "trainers.planned",
-    "predict": "trainers.prediction",
-    "predictions": "trainers.prediction",
+    "plan_recipe": "trainers.planning.planned",
+    "predict": "trainers.prediction.predict",
+    "predictions": "trainers.prediction.predict",
     "preview": "plstore.selection",
-    "probe": "trainers.probe",
+    "probe": "trainers.evaluation.probe",
     "read_corrections": "plstore.exchange",
     "report_run": "plstore.report.runs",
     "robustness": "trainers.robustness.evaluation",
@@ -153,7 +153,7 @@ _HOMES = {
     "tar_files": "plstore.exchange",
     "train": "trainers.on_view:train_on_view",
     "verify": "plstore.upkeep",
-    "write_predictions": "trainers.prediction",
+    "write_predictions": "trainers.prediction.predict",
 }
 """Where each public name is: a room, and its name there where it is another."""
 

@@ -28,11 +28,11 @@ from plstore.store import Store
 from plstore.upkeep import collect, verify
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 from tests.test_object_store import wait_for
-from trainers import missing
-from trainers.bringing import bring_teacher
 from trainers.events import TaskAdvanced
-from trainers.labeling import Labeling, label
-from trainers.model import build_model, image_format, save_bundle
+from trainers.inference import missing
+from trainers.labeling.label import Labeling, label
+from trainers.models.bringing import bring_teacher
+from trainers.models.model import build_model, image_format, save_bundle
 from trainers.sections import Model
 
 BUCKET = "faulty"

@@ -8,18 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trainers.evaluation import evaluate
-    from trainers.labeling import Labeling, label, label_by_all
+    from trainers.evaluation.evaluate import evaluate
+    from trainers.labeling.label import Labeling, label, label_by_all
     from trainers.loop import run
     from trainers.on_view import train_on_view
     from trainers.recipe import Recipe, load_recipe
 
 _HOMES = {
-    "Labeling": "trainers.labeling",
+    "Labeling": "trainers.labeling.label",
     "Recipe": "trainers.recipe",
-    "evaluate": "trainers.evaluation",
-    "label": "trainers.labeling",
-    "label_by_all": "trainers.labeling",
+    "evaluate": "trainers.evaluation.evaluate",
+    "label": "trainers.labeling.label",
+    "label_by_all": "trainers.labeling.label",
     "load_recipe": "trainers.recipe",
     "run": "trainers.loop",
     "train_on_view": "trainers.on_view",

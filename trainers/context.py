@@ -16,9 +16,9 @@ from plstore.schema import Split
 from plstore.store import Store
 from plstore.views import View, find_view
 from trainers.events import Teller
-from trainers.model import EMBEDDINGS
-from trainers.processes import ALONE, Processes
+from trainers.models.model import EMBEDDINGS
 from trainers.recipe import Recipe
+from trainers.training.processes import ALONE, Processes
 
 Outputs = Mapping[str, Any]
 """What a step left for those that need it, JSON-like."""

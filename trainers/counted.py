@@ -1,14 +1,15 @@
 """What a run would take on a card that is not here: counted, not timed.
 
-Operations and memory are counted on shapes alone, see `trainers.costs`, so that the dry run of
-a recipe whose models take hundreds of gigabytes needs neither them nor its images.
+Operations and memory are counted on shapes alone, see `trainers.models.costs`, so that the dry
+run of a recipe whose models take hundreds of gigabytes needs neither them nor its images.
 """
 
 from typing import Any
 
 from plstore.exchange import Source
-from trainers.architectures import num_parameters
-from trainers.costs import (
+from trainers.estimate import Estimator
+from trainers.models.architectures import num_parameters
+from trainers.models.costs import (
     CARDS,
     PAPER_UTILISATION,
     Precision,
@@ -17,7 +18,6 @@ from trainers.costs import (
     memory_bytes,
     training_flops,
 )
-from trainers.estimate import Estimator
 from trainers.recipe import Recipe
 from trainers.sections import Model
 from trainers.steps.evaluating import Evaluate
@@ -25,7 +25,7 @@ from trainers.steps.finetuning import Finetune
 from trainers.steps.labeling import Label
 from trainers.steps.step import Step
 from trainers.steps.training import Train
-from trainers.timing import Timed
+from trainers.training.timing import Timed
 
 Row = dict[str, Any]
 
@@ -34,7 +34,7 @@ class CountedEstimator(Estimator):
     """Estimates steps in seconds of a card, from operations that are counted.
 
     Attributes:
-        card: One of `trainers.costs.CARDS`.
+        card: One of `trainers.models.costs.CARDS`.
         cards: How many share the images of a step.
     """
 

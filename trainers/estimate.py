@@ -6,10 +6,10 @@ from typing import Final
 import torch
 
 from plstore.exchange import Source
-from trainers.model import build_model
+from trainers.models.model import build_model
 from trainers.recipe import Recipe
 from trainers.sections import Model
-from trainers.timing import DECODING, Timed, time_model, timed_batch
+from trainers.training.timing import DECODING, Timed, time_model, timed_batch
 
 LABEL_BYTES: Final = 61
 """A soft label of 20 classes, compact."""

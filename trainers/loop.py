@@ -18,17 +18,17 @@ from plstore.report.runs import keep_run
 from plstore.storage import location
 from plstore.store import Store, create
 from trainers.absence import leave_out_gone
-from trainers.checking import check_models, size_notes
 from trainers.context import Context, Outputs
 from trainers.events import Listener, StepFinished, StepStarted, Teller, unheard
 from trainers.ledger import Ledger
-from trainers.processes import ALONE, Processes
 from trainers.recipe import Recipe
 from trainers.result import Findings, build_result, result_rows
 from trainers.sources import NO_IMAGES, open_source
 from trainers.steps import Step, steps_of
 from trainers.stopping import is_left_out, last_iteration
-from trainers.train import pick_device
+from trainers.training.checking import check_models, size_notes
+from trainers.training.processes import ALONE, Processes
+from trainers.training.train import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +189,8 @@ def run(
         on_event: Told of every step, of progress within it, and of what people should know;
             see `trainers.events`.
         source: The images that the recipe names, where they are listed already.
-        processes: That work together, see `trainers.processes.join`. Only the first has a
-            result; the others return an empty one when it is done.
+        processes: That work together, see `trainers.training.processes.join`. Only the first
+            has a result; the others return an empty one when it is done.
 
     Returns:
         The result, JSON-like: `teacher`, `students` by iteration, `control`, with accuracies

@@ -15,14 +15,14 @@ from plstore.seeds import Purpose, torch_seed
 from plstore.store import Store
 from plstore.version import __version__
 from plstore.views import View
-from trainers.checking import check_models
 from trainers.events import Listener, Teller, unheard
-from trainers.keeping import Place, deciding_values, train_and_keep, training_on
-from trainers.pretrained import weights_hash
-from trainers.processes import ALONE, Processes
+from trainers.labeling.view_labels import ViewLabeling, make_view_labels
+from trainers.models.pretrained import weights_hash
 from trainers.recipe import Recipe
-from trainers.train import Training, pick_device
-from trainers.view_labels import ViewLabeling, make_view_labels
+from trainers.training.checking import check_models
+from trainers.training.keeping import Place, deciding_values, train_and_keep, training_on
+from trainers.training.processes import ALONE, Processes
+from trainers.training.train import Training, pick_device
 
 
 def train_on_view(
@@ -45,7 +45,8 @@ def train_on_view(
         teacher_id: Its name; made of iteration and settings unless given.
         device: "auto", "cpu" or a CUDA device.
         on_event: Told of progress.
-        processes: That train it together, each calling this; see `trainers.processes.join`.
+        processes: That train it together, each calling this; see
+            `trainers.training.processes.join`.
 
     Returns:
         The teacher; one that was trained in the very same way before is returned as it is.

@@ -14,7 +14,6 @@ from plstore.storage import write_atomically
 from plstore.store import Store
 from plstore.store import open as open_store
 from trainers.context import Context
-from trainers.costs import CARDS, PAPER_UTILISATION
 from trainers.counted import CountedEstimator, counted_row
 from trainers.estimate import Estimate, Estimator
 from trainers.events import Shown, Teller, unheard
@@ -22,13 +21,14 @@ from trainers.importing import check_store_is_its_own
 from trainers.ledger import Ledger
 from trainers.logs import logged
 from trainers.loop import Run, open_run, run
+from trainers.models.costs import CARDS, PAPER_UTILISATION
 from trainers.pacing import Paced
-from trainers.processes import ALONE, Processes, leave
 from trainers.recipe import Recipe
 from trainers.resolved import iteration_lines
 from trainers.result import result_rows, write_result
 from trainers.sections import Data
 from trainers.sources import counted_source
+from trainers.training.processes import ALONE, Processes, leave
 
 Row = dict[str, Any]
 

@@ -100,9 +100,9 @@ def evaluate(
     programs_of_training()
     from plstore.report.progress import Display
     from plstore.store import open as open_store
-    from trainers.evaluation import evaluate as measure
+    from trainers.evaluation.evaluate import evaluate as measure
+    from trainers.evaluation.measured import answers
     from trainers.events import Shown
-    from trainers.measured import answers
 
     opened, chosen = open_store(store), _splits(splits, sets)
     named_sets = sets.split(",") if sets else []
@@ -183,7 +183,7 @@ def _asked(
 
 def _print_tables(store: "Store", teachers: list[str], found: list[dict[str, Any]]) -> None:
     """Print what teachers are worth, and how alike they are."""
-    from trainers.evaluation import agreement
+    from trainers.evaluation.evaluate import agreement
 
     for rows in _tables(found):
         print_rows(rows, "table")

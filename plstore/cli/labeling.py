@@ -82,10 +82,10 @@ def label(
       plstore label --teacher clip --engine ray --address auto --workers 1..64
     """
     try:
-        from trainers.bringing import bring_teacher
         from trainers.events import Shown
-        from trainers.labeling import Labeling, label_by_all
-        from trainers.train import pick_device
+        from trainers.labeling.label import Labeling, label_by_all
+        from trainers.models.bringing import bring_teacher
+        from trainers.training.train import pick_device
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "labeling") from error
     from dataclasses import replace
@@ -175,9 +175,9 @@ def embed(
       plstore embed --teacher t3-1a2b3c4d --engine ray --address auto --store s3://b/pets
     """
     try:
-        from trainers.embed_work import embed_images
-        from trainers.embedding import Embedding
         from trainers.events import Shown
+        from trainers.features.embedding import Embedding
+        from trainers.features.work import embed_images
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "embedding") from error
     from plstore.report.progress import Display
@@ -235,7 +235,7 @@ def calibrate(
 
 def _calibrator() -> Any:  # noqa: ANN401  a function of an extra
     try:
-        from trainers.calibration import calibrate as fit
+        from trainers.evaluation.calibration import calibrate as fit
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "calibration") from error
     return fit

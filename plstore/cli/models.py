@@ -52,8 +52,8 @@ def train(
     from plstore.views import open_view
     from trainers.events import Shown
     from trainers.on_view import train_on_view
-    from trainers.processes import join, leave
     from trainers.recipe import load_recipe
+    from trainers.training.processes import join, leave
 
     processes = join(device)
 

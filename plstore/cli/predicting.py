@@ -16,7 +16,7 @@ from plstore.errors import InputError, MissingExtraError
 if TYPE_CHECKING:
     from plstore.exchange import Paths
     from plstore.report.output import StreamFormat
-    from trainers.prediction import Predicted, Prediction
+    from trainers.prediction.predict import Predicted, Prediction
 
 _FORMATS = ("table", "json", "jsonl", "csv")
 
@@ -110,7 +110,7 @@ def predict(
       plstore predict new-photos --store pets/store --sort-into sorted --min-confidence 0.8
     """
     try:
-        from trainers.prediction import Prediction
+        from trainers.prediction.predict import Prediction
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "prediction") from error
     prediction = Prediction(
@@ -142,7 +142,7 @@ def _predict(
     from plstore.report.progress import Display
     from plstore.store import open as open_store
     from trainers.events import Shown
-    from trainers.prediction import prediction_blocks, write_predictions
+    from trainers.prediction.predict import prediction_blocks, write_predictions
 
     opened = None if store is None else open_store(store)
     shown, kind = Shown(Display()), cast("StreamFormat", format_)

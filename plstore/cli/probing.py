@@ -37,8 +37,8 @@ def probe(
     programs_of_training()
     from plstore.report.progress import Display
     from plstore.store import open as open_store
+    from trainers.evaluation.probe import probe as measure
     from trainers.events import Shown
-    from trainers.probe import probe as measure
 
     display = Display()
     found = measure(

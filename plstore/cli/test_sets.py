@@ -42,7 +42,7 @@ def import_test_set(
     programs_of_training()
     from plstore.report.progress import Display
     from plstore.store import open as open_store
-    from trainers.test_sets import import_test_set as keep
+    from trainers.evaluation.test_sets import import_test_set as keep
 
     found = keep(
         open_store(store),
@@ -89,7 +89,7 @@ def import_answers(
     """
     programs_of_training()
     from plstore.store import open as open_store
-    from trainers.test_sets import import_answers as keep
+    from trainers.evaluation.test_sets import import_answers as keep
 
     count = keep(
         open_store(store),

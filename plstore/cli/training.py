@@ -163,7 +163,7 @@ def run(
     """
     programs = programs_of_training()
     from plstore.report.progress import Display
-    from trainers.processes import join
+    from trainers.training.processes import join
 
     processes = join(device)
     if not processes.is_first:
@@ -263,7 +263,7 @@ class _Asked(NamedTuple):
 def _planned(told: _Told, display: "Display") -> _Asked:
     """Return the plan for folders of images, or for those of a store."""
     from plstore.store import Store
-    from trainers.planned import planned_recipe
+    from trainers.planning.planned import planned_recipe
 
     wishes = _wishes(told.model, told.method, told.budget, told.device)
     home = told.home
@@ -303,7 +303,7 @@ def _named(told: _Told) -> _Asked:
 
 def _also(names: Sequence[str]) -> dict[str, object]:
     """Return the values of a recipe's section `model` that --also names."""
-    from trainers.pretrained import architecture_of
+    from trainers.models.pretrained import architecture_of
 
     found: list[dict[str, object]] = []
     for name in names:
@@ -337,7 +337,7 @@ def _wishes(
     chosen: dict[str, object], method: str | None, budget: str | None, device: str
 ) -> "Wishes":
     from trainers.planning import DEFAULT_BUDGET, Wishes, parse_budget
-    from trainers.train import pick_device
+    from trainers.training.train import pick_device
 
     seconds = DEFAULT_BUDGET if pick_device(device) == "cpu" else None
     return Wishes(
@@ -360,7 +360,7 @@ def model_values(
     """
     is_named = weights is None or weights == _HUB or not Path(weights).exists()
     if model is None and not is_named:
-        from trainers.pretrained import architecture_of
+        from trainers.models.pretrained import architecture_of
 
         model = architecture_of(str(weights))
     wishes = {

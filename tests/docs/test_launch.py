@@ -17,7 +17,7 @@ from plstore.store import create
 from plstore.store import open as open_store
 from tests.conftest import CLASS_NAMES, make_records
 from tests.docs.test_commands import HOME, check
-from tests.trainers.test_processes import SMALL
+from tests.trainers.training.test_processes import SMALL
 
 LAUNCH = HOME / "docs/launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sbatch"))

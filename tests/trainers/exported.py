@@ -7,7 +7,7 @@ from plstore.labels import TeacherRecord, add_teacher
 from plstore.loaders import ImageFormat
 from plstore.store import Store
 from tests.conftest import CLASS_NAMES
-from trainers.model import keep_bundle
+from trainers.models.model import keep_bundle
 
 IMAGES = {
     "test_resnet": ImageFormat(size=16, crop_pct=0.875, interpolation="bicubic"),

@@ -11,7 +11,7 @@ from plstore.loaders.work import BackendName, BackendSpec, Tensors
 from plstore.store import Store
 from tests.conftest import CLASS_NAMES
 from trainers.context import Outputs
-from trainers.model import build_model, keep_bundle
+from trainers.models.model import build_model, keep_bundle
 from trainers.sections import Model
 
 

@@ -7,7 +7,7 @@ import torch
 
 from plstore.loaders import ImageFormat
 from tests.conftest import encode
-from trainers.model import build_model, save_bundle
+from trainers.models.model import build_model, save_bundle
 from trainers.sections import Model
 
 THEIRS = ("owl", "cat", "dog")

@@ -13,9 +13,9 @@ from plstore.query import run_sql
 from plstore.store import Store
 from plstore.upkeep import exclude
 from tests.exchange.test_growing import add
-from trainers.evaluation import evaluate
+from trainers.evaluation.evaluate import evaluate
 from trainers.events import Event, Note, StepFinished
-from trainers.labeling import Labeling, label
+from trainers.labeling.label import Labeling, label
 from trainers.loop import run
 from trainers.recipe import Recipe, check_recipe
 

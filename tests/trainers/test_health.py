@@ -13,7 +13,8 @@ from trainers.events import Event, Measured, Note
 from trainers.health import health, warnings
 from trainers.logs import logged
 from trainers.loop import open_run, run
-from trainers.recording import (
+from trainers.stopping import is_left_out, last_iteration
+from trainers.training.recording import (
     EPOCH,
     LOSS,
     MEMORY,
@@ -22,7 +23,6 @@ from trainers.recording import (
     WAITING,
     Recorder,
 )
-from trainers.stopping import is_left_out, last_iteration
 
 
 def measured(accuracies: list[float]) -> dict[str, Any]:

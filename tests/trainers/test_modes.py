@@ -14,10 +14,10 @@ from plstore.views import open_view
 from tests.trainers.test_run import MODEL, TRAIN, recipe
 from trainers.events import Event, Note
 from trainers.loop import open_run, run
-from trainers.losses import combined_cross_entropy, pseudo_targets
-from trainers.model import fetch_bundle, load_teacher
-from trainers.optimisation import Course
-from trainers.state import State
+from trainers.models.model import fetch_bundle, load_teacher
+from trainers.training.losses import combined_cross_entropy, pseudo_targets
+from trainers.training.optimisation import Course
+from trainers.training.state import State
 
 WARM = {"method": {"students": "warm"}, "optimizer": {"learning_rate": 1e-9}}
 

@@ -13,11 +13,11 @@ from plstore.labels import Member, find_teacher, list_teachers, make_ensemble
 from plstore.store import Store, pins
 from plstore.views import Shrink, open_view
 from tests.conftest import CLASS_NAMES, give_labels
-from trainers.bringing import bring_teacher
-from trainers.evaluation import evaluate
+from trainers.evaluation.evaluate import evaluate
 from trainers.events import Event, Note, StepFinished, StepStarted, TaskAdvanced, TaskFinished
 from trainers.loop import open_run, run
-from trainers.model import build_model, image_format, load_teacher, save_bundle
+from trainers.models.bringing import bring_teacher
+from trainers.models.model import build_model, image_format, load_teacher, save_bundle
 from trainers.on_view import train_on_view
 from trainers.recipe import Recipe, check_recipe
 from trainers.sections import Model

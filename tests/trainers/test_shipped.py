@@ -12,11 +12,11 @@ from plstore.report.progress import Display
 from plstore.selection import Balance, Selection, select
 from plstore.store import Store
 from tests.conftest import give_labels
-from trainers.architectures import on_meta, published
-from trainers.optimisation import course_of, make_optimizer, make_schedule, peak_rate
+from trainers.models.architectures import on_meta, published
 from trainers.programs import dry_run
 from trainers.recipe import load_recipe, recipes_folder
 from trainers.sources import counted_source
+from trainers.training.optimisation import course_of, make_optimizer, make_schedule, peak_rate
 
 SHIPPED = sorted(path.stem for path in recipes_folder().glob("*.toml"))
 PAPERS = [name for name in SHIPPED if name.startswith(("imagenet", "svhn"))]

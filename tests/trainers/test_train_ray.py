@@ -12,7 +12,7 @@ import pytest
 
 from plstore.store import open as open_store
 from tests.trainers.engines.given import ROOT
-from tests.trainers.test_processes import command, filled, finish, losses, start
+from tests.trainers.training.test_processes import command, filled, finish, losses, start
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster

@@ -12,8 +12,8 @@ from trainers.ablation.plan import Ablation, Job
 from trainers.estimate import Estimator
 from trainers.events import said_time
 from trainers.ledger import Ledger
-from trainers.timing import Timed
-from trainers.train import pick_device
+from trainers.training.timing import Timed
+from trainers.training.train import pick_device
 
 Jobs = Mapping[int, Sequence[Job]]
 """Jobs that are not finished, by seed."""

@@ -12,11 +12,11 @@ from plstore.labels import TeacherRecord
 from plstore.schema import ACCEPTED, SPLITS
 from plstore.store import Store
 from plstore.version import __version__
-from trainers.architectures import variant_of
 from trainers.exporting.lineage import Ancestor, lineage_of
 from trainers.exporting.loading import how_to_load
 from trainers.exporting.measured import Measured, measured
-from trainers.model import Bundle
+from trainers.models.architectures import variant_of
+from trainers.models.model import Bundle
 
 NOT_STATED: Final = "not stated"
 

@@ -22,7 +22,7 @@ from trainers.exporting.formats import (
     difference,
 )
 from trainers.exporting.network import CHECKED
-from trainers.model import Bundle, load_teacher
+from trainers.models.model import Bundle, load_teacher
 from trainers.named import teacher_named
 
 

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 
 from plstore.errors import InputError, MissingExtraError
-from trainers.checkpoint import CONFIG, WEIGHTS
 from trainers.exporting.network import (
     CHECKED,
     INPUT,
@@ -23,7 +22,8 @@ from trainers.exporting.network import (
     expected,
     sample_pixels,
 )
-from trainers.model import Bundle, load_bundle
+from trainers.models.checkpoint import CONFIG, WEIGHTS
+from trainers.models.model import Bundle, load_bundle
 
 ModelKind = Literal["timm", "onnx", "torch"]
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from trainers.model import Bundle
+from trainers.models.model import Bundle
 
 _TIMM: Final = """\
 import json

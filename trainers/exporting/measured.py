@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from plstore.errors import PlstoreError
 from plstore.store import Store
-from trainers.intervals import counted, wilson
+from trainers.evaluation.intervals import counted, wilson
 
 _SPLITS: Final = ("validation", "test", "labeled")
 _END: Final = "_accuracy"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from plstore.seeds import Purpose, generator
-from trainers.model import Bundle
+from trainers.models.model import Bundle
 
 INPUT: Final = "images"
 OUTPUT: Final = "probabilities"

@@ -4,11 +4,11 @@ from typing import Any, Final
 
 import timm
 
-from trainers.census import Census
 from trainers.estimate import fit_seconds
+from trainers.planning.census import Census
 from trainers.planning.wishes import Plan, Timer, Wishes
 from trainers.sections import Model
-from trainers.timing import DECODING
+from trainers.training.timing import DECODING
 
 _EMBEDDED: Final = 0.5
 """Share of the budget that embedding may take."""

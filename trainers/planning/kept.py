@@ -10,7 +10,7 @@ import tomli_w
 from plstore.fingerprint import value_hash
 from plstore.storage import write_atomically
 from plstore.version import __version__
-from trainers.census import Census, Machine
+from trainers.planning.census import Census, Machine
 from trainers.planning.wishes import Plan, Wishes
 from trainers.recipe import Recipe, load_recipe
 

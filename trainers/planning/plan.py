@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Final
 
 from plstore.errors import InputError
-from trainers.census import Census, Machine
-from trainers.model import build_model
+from trainers.models.model import build_model
+from trainers.planning.census import Census, Machine
 from trainers.planning.frozen import plan_frozen
 from trainers.planning.trained import plan_trained
 from trainers.planning.wishes import Plan, Timer, Wishes
 from trainers.sections import Model
-from trainers.timing import Timed, time_model, timed_batch
+from trainers.training.timing import Timed, time_model, timed_batch
 
 _FEW_VALIDATION: Final = 200
 

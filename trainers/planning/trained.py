@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from plstore.errors import InputError
-from trainers.census import Census
+from trainers.planning.census import Census
 from trainers.planning.wishes import Plan, Timer, Wishes
 from trainers.sections import Model
-from trainers.timing import DECODING, Timed
+from trainers.training.timing import DECODING, Timed
 
 _SPENT: Final = 0.8
 """Share of the budget that is planned: import, files and a busy machine take the rest."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from plstore.errors import InputError
 from trainers.sections import How, Model
-from trainers.timing import Timed
+from trainers.training.timing import Timed
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 DEFAULT_BUDGET: Final = 1800.0

@@ -15,15 +15,15 @@ from plstore.fingerprint import value_hash
 from plstore.labels import TeacherRecord, find_teacher
 from plstore.loaders import open_split, pick_backend
 from plstore.store import Store
-from trainers.evaluation import evaluate, keep_metrics
+from trainers.evaluation.evaluate import evaluate, keep_metrics
 from trainers.events import Listener, Teller, unheard
-from trainers.model import load_teacher
+from trainers.models.model import load_teacher
 from trainers.robustness.attacks import Attack
 from trainers.robustness.kinds import Attacks
 from trainers.robustness.labeling import Asked, check_models, label_perturbed
 from trainers.robustness.official import CorruptedFiles, SequenceFiles
 from trainers.robustness.summary import ALEXNET, Robustness, summary
-from trainers.train import pick_device
+from trainers.training.train import pick_device
 
 __all__ = ["ALEXNET", "Robustness", "check_asked", "robustness"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plstore.errors import InputError, MissingExtraError
 from plstore.labels import PerturbationKind
-from trainers.model import Bundle
+from trainers.models.model import Bundle
 from trainers.robustness.attacks import Attack, Normalised, attacked
 from trainers.robustness.batches import check_known
 from trainers.robustness.corruptions import KNOWN_CORRUPTIONS, check_severities, corrupted

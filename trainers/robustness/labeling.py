@@ -33,8 +33,8 @@ from plstore.schema import Split
 from plstore.store import Store
 from plstore.version import __version__
 from trainers.events import Listener, Teller, unheard
-from trainers.inference import answers, decoding, room_to_look
-from trainers.model import Bundle, load_teacher
+from trainers.inference.clean import answers, decoding, room_to_look
+from trainers.models.model import Bundle, load_teacher
 
 Ids = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]

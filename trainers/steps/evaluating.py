@@ -9,8 +9,8 @@ from plstore.labels import find_teacher
 from plstore.schema import Split
 from trainers.context import Context, Outputs
 from trainers.estimate import LABEL_BYTES, Estimate, Estimator
-from trainers.evaluation import ACCURACY, keep_metrics, measure_split
-from trainers.model import load_teacher
+from trainers.evaluation.evaluate import ACCURACY, keep_metrics, measure_split
+from trainers.models.model import load_teacher
 from trainers.result import Findings
 from trainers.steps.step import Step
 

@@ -9,7 +9,7 @@ from trainers.estimate import Estimate, Estimator
 from trainers.recipe import Recipe
 from trainers.result import Findings
 from trainers.steps.training import Train
-from trainers.train import Training
+from trainers.training.train import Training
 
 _STREAM = 100_000
 

@@ -10,10 +10,10 @@ from plstore.schema import Split
 from plstore.store import pin
 from trainers.context import Context, Outputs
 from trainers.estimate import LABEL_BYTES, Estimate, Estimator
-from trainers.labeling import Labeling, embed_for_teacher, label_missing
+from trainers.labeling.label import Labeling, embed_for_teacher, label_missing
+from trainers.models.teacher_noise import TeacherNoise
 from trainers.result import Findings
 from trainers.steps.step import Step
-from trainers.teacher_noise import TeacherNoise
 
 _SPLITS: tuple[Split, ...] = ("unlabeled", "validation")
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from trainers.context import Context, Outputs
-from trainers.doubts import ITERATION, QUERY, count_doubted, folds_teacher
 from trainers.estimate import EMBEDDING_BYTES, Estimate, Estimator, fit_seconds
-from trainers.pretrained import start_identity
-from trainers.probing import Probing, probe_and_keep
+from trainers.features.doubts import ITERATION, QUERY, count_doubted, folds_teacher
+from trainers.features.probing import Probing, probe_and_keep
+from trainers.models.pretrained import start_identity
 from trainers.result import Findings
 from trainers.steps.training import Train, outputs_of
 

@@ -10,14 +10,14 @@ from plstore.labels import Role, TeacherRecord
 from plstore.seeds import Purpose, torch_seed
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
-from trainers.keeping import Place, deciding_values, train_and_keep, training_on
-from trainers.model import fetch_bundle
-from trainers.pretrained import weights_hash
+from trainers.labeling.view_labels import labels_of
+from trainers.models.model import fetch_bundle
+from trainers.models.pretrained import weights_hash
 from trainers.result import Findings
 from trainers.sections import How
 from trainers.steps.step import CONTROL, Step
-from trainers.train import Training
-from trainers.view_labels import labels_of
+from trainers.training.keeping import Place, deciding_values, train_and_keep, training_on
+from trainers.training.train import Training
 
 _CONTROL_STREAM = 1000  # seeds of students are 1, 2, ...; the control has its own
 _MEMBER_STREAM = 10_000

@@ -8,10 +8,10 @@ from plstore.errors import InputError
 from plstore.labels import find_teacher
 from trainers.context import Context, Outputs
 from trainers.estimate import LABEL_BYTES, Estimate, Estimator
-from trainers.processes import ALONE
+from trainers.labeling.view_labels import ViewLabeling, make_view_labels, outputs_of_labels
 from trainers.result import Findings
 from trainers.steps.training import Train
-from trainers.view_labels import ViewLabeling, make_view_labels, outputs_of_labels
+from trainers.training.processes import ALONE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,9 +16,9 @@ from plstore.images import ImageRecord, import_images
 from plstore.labels import SHARD_IDS
 from plstore.store import Store
 from tests.conftest import CLASS_NAMES, encode
-from trainers.bringing import bring_teacher
 from trainers.engines.work import OnImages
-from trainers.model import build_model, image_format, save_bundle
+from trainers.models.bringing import bring_teacher
+from trainers.models.model import build_model, image_format, save_bundle
 from trainers.sections import Model
 
 ROOT = Path(__file__).parents[3]

@@ -24,12 +24,12 @@ from tests.trainers.engines.given import (
     adds,
     transactions,
 )
-from trainers.embed_work import embed_images
-from trainers.embedding import Embedding
 from trainers.engines import Ray
-from trainers.label_work import LabelRanges
-from trainers.labeling import Labeling, label
-from trainers.ranges import Range
+from trainers.features.embedding import Embedding
+from trainers.features.work import embed_images
+from trainers.inference.ranges import Range
+from trainers.labeling.label import Labeling, label
+from trainers.labeling.work import LabelRanges
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -152,7 +152,7 @@ import sys
 import plstore
 from benchmarks.engine_work import Troubled
 from tests.trainers.engines.test_on_ray import MINE
-from trainers.labeling import label
+from trainers.labeling.label import label
 
 Troubled.commit_seconds = 0.5
 label(plstore.open(sys.argv[1]), MINE, engine=Troubled(address=sys.argv[2], pause=1.0))

@@ -21,7 +21,7 @@ from plstore.upkeep import correct, verify
 from tests.conftest import CLASS_NAMES, give_labels
 from tests.trainers.given import add_model
 from trainers.events import Event, Note
-from trainers.model import Bundle, load_teacher
+from trainers.models.model import Bundle, load_teacher
 from trainers.robustness import kinds
 from trainers.robustness.asking import as_asked
 from trainers.robustness.attacks import Attack, Normalised, attacked

@@ -19,7 +19,7 @@ from plstore.store import Store
 from tests.cli.shell import shell
 from tests.trainers.given import add_model
 from trainers.events import Event, Note
-from trainers.model import load_teacher
+from trainers.models.model import load_teacher
 from trainers.robustness.evaluation import Robustness, robustness
 from trainers.robustness.labeling import Asked
 from trainers.robustness.official import CorruptedFiles, SequenceFiles

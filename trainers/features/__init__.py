@@ -1,0 +1,1 @@
+"""What a frozen network makes of images, kept once, and models that begin there."""

@@ -1,0 +1,1 @@
+"""Clean looks at images: batches, ranges of a store, and what is still missing."""

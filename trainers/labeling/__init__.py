@@ -1,0 +1,1 @@
+"""Teachers label a store's images."""

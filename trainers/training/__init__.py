@@ -1,0 +1,1 @@
+"""The training of one model, teacher, student and control alike."""
