@@ -118,7 +118,7 @@ def _is_own(server: Server, address: str) -> bool:
 
 def opened(page: "Page", server: Server, path: str) -> str:
     page.goto(server.root + path)
-    page.wait_for_selector("main h1")
+    page.wait_for_selector("main[data-there] h1")
     page.wait_for_function(
         "window.did_handshake || document.querySelector('#app').children.length"
     )

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -11,7 +10,6 @@ from typing import Final, ParamSpec, TypeVar
 from fastapi import Request
 from markupsafe import Markup
 from nicegui import ui
-from nicegui.client import ClientConnectionTimeout
 
 from plstore.report.markup import html, joined, note, style
 from plstore.report.snapshot import FAILURES
@@ -67,12 +65,15 @@ async def apart(work: Callable[_P, _T], *args: _P.args, **named: _P.kwargs) -> _
     if working.done():
         return working.result()
     waiting = show(Markup('<p class="note waiting">Looking it up …</p>'))
-    with suppress(ClientConnectionTimeout):  # nobody looks; the page is done with as any other
-        await client.connected(timeout=_BUILD_SECONDS)
+    await client.connected(timeout=_BUILD_SECONDS)
     try:
-        return await working
+        found = await working
     finally:
-        waiting.delete()
+        if not client.is_deleted:
+            waiting.delete()
+    if client.is_deleted:  # who asked went away: there is nothing to draw on
+        raise asyncio.CancelledError
+    return found
 
 
 @cache
@@ -99,12 +100,13 @@ def add_page(desk: Desk, path: str, draw: Draw) -> None:
         _head(request.cookies.get(_THEME_COOKIE, "auto"))
         with ui.element("div").classes("app"):
             await _side(desk, path)
-            with ui.element("main").classes("main"):
+            with ui.element("main").classes("main") as main:
                 try:
                     await draw(desk, Address(path, dict(request.query_params)))
                 except FAILURES as error:
                     await apart(desk.recover)
                     _failed(error)
+            main.props("data-there=1")  # all of it, for who waits for a page
 
     ui.page(path, response_timeout=_BUILD_SECONDS)(build)
 
