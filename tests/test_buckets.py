@@ -36,7 +36,6 @@ from trainers.models.model import build_model, image_format, save_bundle
 from trainers.sections import Model
 
 BUCKET = "faulty"
-_NIGHTLY = pytest.mark.nightly
 _IMAGES = "select count(*) as n, count(distinct key) as d from images"
 _LABELS = """
 select teacher_id, count(*) as n, count(distinct sample_id) as d
@@ -187,10 +186,8 @@ def test_a_store_that_is_always_busy_says_so(
     check(plstore.open(url))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "after", [60, *(pytest.param(n, marks=_NIGHTLY) for n in (3, 150, 300))]
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("after", [3, 60, 150, 300])
 def test_credentials_that_expire_stop_it_and_the_same_command_ends_it(
     proxy: Proxy, url: str, after: int
 ) -> None:

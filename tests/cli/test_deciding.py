@@ -47,6 +47,7 @@ def test_a_list_of_all_files_is_filled_in_and_given_back_whole(
     assert filled == ["owl"] * 2 + [""] * 58
 
 
+@pytest.mark.nightly
 def test_files_are_named_by_their_ends(store: Store, tmp_path: Path) -> None:
     (tmp_path / "some.csv").write_text("file\n/home/ann/0014.png\n0015.png\n")
     (tmp_path / "right.csv").write_text("path,label\nphotos/0016.png,cat\n")

@@ -112,7 +112,7 @@ def test_an_unknown_form_is_refused_with_the_others_named() -> None:
     assert "--format is 'xml'; wanted table, json, jsonl, csv" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_rows_go_to_their_file_while_a_terminal_shows_the_bar(
     checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -105,7 +105,7 @@ def spark() -> Iterator[Any]:
     session.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_plain_spark_reads_the_files(labeled: Store, expected: Sums, spark: Any) -> None:  # noqa: ANN401
     table = labeled.table("soft_labels")

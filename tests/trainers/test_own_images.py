@@ -104,7 +104,7 @@ def test_ten_thousand_images_of_which_fifty_are_damaged_or_odd(tmp_path: Path) -
         assert name in page
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_colour_photos_of_mixed_sizes_make_a_model_that_timm_loads(tmp_path: Path) -> None:
     for split, names in (("labeled", "ab"), ("unlabeled", "_"), ("test", "ab")):
         for name in names:

@@ -207,6 +207,7 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(grid: Path, tmp_path: Pa
     assert "no_such_column" in soft["said"]
 
 
+@pytest.mark.nightly
 def test_robustness_is_measured_of_the_models_of_the_run(
     grid: Path, tmp_path: Path, done: tuple[Ablation, list[dict[str, Any]], Heard]
 ) -> None:

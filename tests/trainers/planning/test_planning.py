@@ -217,6 +217,7 @@ def refused(folders: Path, *words: str) -> Done:
     return shell("run", "--store", "p/store", *folders_of, *words, home=folders)
 
 
+@pytest.mark.nightly
 def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> None:
     words = ("--model", "test_resnet", "--set", "seed=3", "--dry-run")
     first = run(folders, *words)

@@ -81,6 +81,7 @@ def test_other_images_are_no_weak_view_of_a_batch(batches: tuple[Batch, Batch]) 
         labeled_by_itself(batch, other, torch.nn.Identity(), lambda images: images)
 
 
+@pytest.mark.nightly
 def test_a_run_of_it_is_a_mode_of_the_recipe(store: Store) -> None:
     long = {**TRAIN, "steps": 50, "looks": 0}
     asked = recipe(train=long, loss={"pseudo_labels": "online"})

@@ -85,7 +85,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_have_the_losses_of_one(alone: Store, tmp_path: Path) -> None:
     """A step in two parts of one process is a part in each of two, dropout and all."""
     two = filled(tmp_path)
