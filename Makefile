@@ -47,10 +47,10 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 unit: $(READY)  ## the tests, with a smoke run of the whole loop
-	$(BIN)/pytest -n 2 --dist loadfile -m "not nightly"
+	$(BIN)/pytest -n 2 -m "not nightly"
 
 nightly: $(READY)  ## all tests, with those that are slow and rarely telling
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2
 
 docs: $(READY)  ## the documentation, its notebook run: docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
