@@ -18,6 +18,9 @@ from plstore.query.functions import jensen_shannon
 from plstore.report.snapshot import Snapshot
 from plstore.store import Shard
 
+_WHOLE_BYTES: Final = 64 << 20
+"""Of distributions over all classes that are compared at once, of each of the two sets."""
+
 _OF_LABELS: Final = """
 select sample_id, class_id, confidence, entropy,
     (label.probs[1] - coalesce(label.probs[2], 0))::float as lead
@@ -107,7 +110,7 @@ def _values(labels: LabelSet, name: str) -> dict[str, Any]:
 
 
 def _divergences(snapshot: Snapshot, a: LabelSet, b: LabelSet) -> pa.Table:
-    """Compare files that hold labels of the same images; in memory is one pair of them."""
+    """Compare files that hold labels of the same images: whole, few distributions at a time."""
     kind = [("sample_id", pa.int64()), ("divergence", pa.float32())]
     parts = [pa.table(columns, pa.schema(kind)) for columns in _pairs(snapshot, a, b)]
     return pa.concat_tables(parts) if parts else pa.schema(kind).empty_table()
@@ -125,11 +128,14 @@ def _pairs(snapshot: Snapshot, a: LabelSet, b: LabelSet) -> Iterator[list[pa.Arr
         ours, others = _labels(snapshot, [mine]), _labels(snapshot, theirs)
         both, at, there = np.intersect1d(ours[0], others[0], return_indices=True)
         size = len(snapshot.class_names)
-        rows = [
-            decode(labels.take(pa.array(places)), size)
-            for labels, places in ((ours[1], at), (others[1], there))
-        ]
-        yield [pa.array(both), pa.array(jensen_shannon(*rows))]
+        step = max(_WHOLE_BYTES // (4 * size), 1)
+        for start in range(0, len(both), step):
+            here = slice(start, start + step)
+            rows = [
+                decode(labels.take(pa.array(places[here])), size)
+                for labels, places in ((ours[1], at), (others[1], there))
+            ]
+            yield [pa.array(both[here]), pa.array(jensen_shannon(*rows))]
 
 
 def _shards(snapshot: Snapshot, labels: LabelSet) -> list[Shard]:

@@ -7,6 +7,7 @@ import pytest
 
 import plstore
 from plstore.labels import LabelSet
+from plstore.report import held
 from plstore.report import snapshot as snapshots
 from plstore.report.held import (
     Source,
@@ -54,6 +55,17 @@ def test_what_is_kept_in_memory_is_what_the_store_says(
     if name != "known":
         assert SOURCES[name](kept).sql.startswith("held_")
         assert SOURCES[name](read).sql.startswith("(")
+
+
+def test_divergences_are_the_same_however_many_are_computed_at_once(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, pieces = (Snapshot(plstore.open(filled)) for _ in range(2))
+    there = rows(whole, SOURCES["divergence"](whole))
+    monkeypatch.setattr(held, "_WHOLE_BYTES", 7 * 4 * 3)  # seven images of three classes
+
+    assert len(there) > 7
+    assert rows(pieces, SOURCES["divergence"](pieces)) == there
 
 
 def test_of_too_many_rows_the_first_asked_for_are_kept(
