@@ -1,12 +1,31 @@
 """A store as people look at it: two teachers, a view, decisions, measurements."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 
 import plstore
+from plstore.images import import_images
 from plstore.labels import TeacherRecord, add_teacher
 from plstore.report.snapshot import Snapshot
 from plstore.store import Store
-from tests.conftest import give_labels
+from tests.conftest import CLASS_NAMES, give_labels, make_records
+
+
+def filled_with_classes(path: Path, class_names: Sequence[str]) -> Store:
+    """Make a store of images of three classes of these names, and fill it."""
+    store = plstore.create(path)
+    renamed: dict[str | None, str | None] = dict(zip(CLASS_NAMES, class_names, strict=True))
+    renamed[None] = None
+    records = [
+        replace(record, label=renamed[record.label], truth=renamed[record.truth])
+        for record in make_records()
+    ]
+    import_images(store, records, dataset="pets", class_names=class_names)
+    fill(store)
+    return store
 
 
 def fill(store: Store) -> Snapshot:

@@ -1,19 +1,16 @@
 """The report of a run as a browser shows it: one file, of a store with hostile names."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import plstore
-from plstore.images import import_images
 from plstore.report.page import write_report
 from plstore.store import Store
 from tests.browsing import browser, needs_chromium  # noqa: F401  a fixture
-from tests.conftest import CLASS_NAMES, make_records
-from tests.looked_at import fill
+from tests.looked_at import filled_with_classes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -26,15 +23,7 @@ pytestmark = needs_chromium
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("report")
-    store = plstore.create(home / "pets")
-    renamed: dict[str | None, str | None] = dict(zip(CLASS_NAMES, HOSTILE, strict=True))
-    renamed[None] = None
-    records = [
-        replace(record, label=renamed[record.label], truth=renamed[record.truth])
-        for record in make_records()
-    ]
-    import_images(store, records, dataset="pets", class_names=HOSTILE)
-    fill(store)
+    store = filled_with_classes(home / "pets", HOSTILE)
     write_report(home / "report.html", store, result_of(store), [{"model": HOSTILE[0]}])
     return home / "report.html"
 

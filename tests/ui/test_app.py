@@ -5,19 +5,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
 import pytest
 
 import plstore
-from plstore.images import import_images
 from plstore.store import Store
 from plstore.ui.address import url
 from tests.browsing import browser, needs_chromium  # noqa: F401  a fixture
-from tests.conftest import CLASS_NAMES, make_records
-from tests.looked_at import fill
+from tests.looked_at import filled_with_classes
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
@@ -54,15 +52,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    store = plstore.create(tmp_path_factory.mktemp("app") / "pets")
-    renamed: dict[str | None, str | None] = dict(zip(CLASS_NAMES, HOSTILE, strict=True))
-    renamed[None] = None
-    records = [
-        replace(record, label=renamed[record.label], truth=renamed[record.truth])
-        for record in make_records()
-    ]
-    import_images(store, records, dataset="pets", class_names=HOSTILE)
-    fill(store)
+    store = filled_with_classes(tmp_path_factory.mktemp("app") / "pets", HOSTILE)
     with serving(store, "-m", "plstore") as found:
         yield found
 
