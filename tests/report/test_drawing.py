@@ -125,6 +125,17 @@ def test_where_lines_must_cross_as_few_as_can_be_do() -> None:
     assert laid_out(nodes).num_crossings() == 3
 
 
+def test_lines_of_many_teachers_do_not_cross() -> None:
+    """Of so many, neighbours are not let change places one by one."""
+    teachers = {f"teacher_{n}": "" for n in range(150)}
+    labels = {f"labels_{n}": f"teacher_{n}" for n in reversed(range(150))}
+    views = {f"view_{7 * n % 150}": f"labels_{7 * n % 150}" for n in range(150)}
+    layout = laid_out(made(**teachers, **labels, **views))
+
+    assert len(layout.lines) == 300
+    assert layout.num_crossings() == 0
+
+
 def test_a_lineage_that_goes_in_a_circle_is_laid_out_all_the_same() -> None:
     nodes = made(view_a="teacher_b view_gone", teacher_b="view_a")
 
