@@ -126,6 +126,21 @@ def test_the_grid_of_the_paper_loads(data: str, folders: dict[str, str]) -> None
     assert len(paper.all_seeds) >= 5
     for number in (4, 5, 6, 7, 12, 13, 14, 15, 16):
         assert f"table {number}" in tables
-    for finding in paper.findings:
-        if finding.paper is not None:  # the sign that is expected is the paper's
+    assert_signs_are_the_papers(paper)
+
+
+@pytest.mark.parametrize("data", ["", "quick"])
+def test_other_regimes_are_of_findings_of_the_paper(data: str) -> None:
+    regimes = Ablation(grid="regimes", home=Path("regimes"), data=data)
+    figures = {finding.id: finding.paper for finding in load_grid("paper")[0].findings}
+
+    assert {cell.name for cell in regimes.wanted} == set(regimes.cells)
+    assert_signs_are_the_papers(regimes)
+    for finding in regimes.findings:  # "balance-mild" is "balance" in another regime
+        assert finding.paper == figures[finding.id.rpartition("-")[0]], finding.id
+
+
+def assert_signs_are_the_papers(ablation: Ablation) -> None:
+    for finding in ablation.findings:
+        if finding.paper is not None:
             assert (finding.paper[0] > finding.paper[1]) == (finding.sign == "+"), finding.id
