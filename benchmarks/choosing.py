@@ -2,6 +2,7 @@
 
     python -m benchmarks.choosing --seeds 0..4 --json benchmarks/results/DATE-choosing.json
     python -m benchmarks.choosing --folders LABELED UNLABELED TEST --set train.steps=500
+    python -m benchmarks.choosing --recipe probe --folders ... --set model.weights=FILE
     python -m benchmarks.choosing --quick
 
 Of every seed one teacher is trained, and of its labels one student for each selection. Runs are
@@ -46,10 +47,10 @@ from trainers.sections import Select
 
 Line = dict[str, Any]
 
-DEFAULT: Final = "floor"
+DEFAULT: Final = "recipe"
 QUERIES: Final = ("adaptive_floor", "soft_weight", "diverse", "near_labeled", "in_distribution")
 SELECTIONS: Final = (DEFAULT, "none", *QUERIES)
-"""The recipe's own floor and balance; every label once; the saved queries of `selection/`."""
+"""The recipe's own, every label once, the saved queries of `selection/`."""
 
 _DECIDING: Final = frozenset(
     ("policy", "min_confidence", "images_per_class", "relabel", "query", "parameters")
@@ -102,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         help="your own images, in place of the bundled sample; as in plstore run",
     )
     parser.add_argument(
+        "--recipe", help="a TOML file, or one that ships; fits the images unless given"
+    )
+    parser.add_argument(
         "--set", action="append", default=[], help="override a value of the recipe; repeatable"
     )
     parser.add_argument(
@@ -116,12 +120,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     overrides = [*(_QUICK if arguments.quick else ()), *arguments.set]
-    name = "images" if arguments.folders and not arguments.quick else "fashion_mnist"
+    fitting = "images" if arguments.folders and not arguments.quick else "fashion_mnist"
     data: dict[str, object] = {}
     if arguments.folders:
         named = dict(zip(_QUICK_IMAGES, arguments.folders, strict=True))
         data = {"source": "folders", **named}
-    recipe = load_recipe(name, overrides, {"data": data})
+    recipe = load_recipe(arguments.recipe or fitting, overrides, {"data": data})
     return recipe.model_copy(update={"iterations": 1, "control": False})
 
 
@@ -191,7 +195,7 @@ class Choosing:
         seed = opened.context.recipe.seed
         for line in lines:
             if line["identity"] == identity:
-                return line
+                return line | {"selection": name}  # of a probe, all labels are the recipe's own
         display.say(f"seed {seed}: {name}")
         result = opened.result(opened.execute())
         line = {"seed": seed, "selection": name, **_found(result), "identity": identity}

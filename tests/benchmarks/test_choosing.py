@@ -66,7 +66,7 @@ def test_what_is_done_is_not_done_again_and_what_was_left_out_comes_later(
     versions = store.versions()
     again = choosing.run([0], Display())
 
-    assert [x["selection"] for x in first] == ["floor", "none", "adaptive_floor", "soft_weight"]
+    assert [x["selection"] for x in first] == [DEFAULT, "none", "adaptive_floor", "soft_weight"]
     assert all(told.count(f"{name} left out") == 1 for name in QUERIES[2:])
     assert (again, store.versions()) == (first, versions)
     assert len({x["teacher_accuracy"] for x in first}) == 1

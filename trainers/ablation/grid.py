@@ -15,7 +15,6 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from plstore.errors import InputError
-from plstore.fingerprint import value_hash
 from trainers.recipe import problems
 from trainers.robustness.published import SEVERITIES
 from trainers.sections import Section
@@ -70,6 +69,8 @@ class Images(Section):
     """Overrides for all cells, as ``plstore run --set`` has them."""
     words: dict[_Name, Scalar] = Field(default_factory=dict)
     """What ``$word`` stands for in the overrides of cells."""
+    about: str = ""
+    """What the images are, for people: it stands in the page of findings."""
     robustness: Worse | None = None
     """In place of the grid's."""
 
@@ -236,8 +237,3 @@ def filled(overrides: Sequence[str], words: Mapping[str, Scalar]) -> list[str]:
         ) from error
     except ValueError as error:
         raise InputError(f"{' '.join(overrides)}: {error}; a $ is written $$") from error
-
-
-def grid_hash(grid: Grid) -> str:
-    """Identity of all that a grid says."""
-    return value_hash(grid.model_dump(mode="json"))

@@ -104,6 +104,12 @@ class Ablation:
         return resolve_cells(self.loaded, self._loaded[1], chosen)
 
     @property
+    def images(self) -> tuple[str, str]:
+        """The name of the images that are asked for, and what the grid says of them."""
+        name = self.data or next(iter(self.loaded.data))
+        return name, self.loaded.data[name].about.strip()
+
+    @property
     def findings(self) -> list[Finding]:
         """Those that are asked for."""
         return chosen_findings(self.loaded, self.only)

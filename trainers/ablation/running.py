@@ -217,7 +217,7 @@ class Experiment:
         seeds = {seed for of in values.values() for seed in of}
         about = {
             "Seeds": f"{len(seeds)} of {len(self._jobs)} begun or finished",
-            "Images": ablation.data or next(iter(ablation.loaded.data)),
+            "Images": ", ".join(filter(None, ablation.images)),
             "plstore": __version__,
         }
         write_findings(self.out, ablation.loaded, rows, about)

@@ -47,6 +47,7 @@ seeds = "0..1"
 recipe = "tiny.toml"
 set = ["schedule.warmup_steps=1"]
 words = { few = 2 }
+about = "40 labels of Fashion-MNIST, on which nothing is learnt"
 
 [robustness]
 limit = 12

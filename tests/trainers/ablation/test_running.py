@@ -96,6 +96,7 @@ def test_a_row_has_the_papers_figures_beside_ours(
     assert rows[1]["paper"] is None
     assert rows[1]["number"] == "validation_accuracy"
     assert "87.6 against 85 (table 7)" in page
+    assert "Images: images, 40 labels of Fashion-MNIST, on which nothing is learnt." in page
     assert all(row["said"] in page for row in rows)
     assert (ablation.home / "out/findings.png").read_bytes().startswith(b"\x89PNG")
 
