@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     EXPORT_CHECK = 20
     POOL = 21
     INTERVAL = 22
+    PRETRAINING = 23
 
 
 def generator(seed: int, purpose: Purpose, *path: int) -> np.random.Generator:

@@ -22,6 +22,7 @@ from trainers.sections import (
     Model,
     NoiseSection,
     Optimizer,
+    Pretrain,
     Schedule,
     Section,
     Select,
@@ -75,6 +76,7 @@ class Recipe(Section):
     data: Data = Data()
     model: Model = Model()
     method: Method = Method()
+    pretrain: Pretrain = Pretrain()
     train: Train = Train()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -92,7 +94,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _has_weights_to_start_from(self) -> "Recipe":
-        asked = {self.method.teacher, self.method.students} & {"finetune", "probe"}
+        needing = {"probe"} if self.pretrain.is_wanted else {"finetune", "probe"}
+        asked = {self.method.teacher, self.method.students} & needing
         if asked and not self.model.has_weights:
             raise ValueError(
                 f"method {' and '.join(sorted(map(str, asked)))} starts from weights, and the "
@@ -101,6 +104,34 @@ class Recipe(Section):
         if self.method.teacher == "warm":
             raise ValueError("method.teacher is 'warm': there is no model before the first")
         return self
+
+    @model_validator(mode="after")
+    def _pretrains_what_it_starts_from(self) -> "Recipe":
+        if not self.pretrain.is_wanted:
+            return self
+        if self.model.has_weights or self.model.also:
+            found = (
+                "model.also names more first teachers" if self.model.also else "names weights"
+            )
+            raise ValueError(
+                f"pretrain.steps is {self.pretrain.steps}, and the recipe {found}; wanted one "
+                "of the two: pretraining is of the one network that begins at random"
+            )
+        changed = [n for n in self.iteration if self._is_other_network(n)]
+        if changed and self.method.students != "scratch":
+            raise ValueError(
+                f"iteration.{changed[0]}.model is another network than the one that is "
+                "pretrained, and method.students starts from its weights; set method.students "
+                "to scratch"
+            )
+        return self
+
+    def _is_other_network(self, iteration: int) -> bool:
+        names = ("architecture", "small_images", "channels")
+        changes = self.iteration[iteration].get("model", {})
+        return any(
+            changes.get(n, getattr(self.model, n)) != getattr(self.model, n) for n in names
+        )
 
     @model_validator(mode="after")
     def _has_noised_views(self) -> "Recipe":
@@ -182,12 +213,15 @@ class Recipe(Section):
         """Return how the model of an iteration comes about; iteration 0 is the teacher.
 
         There is no teacher that a control could start from: where students do, it comes about
-        as the first teacher did.
+        as the first teacher did. Nor does it start from what was learnt of unlabeled images.
         """
+        if is_control and self.pretrain.is_wanted:
+            return "scratch"
         said = self.method.students if iteration else self.method.teacher
         if said == "warm" and is_control:
             return self.how(0)
-        return said or ("finetune" if self.model.has_weights else "scratch")
+        has_start = self.model.has_weights or self.pretrain.is_wanted
+        return said or ("finetune" if has_start else "scratch")
 
     def model_of(self, iteration: int, *, is_control: bool = False) -> Model:
         """Return the section `model` as the model of an iteration sees it."""
@@ -227,6 +261,8 @@ class Recipe(Section):
         values = self.model_dump(mode="json")
         if not self.label.views:  # recipes of before have the same identity
             del values["label"]["views"], values["label"]["view_epochs"]
+        if not self.pretrain.is_wanted:
+            del values["pretrain"]
         if self.data.imbalance is None and self.data.classes_out is None:
             del (
                 values["data"]["imbalance"],

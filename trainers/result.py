@@ -22,6 +22,7 @@ class Findings:
         """Begin with nothing."""
         self.store = store
         self.imported: dict[str, Any] = {}
+        self.pretrained: dict[str, Any] | None = None
         self._models: dict[str, dict[str, Any]] = {}
         self.best_labels: dict[str, Any] | None = None
         self._right: Mapping[str, float] | None = None
@@ -68,6 +69,7 @@ def build_result(recipe: Recipe, findings: Findings, seconds: float) -> dict[str
         "store_versions": findings.store.versions(),
         "run_seconds": round(seconds, 1),
         "imported": findings.imported,
+        "pretrained": findings.pretrained,
         "teacher": findings.model("0"),
         "more_teachers": findings.more_teachers(),
         "control": findings.find("control"),

@@ -15,9 +15,12 @@ from plstore.version import __version__
 if TYPE_CHECKING:
     from plstore.store import Store
 
-Role = Literal["teacher", "student", "control", "imported", "ensemble", "predictions"]
-"""Trained by a run: teacher (the first), student, control. Brought: imported (a model),
-predictions (labels alone). Made of others: ensemble."""
+Role = Literal[
+    *("teacher", "student", "control", "pretrained", "imported", "ensemble", "predictions")
+]
+"""Trained by a run: teacher (the first), student, control; pretrained, a network without a
+classifier, that these start from. Brought: imported (a model), predictions (labels alone). Made
+of others: ensemble."""
 
 _TEXTS = ("preprocessing", "metrics", "members", "recipe")
 
@@ -64,7 +67,7 @@ class TeacherRecord:
 
     @property
     def is_trained(self) -> bool:
-        """Whether a run made it."""
+        """Whether a run made it, and it labels."""
         return self.role in {"teacher", "student", "control"}
 
     def as_row(self) -> dict[str, Any]:

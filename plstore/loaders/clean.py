@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import numpy as np
@@ -37,18 +38,23 @@ class ImageNoise:
         noise: What there is.
         parts: Which of crop, flip and augment images get.
         seed: Of the run.
+        first_batch: Number of the first batch, where noise follows from that of the batch too
+            and an image looks otherwise each time; None for always the same.
     """
 
     noise: Noise
     parts: tuple[InputPart, ...]
     seed: int
+    first_batch: int | None = None
 
-    def of(self, samples: Samples, image_format: ImageFormat) -> NoiseDraw:
-        """Return the noise of some images."""
+    def of(self, samples: Samples, image_format: ImageFormat, batch: int) -> NoiseDraw:
+        """Return the noise of the images of a batch, whose number is counted from 0."""
+        path = () if self.first_batch is None else (self.first_batch + batch,)
         numbers = [
             uniforms(
                 self.seed,
                 Purpose.TEACHER_NOISE,
+                *path,
                 first=int(sample_id),
                 count=1,
                 width=self.noise.num_uniforms,
@@ -156,6 +162,7 @@ def _clean_works(
     batch_size: int,
     noise: ImageNoise | None,
 ) -> Iterator[Work]:
+    numbers = count()
     for images, rows in portions:
         windows = center_windows(images.widths, images.heights, image_format.crop_pct)
         source = TwinSource(images)
@@ -172,5 +179,5 @@ def _clean_works(
             if noise is None:
                 yield work_of(samples, windows[here], image_format)
                 continue
-            drawn = noise.of(samples, image_format)
+            drawn = noise.of(samples, image_format, next(numbers))
             yield work_of(samples, drawn.windows, image_format, drawn)

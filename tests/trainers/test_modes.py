@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from plstore.errors import InputError, PlstoreError
 from plstore.labels import find_teacher
 from plstore.store import Store
+from plstore.upkeep import verify
 from plstore.views import open_view
 from tests.trainers.test_run import MODEL, TRAIN, recipe
 from trainers.events import Event, Note
@@ -69,6 +70,65 @@ def test_a_warm_student_begins_with_the_weights_of_its_teacher(store: Store) -> 
     assert not torch.allclose(teacher, control, atol=1e-3)
     assert result["students"][0]["how"] == "warm"
     assert result["control"]["how"] == "scratch"
+
+
+def test_models_start_from_what_was_learnt_without_labels_and_the_control_at_random(
+    store: Store,
+) -> None:
+    still = {"optimizer": {"learning_rate": 1e-9, "weight_decay": 0.0}}
+    asked = recipe(iterations=2, control=True, pretrain={"steps": 3, "batch": 20}, **still)
+    result = run(asked, store, device="cpu")
+    before = result["pretrained"]
+    started = [result["teacher"], *result["students"]]
+    kept = weights(store, before["teacher_id"])
+    models = [weights(store, model["teacher_id"]) for model in started]
+    control = weights(store, result["control"]["teacher_id"])
+    row = find_teacher(store, before["teacher_id"])
+    steps = open_run(asked, store, device="cpu").steps
+
+    assert "fc.weight" not in kept
+    learnt = [name for name in kept if name.endswith("conv1.weight")]
+    for name in learnt:
+        assert all(torch.allclose(kept[name], each[name], atol=1e-6) for each in models)
+        assert not torch.allclose(kept[name], control[name], atol=1e-3)
+    assert [model["how"] for model in (*started, result["control"])] == [
+        *(["finetune"] * 3),
+        "scratch",
+    ]
+    assert row is not None
+    assert (row.role, row.recipe_hash) == ("pretrained", asked.hash)
+    assert [step.name for step in steps][2:4] == ["pretrain", "train-0"]
+    assert verify(store) == []
+    with pytest.raises(InputError, match="has features and no classifier"):
+        load_teacher(store, row, device="cpu")
+
+
+def test_a_recipe_that_pretrains_nothing_is_the_same_recipe_as_before() -> None:
+    asked = recipe()
+
+    assert "pretrain" not in asked.model_dump(mode="json", exclude_defaults=True)
+    assert asked.hash == recipe(pretrain={"batch": 32}).hash
+    assert asked.hash != recipe(pretrain={"steps": 3}).hash
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": {**MODEL, "pretrained": True}}, "and the recipe names weights"),
+        (
+            {"model": {**MODEL, "also": [{"architecture": "test_vit"}]}},
+            "model.also names more first teachers",
+        ),
+        (
+            {"iteration": {"1": {"model": {"architecture": "resnet10t"}}}},
+            r"iteration\.1\.model is another network",
+        ),
+        ({"method": {"teacher": "probe"}}, "method probe starts from weights"),
+    ],
+)
+def test_what_cannot_be_pretrained_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(PlstoreError, match=message):
+        recipe(pretrain={"steps": 3}, **values)
 
 
 def test_a_warm_student_of_another_architecture_is_refused(store: Store) -> None:

@@ -369,14 +369,24 @@ def load_teacher(store: Store, teacher: TeacherRecord, *, device: str) -> Bundle
         InputError: If it has none, as a fusion or imported labels.
         StoreError: If its weights are gone, or not those that were kept.
     """
+    folder = _folder_of(store, teacher)
+    bundle = load_bundle(folder, class_names=store.class_names, device=device)
+    return replace(bundle, embeddings=(teacher.metrics or {}).get(EMBEDDINGS))
+
+
+def _folder_of(store: Store, teacher: TeacherRecord) -> Path:
+    """Return the local folder of a teacher's model, its weights checked."""
+    if teacher.role == "pretrained":
+        raise InputError(
+            f"{teacher.teacher_id!r} of {store.root} has features and no classifier: models "
+            "started from it; name one of those, a teacher or a student"
+        )
     if teacher.checkpoint is None or teacher.checkpoint_hash is None:
         raise InputError(
             f"teacher {teacher.teacher_id!r} of {store.root} has labels and no model: its role "
             f"is {teacher.role!r}"
         )
-    folder = fetch_bundle(store, teacher.checkpoint, teacher.checkpoint_hash)
-    bundle = load_bundle(folder, class_names=store.class_names, device=device)
-    return replace(bundle, embeddings=(teacher.metrics or {}).get(EMBEDDINGS))
+    return fetch_bundle(store, teacher.checkpoint, teacher.checkpoint_hash)
 
 
 def check_weights(folder: Path, digest: str) -> None:

@@ -4,6 +4,7 @@ from trainers.sections.data import Counts, Data
 from trainers.sections.labels import Fusion, Label, Select
 from trainers.sections.model import Also, How, Method, Model
 from trainers.sections.noise import NOISE_PARTS, NoisePart, NoiseSection
+from trainers.sections.pretraining import Pretrain
 from trainers.sections.section import Fraction, Section
 from trainers.sections.training import Finetune, Loss, Optimizer, Schedule, Train
 
@@ -23,6 +24,7 @@ __all__ = [
     "NoisePart",
     "NoiseSection",
     "Optimizer",
+    "Pretrain",
     "Schedule",
     "Section",
     "Select",

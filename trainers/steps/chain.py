@@ -19,13 +19,14 @@ from trainers.steps.given import Given, GivenLabels
 from trainers.steps.importing import Import, Present
 from trainers.steps.labeled import Labeled
 from trainers.steps.labeling import Label
+from trainers.steps.pretraining import Pretrain
 from trainers.steps.probing import Probe
 from trainers.steps.selecting import Select
 from trainers.steps.step import CONTROL, Step
 from trainers.steps.training import Train
 from trainers.steps.view_labels import LabelViews
 
-_IMPORT, _LABELED = "import", "labeled"
+_IMPORT, _LABELED, _PRETRAIN = "import", "labeled", "pretrain"
 
 
 def steps_of(context: Context) -> list[Step]:
@@ -41,15 +42,24 @@ def _first(context: Context) -> list[Step]:
     is_there = context.recipe.data.source == "store"
     images = Present(name=_IMPORT) if is_there else Import(name=_IMPORT)
     labeled = Labeled(name=_LABELED, needs=(_IMPORT,))
+    before = _pretrained(context)
     if context.teacher is None:
-        steps: list[Step] = [images, labeled]
+        steps: list[Step] = [images, labeled, *before]
         for number in range(1, _num_members(context) + 1):
             steps += _trained(_member("0", number), _LABELED, 0, context, number)
         return steps
-    steps = [images, labeled, Given(name="train-0", needs=(_IMPORT,))]
+    steps = [images, labeled, *before, Given(name="train-0", needs=(_IMPORT,))]
     if context.teacher.checkpoint:
         steps.append(Evaluate(name="evaluate-0", needs=(_IMPORT, "train-0")))
     return steps
+
+
+def _pretrained(context: Context) -> list[Step]:
+    """Return the self-supervised training, where a model of the run starts from it."""
+    if "finetune" not in {context.recipe.how(0), context.recipe.how(1)}:
+        return []
+    wanted = context.recipe.pretrain.is_wanted
+    return [Pretrain(name=_PRETRAIN, needs=(_IMPORT,))] if wanted else []
 
 
 def _iterations(context: Context) -> list[Step]:
@@ -147,6 +157,8 @@ def _trained(
     needs: tuple[str, ...] = (view,)
     if how == "warm":
         needs = (view, _model_step(context, str(iteration - 1), iteration - 1))
+    if how == "finetune" and recipe.pretrain.is_wanted:
+        needs = (view, _PRETRAIN)
     kind, name = (Probe if how == "probe" else Train), f"train-{model}"
     needs += tuple(step.name for step in labels)
     steps: list[Step] = [kind(name=name, needs=needs, replays=bool(labels), **place)]

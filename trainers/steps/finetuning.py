@@ -39,11 +39,11 @@ class Finetune(Train):
         return {**super().what(context), "frozen_blocks": frozen}
 
     def _training(
-        self, context: Context, view: Outputs, teacher: Outputs | None = None
+        self, context: Context, view: Outputs, before: Outputs | None = None
     ) -> Training:
         frozen = self.recipe(context).finetune.frozen_blocks
         return replace(
-            super()._training(context, view, teacher), frozen_blocks=frozen, lora_rank=None
+            super()._training(context, view, before), frozen_blocks=frozen, lora_rank=None
         )
 
     @property

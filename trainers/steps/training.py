@@ -100,10 +100,12 @@ class Train(Step):
         return outputs_of(record, self.how(context))
 
     def _training(
-        self, context: Context, view: Outputs, teacher: Outputs | None = None
+        self, context: Context, view: Outputs, before: Outputs | None = None
     ) -> Training:
-        """Return the training; a teacher is one whose weights it begins with."""
-        return training_on(
+        """Return the training; it begins with the weights of the model before it, if any."""
+        start = None if before is None else kept_model(context, before)
+        is_backbone = before is not None and before["role"] == "pretrained"
+        training = training_on(
             context.view(view["view"]),
             self.recipe(context),
             context.recipe.member(self.member),
@@ -112,8 +114,12 @@ class Train(Step):
             seed=torch_seed(context.recipe.seed, Purpose.TRAINING, self._stream),
             device=context.device,
             processes=context.processes,
-            start=None if teacher is None else kept_model(context, teacher),
+            start=None if is_backbone else start,
         )
+        if not is_backbone:
+            return training
+        weights = {"weights": str(start)}  # of all but the classifier, as timm's are
+        return replace(training, model=training.model.model_copy(update=weights))
 
     @property
     def _stream(self) -> int:

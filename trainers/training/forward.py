@@ -80,9 +80,7 @@ class Forward:
 
     def _plain_logits(self, images: Tensor) -> Tensor:
         """Return float32 [images, classes] of the network alone, whatever mode it is in."""
-        dtype = self._dtype()
-        kind = self._device.partition(":")[0]
-        with torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None):
+        with activations(self._recipe.train.precision, self._device):
             logits: Tensor = self._network(self._format.normalise(images))
         return logits.float()
 
@@ -115,10 +113,7 @@ class Forward:
 
     def _logits(self, joined: Joined, images: Tensor) -> Tensor:
         """Return float32 [images, classes]."""
-        dtype = self._dtype()
-        with torch.autocast(
-            self._device.partition(":")[0], dtype or torch.bfloat16, enabled=dtype is not None
-        ):
+        with activations(self._recipe.train.precision, self._device):
             pixels = self._format.normalise(images)
             logits = joined(pixels) if self._has_looked else self._first_look(joined, pixels)
         return logits.float()
@@ -153,17 +148,23 @@ class Forward:
             self._network.compile()
         return Joined(self._network, forward, self._processes)
 
-    def _dtype(self) -> torch.dtype | None:
-        """Return what activations are, None for float32."""
-        wanted = self._recipe.train.precision
-        if wanted == "auto":
-            return torch.bfloat16 if self._device.startswith("cuda") else None
-        if wanted == "float16" and self._device == "cpu":
-            raise InputError(
-                "train.precision is float16, which is for GPUs; wanted float32 or bfloat16 on "
-                "the CPU"
-            )
-        return _DTYPES.get(wanted)
+
+def activations(precision: str, device: str) -> torch.autocast:
+    """Return the context in which activations have the precision of a recipe.
+
+    Raises:
+        InputError: If the CPU is to have float16.
+    """
+    dtype = _DTYPES.get(precision)
+    if precision == "auto" and device.startswith("cuda"):
+        dtype = torch.bfloat16
+    if precision == "float16" and device == "cpu":
+        raise InputError(
+            "train.precision is float16, which is for GPUs; wanted float32 or bfloat16 on "
+            "the CPU"
+        )
+    kind = device.partition(":")[0]
+    return torch.autocast(kind, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def _parts(batch: Batch, count: int) -> Iterator[tuple[slice | Tensor, int]]:

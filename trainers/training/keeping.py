@@ -1,6 +1,7 @@
 """A training whose result is kept: the model becomes a teacher of the store."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +21,9 @@ from trainers.events import Measured, Teller
 from trainers.inference.clean import room_to_look
 from trainers.models.model import fetch_bundle, keep_bundle
 from trainers.recipe import Recipe
+from trainers.training.contrasting import Contrast, contrast
 from trainers.training.processes import ALONE, Processes
-from trainers.training.recording import Metric
+from trainers.training.recording import LOSS, Metric
 from trainers.training.train import Trained, Training, teacher_record, train
 from trainers.training.watching import Watch
 
@@ -68,9 +70,8 @@ def train_and_keep(
     One that was stopped goes on from its last checkpoint. Of several processes the first keeps
     it, and all of them return it.
     """
-    known = find_teacher(store, place.teacher_id)
-    if known is not None and known.checkpoint and known.checkpoint_hash:
-        fetch_bundle(store, known.checkpoint, known.checkpoint_hash)  # or says that it is gone
+    known = _known(store, place)
+    if known is not None:
         return known
     partial = store.cache_folder("partial", f"{place.identity}.pt")
     backend = pick_backend(training.backend, training.device)
@@ -109,6 +110,60 @@ def train_and_keep(
     if record is None:
         raise StoreError(f"{store.root} has lost teacher {place.teacher_id!r}")
     return record
+
+
+def contrast_and_keep(
+    store: Store, training: Contrast, place: Place, teller: Teller
+) -> TeacherRecord:
+    """Train a network without labels and keep it; one that is kept is not trained again."""
+    known = _known(store, place)
+    if known is not None:
+        return known
+    partial = store.cache_folder("partial", f"{place.identity}.pt")
+    steps = training.recipe.pretrain.steps
+    with teller.task(f"pretrain {place.title}", steps) as advance:
+        shown = 0
+
+        def on_step(done: int, loss: float) -> None:
+            nonlocal shown
+            advance(done - shown, f"loss {loss:.3f}" if done > shown else "")
+            shown = done
+
+        def on_metric(metric: Metric) -> None:
+            step, name, value = metric
+            teller.tell(Measured(model=place.teacher_id, step=step, name=name, value=value))
+
+        made = contrast(training, partial, on_step, on_metric)
+    recipe = training.recipe
+    provenance = _provenance(place, recipe) | {"images_version": training.images_version}
+    checkpoint, digest = keep_bundle(
+        store, place.teacher_id, made.network, made.format, (), provenance
+    )
+    record = TeacherRecord(
+        teacher_id=place.teacher_id,
+        iteration=place.iteration,
+        role=place.role,
+        architecture=recipe.model.architecture,
+        checkpoint=checkpoint,
+        checkpoint_hash=digest,
+        preprocessing=vars(made.format),
+        metrics={} if made.loss is None else {LOSS: made.loss},
+        recipe=recipe.model_dump(mode="json"),
+        recipe_hash=recipe.hash,
+        seed=recipe.seed,
+    )
+    _record(store, record, made.metrics, place)
+    partial.unlink(missing_ok=True)
+    return record
+
+
+def _known(store: Store, place: Place) -> TeacherRecord | None:
+    """Return what is kept already, its weights checked; None if it is to be trained."""
+    known = find_teacher(store, place.teacher_id)
+    if known is None or not known.checkpoint or not known.checkpoint_hash:
+        return None
+    fetch_bundle(store, known.checkpoint, known.checkpoint_hash)  # or says that it is gone
+    return known
 
 
 def training_on(  # noqa: PLR0913  one keyword per choice of the step
@@ -188,13 +243,8 @@ def _keep(store: Store, training: Training, trained: Trained, place: Place) -> T
         trained.network,
         trained.format,
         store.class_names,
-        _provenance(training, place),
+        _provenance(place, training.run) | _of_view(training.view),
     )
-    rows = [
-        {"run": place.teacher_id, "step": number, "name": name, "value": value}
-        for number, name, value in trained.metrics
-    ]
-    store.append("runs", rows, identity=place.identity, step=place.step)
     record = teacher_record(
         training,
         trained,
@@ -204,20 +254,33 @@ def _keep(store: Store, training: Training, trained: Trained, place: Place) -> T
         checkpoint=checkpoint,
         checkpoint_hash=digest,
     )
-    add_teacher(store, record, identity=place.identity, step=place.step)
+    _record(store, record, trained.metrics, place)
     return record
 
 
-def _provenance(training: Training, place: Place) -> dict[str, Any]:
-    """Return what made a model: enough to find its row, its view and its recipe again."""
-    view = training.view
+def _record(
+    store: Store, record: TeacherRecord, metrics: Sequence[Metric], place: Place
+) -> None:
+    """Add a model's metrics to `runs`, then the model: its row says that all is there."""
+    rows = [
+        {"run": place.teacher_id, "step": number, "name": name, "value": value}
+        for number, name, value in metrics
+    ]
+    store.append("runs", rows, identity=place.identity, step=place.step)
+    add_teacher(store, record, identity=place.identity, step=place.step)
+
+
+def _provenance(place: Place, run: Recipe) -> dict[str, Any]:
+    """Return what made a model: enough to find its row and its recipe again."""
     return {
         "teacher_id": place.teacher_id,
         "role": place.role,
         "iteration": place.iteration,
-        "view": view.key,
-        "pins": dict(view.record.pins),
-        "recipe_hash": training.run.hash,
-        "seed": training.run.seed,
+        "recipe_hash": run.hash,
+        "seed": run.seed,
         "code_version": __version__,
     }
+
+
+def _of_view(view: View) -> dict[str, Any]:
+    return {"view": view.key, "pins": dict(view.record.pins)}

@@ -1,0 +1,80 @@
+"""A network learns from unlabeled images alone; a run's models start from its weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from plstore.errors import InputError
+from plstore.seeds import Purpose, torch_seed
+from trainers.context import Context, Outputs
+from trainers.estimate import Estimate, Estimator
+from trainers.result import Findings
+from trainers.steps.step import Step
+from trainers.steps.training import outputs_of
+from trainers.training.contrasting import Contrast
+from trainers.training.keeping import Place, contrast_and_keep
+from trainers.training.recording import LOSS
+
+_SETTINGS = frozenset({"precision", "backend", "threads", "ema_decay"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Step):
+    """Self-supervised training on the unlabeled images; see `recipe.pretrain`."""
+
+    kind: ClassVar[str] = "pretrain"
+
+    @property
+    def teacher_id(self) -> str:
+        """Of what it leaves."""
+        return f"pre-{self.key[:8]}"
+
+    def what(self, context: Context) -> Mapping[str, object]:
+        """Return all that it follows from, beside the images."""
+        recipe = context.recipe
+        model = recipe.model.model_dump(mode="json", exclude={"also", "weights", "pretrained"})
+        return {
+            "model": model,
+            "pretrain": recipe.pretrain.model_dump(mode="json"),
+            "optimizer": recipe.optimizer.model_dump(mode="json"),
+            "train": recipe.train.model_dump(mode="json", include=set(_SETTINGS)),
+            "seed": recipe.seed,
+        }
+
+    def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
+        """Train it, or go on from its last checkpoint; keep it in the store."""
+        imported = needs[0]
+        images = context.split("unlabeled", imported)
+        if images is None:
+            raise InputError(
+                "there is no unlabeled image to pretrain on; set pretrain.steps to 0"
+            )
+        training = Contrast(
+            recipe=context.recipe,
+            images=images,
+            images_version=imported["images_version"],
+            seed=torch_seed(context.recipe.seed, Purpose.PRETRAINING),
+            device=context.device,
+        )
+        place = Place(
+            teacher_id=self.teacher_id,
+            iteration=0,
+            role="pretrained",
+            identity=self.key,
+            step=self.name,
+            title=f"{context.recipe.model.architecture} on {len(images):,} unlabeled images",
+        )
+        record = contrast_and_keep(context.store, training, place, context.teller)
+        return {**outputs_of(record, "scratch"), "loss": (record.metrics or {}).get(LOSS)}
+
+    def cost(self, estimator: Estimator) -> Estimate:
+        """Return the images of all its steps, each of which is seen twice."""
+        settings, timed = estimator.recipe.pretrain, estimator.timed(0)
+        images = 2 * settings.steps * settings.batch
+        seconds = timed.train_seconds * images * estimator.noising
+        return Estimate.of(images, seconds, timed.num_bytes)
+
+    def report(self, findings: Findings, outputs: Outputs) -> None:
+        """Say which network it is."""
+        names = ("teacher_id", "architecture", "checkpoint", "loss")
+        findings.pretrained = {name: outputs[name] for name in names}
