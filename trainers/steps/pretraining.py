@@ -11,8 +11,8 @@ from trainers.estimate import Estimate, Estimator
 from trainers.result import Findings
 from trainers.steps.step import Step
 from trainers.steps.training import outputs_of
-from trainers.training.contrasting import Contrast
-from trainers.training.keeping import Place, contrast_and_keep
+from trainers.training.keeping import Place, pretrain_and_keep
+from trainers.training.pretraining import Pretraining
 from trainers.training.recording import LOSS
 
 _SETTINGS = frozenset({"precision", "backend", "threads", "ema_decay"})
@@ -49,7 +49,7 @@ class Pretrain(Step):
             raise InputError(
                 "there is no unlabeled image to pretrain on; set pretrain.steps to 0"
             )
-        training = Contrast(
+        training = Pretraining(
             recipe=context.recipe,
             images=images,
             images_version=imported["images_version"],
@@ -64,13 +64,13 @@ class Pretrain(Step):
             step=self.name,
             title=f"{context.recipe.model.architecture} on {len(images):,} unlabeled images",
         )
-        record = contrast_and_keep(context.store, training, place, context.teller)
+        record = pretrain_and_keep(context.store, training, place, context.teller)
         return {**outputs_of(record, "scratch"), "loss": (record.metrics or {}).get(LOSS)}
 
     def cost(self, estimator: Estimator) -> Estimate:
-        """Return the images of all its steps, each of which is seen twice."""
+        """Return the versions of images of all its steps."""
         settings, timed = estimator.recipe.pretrain, estimator.timed(0)
-        images = 2 * settings.steps * settings.batch
+        images = settings.steps * settings.batch * settings.versions
         seconds = timed.train_seconds * images * estimator.noising
         return Estimate.of(images, seconds, timed.num_bytes)
 

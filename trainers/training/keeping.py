@@ -21,7 +21,7 @@ from trainers.events import Measured, Teller
 from trainers.inference.clean import room_to_look
 from trainers.models.model import fetch_bundle, keep_bundle
 from trainers.recipe import Recipe
-from trainers.training.contrasting import Contrast, contrast
+from trainers.training.pretraining import Pretraining, pretrain
 from trainers.training.processes import ALONE, Processes
 from trainers.training.recording import LOSS, Metric
 from trainers.training.train import Trained, Training, teacher_record, train
@@ -112,8 +112,8 @@ def train_and_keep(
     return record
 
 
-def contrast_and_keep(
-    store: Store, training: Contrast, place: Place, teller: Teller
+def pretrain_and_keep(
+    store: Store, training: Pretraining, place: Place, teller: Teller
 ) -> TeacherRecord:
     """Train a network without labels and keep it; one that is kept is not trained again."""
     known = _known(store, place)
@@ -133,7 +133,7 @@ def contrast_and_keep(
             step, name, value = metric
             teller.tell(Measured(model=place.teacher_id, step=step, name=name, value=value))
 
-        made = contrast(training, partial, on_step, on_metric)
+        made = pretrain(training, partial, on_step, on_metric)
     recipe = training.recipe
     provenance = _provenance(place, recipe) | {"images_version": training.images_version}
     checkpoint, digest = keep_bundle(

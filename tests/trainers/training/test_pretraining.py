@@ -9,25 +9,30 @@ import pytest
 import torch
 
 from plstore.errors import InputError
+from plstore.images import ImageRecord, import_images
 from plstore.loaders import ImageFormat, open_split
-from plstore.store import Store
+from plstore.store import Store, create
+from tests.conftest import encode
 from trainers.recipe import check_recipe
-from trainers.training import contrasting
-from trainers.training.contrasting import Contrast, Contrasted, contrast, nt_xent
+from trainers.training import pretraining
+from trainers.training.pretraining import Pretrained, Pretraining, nt_xent, pretrain, turned
 from trainers.training.recording import LOSS
 
 STEPS, BATCH, IMAGES = 6, 16, 60
 
 
-def contrasted(store: Store, seed: int = 0, **pretrain: object) -> Contrast:
+TASKS = pytest.mark.parametrize("task", ["rotation", "simclr"])
+
+
+def asked(store: Store, seed: int = 0, **settings: object) -> Pretraining:
     values = {
         "name": "tiny",
         "model": {"architecture": "test_resnet", "resolution": 16, "stochastic_depth": 0.1},
-        "pretrain": {"steps": STEPS, "batch": BATCH, **pretrain},
+        "pretrain": {"steps": STEPS, "batch": BATCH, **settings},
         "train": {"threads": 1, "ema_decay": 0.5},
     }
     images = open_split(store, "unlabeled")
-    return Contrast(
+    return Pretraining(
         recipe=check_recipe(values, "test"),
         images=images,
         images_version=store.table("images").version(),
@@ -36,11 +41,11 @@ def contrasted(store: Store, seed: int = 0, **pretrain: object) -> Contrast:
     )
 
 
-def weights(made: Contrasted) -> dict[str, torch.Tensor]:
+def weights(made: Pretrained) -> dict[str, torch.Tensor]:
     return dict(made.network.state_dict())
 
 
-def same(a: Contrasted, b: Contrasted) -> bool:
+def same(a: Pretrained, b: Pretrained) -> bool:
     pairs = zip(weights(a).values(), weights(b).values(), strict=True)
     return all(torch.equal(x, y) for x, y in pairs)
 
@@ -61,14 +66,14 @@ def test_the_loss_is_that_of_the_papers_equation() -> None:
     assert float(found) == pytest.approx(np.mean(losses))
 
 
-def ids(training: Contrast, first_step: int) -> Iterator[list[int]]:
-    for rows in training._passes(first_step):
+def ids(training: Pretraining, first_step: int) -> Iterator[list[int]]:
+    for rows in training.passes(first_step):
         for start in range(0, len(rows), BATCH):
             yield rows[start : start + BATCH].tolist()
 
 
 def test_each_pass_draws_whole_batches_of_all_images_in_its_own_order(store: Store) -> None:
-    training = contrasted(store)
+    training = asked(store)
     steps = list(islice(ids(training, 0), 9))
 
     assert training.steps_per_epoch == IMAGES // BATCH == 3
@@ -83,10 +88,10 @@ def test_each_pass_draws_whole_batches_of_all_images_in_its_own_order(store: Sto
 def test_an_image_is_noised_otherwise_each_time_and_the_same_after_a_resume(
     store: Store,
 ) -> None:
-    training = contrasted(store, batch=IMAGES)
+    training = asked(store, batch=IMAGES, task="simclr")
     format_ = ImageFormat(size=16, channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
-    steps = list(islice(training.pairs(format_, 0), 3))
-    (again,) = islice(training.pairs(format_, 2), 1)
+    steps = list(islice(training.batches(format_, 0), 3))
+    (again,) = islice(training.batches(format_, 2), 1)
     flat = [images for step in steps for images in step]
     sums = {tuple(sorted(int(image.sum()) for image in images)) for images in flat}
 
@@ -95,63 +100,88 @@ def test_an_image_is_noised_otherwise_each_time_and_the_same_after_a_resume(
     assert all(torch.equal(a, b) for a, b in zip(steps[2], again, strict=True))
 
 
+def test_images_are_turned_by_quarters() -> None:
+    images = torch.arange(2 * 9).reshape(2, 1, 3, 3).repeat(2, 1, 1, 1)
+    found = turned(images, torch.tensor([0, 1, 2, 3]))
+
+    assert torch.equal(found[0], images[0])
+    assert found[1, 0].tolist() == [[11, 14, 17], [10, 13, 16], [9, 12, 15]]
+    assert torch.equal(found[2], images[2].flip(1, 2))
+    assert torch.equal(turned(found[3:], torch.tensor([1])), images[3:])
+
+
+def test_turns_follow_from_the_step_and_are_all_there(store: Store) -> None:
+    training = asked(store, batch=IMAGES)
+    steps = [training.turns(step) for step in range(3)]
+
+    assert all(set(step.tolist()) == {0, 1, 2, 3} for step in steps)
+    assert not torch.equal(steps[0], steps[1])
+    assert torch.equal(steps[1], training.turns(1))
+
+
+@TASKS
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    store: Store, tmp_path: Path
+    store: Store, tmp_path: Path, task: str
 ) -> None:
-    first, second = (
-        contrast(contrasted(store), tmp_path / name, lambda *_: None) for name in "ab"
+    first, second, other = (
+        pretrain(asked(store, seed, task=task), tmp_path / f"{number}", lambda *_: None)
+        for number, seed in enumerate((0, 0, 1))
     )
-    other = contrast(contrasted(store, seed=1), tmp_path / "c", lambda *_: None)
 
     assert same(first, second)
     assert not same(first, other)
     assert first.loss is None  # too short for one
 
 
-@pytest.mark.parametrize("stop_at", [1, 4])
+@TASKS
 def test_a_stopped_one_goes_on_to_the_same_bits(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    monkeypatch.setattr(contrasting, "_CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(contrasting, "_METRIC_STEPS", 2)
-    whole = contrast(contrasted(store), tmp_path / "whole", lambda *_: None)
+    monkeypatch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(pretraining, "_METRIC_STEPS", 2)
+    whole = pretrain(asked(store, task=task), tmp_path / "whole", lambda *_: None)
 
     def stop(done: int, _: float) -> None:
-        if done == stop_at:
+        if done == 4:
             raise KeyboardInterrupt
 
     started: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        contrast(contrasted(store), tmp_path / "part", stop)
-    resumed = contrast(
-        contrasted(store), tmp_path / "part", lambda done, _: started.append(done)
+        pretrain(asked(store, task=task), tmp_path / "part", stop)
+    resumed = pretrain(
+        asked(store, task=task), tmp_path / "part", lambda done, _: started.append(done)
     )
 
-    assert started[0] == stop_at - 1
+    assert started[0] == 3
     assert same(whole, resumed)
     losses = [[m for m in made.metrics if m[1] == LOSS] for made in (whole, resumed)]
     assert losses[0] == losses[1]
     assert len(losses[0]) == STEPS // 2
 
 
-def test_two_versions_of_an_image_come_near_one_another(store: Store, tmp_path: Path) -> None:
-    training = contrasted(store, steps=80, batch=IMAGES, learning_rate=0.01)
+@pytest.mark.parametrize(("task", "chance"), [("rotation", np.log(4)), ("simclr", np.log(119))])
+def test_a_network_learns_its_task(tmp_path: Path, task: str, chance: float) -> None:
+    store = create(tmp_path / "store")
+    records = [lit_from_above(number) for number in range(IMAGES)]
+    import_images(store, records, dataset="lit", class_names=["a", "b"])
+    training = asked(store, task=task, steps=60, batch=IMAGES, learning_rate=0.01)
     losses: list[float] = []
-    contrast(training, tmp_path / "a", lambda _, loss: losses.append(loss))
+    pretrain(training, tmp_path / "partial", lambda _, loss: losses.append(loss))
 
-    assert np.mean(losses[-5:]) < np.mean(losses[1:6]) - 0.3
+    assert np.mean(losses[-5:]) < 0.9 * chance
+
+
+def lit_from_above(number: int) -> ImageRecord:
+    """Return an image whose upper part is the brighter one, in a colour of its own."""
+    random = np.random.default_rng(number)
+    rows = np.linspace(130, 10, 24)[:, None, None] * np.ones((1, 24, 1))
+    pixels = (rows + random.integers(0, 120, 3)).astype(np.uint8)
+    return ImageRecord(key=f"{number}.png", split="unlabeled", data=encode(pixels))
 
 
 def test_one_image_cannot_be_told_from_another(store: Store, tmp_path: Path) -> None:
-    alone = contrasted(store)
-    one = Contrast(
-        recipe=alone.recipe,
-        images=open_split(store, "unlabeled"),
-        images_version=alone.images_version,
-        seed=0,
-        device="cpu",
-    )
-    one.images.sample_ids = one.images.sample_ids[:1]
+    alone = asked(store)
+    alone.images.sample_ids = alone.images.sample_ids[:1]
 
     with pytest.raises(InputError, match=r"1 unlabeled image cannot be told.*pretrain\.steps"):
-        contrast(one, tmp_path / "a", lambda *_: None)
+        pretrain(alone, tmp_path / "a", lambda *_: None)

@@ -1,8 +1,8 @@
-"""Self-supervised training: a network learns what images have in common, without labels.
+"""Self-supervised training: a network learns what is on images, without labels.
 
-SimCLR (Chen et al. 2020): two noised versions of an image are to be near one another, and far
-from those of all other images of the step. Every random number follows from (seed, step), so
-one that was stopped goes on from its last checkpoint.
+By one of two tasks: by which quarter turn an image was turned (Gidaris et al. 2018), or which
+two noised versions are of one image (Chen et al. 2020). Every random number follows from
+(seed, step), so one that was stopped goes on from its last checkpoint.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ from plstore.loaders.noise import INPUT_PARTS
 from plstore.seeds import Purpose, generator, torch_seed
 from trainers.models.model import build_model, image_format
 from trainers.recipe import Recipe
+from trainers.sections import Pretrain
 from trainers.training.forward import activations
 from trainers.training.optimisation import Course
 from trainers.training.recording import LOSS, Metric, Recorder
@@ -34,10 +35,12 @@ _CHECKPOINT_SECONDS: Final = 20.0
 _METRIC_STEPS: Final = 50
 _WARMUP_SHARE: Final = 0.05
 _LEAST: Final = 2  # images of which one is to be told from another
+_TURNS: Final = 4
+_NOISE, _ORDER, _TURNED = range(3)  # streams of random numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrasted:
+class Pretrained:
     """What came of it: the backbone with averaged weights, and metrics."""
 
     network: nn.Module
@@ -52,7 +55,7 @@ class Contrasted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast:
+class Pretraining:
     """What to train.
 
     Attributes:
@@ -86,7 +89,7 @@ class Contrast:
         optimizer = self.recipe.optimizer.model_copy(update=rate)
         return self.recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
 
-    def network(self) -> "Siamese":
+    def network(self) -> "Headed":
         """Return the network with random weights and no noise of its own.
 
         Raises:
@@ -95,25 +98,31 @@ class Contrast:
         torch.manual_seed(torch_seed(self.seed, Purpose.MODEL_INIT))
         plain = {"pretrained": False, "weights": None, "dropout": 0.0, "stochastic_depth": 0.0}
         model = self.recipe.model.model_copy(update=plain)
-        return Siamese(
-            build_model(model, model.architecture, 0), self.recipe.pretrain.projection
-        )
+        return Headed(build_model(model, model.architecture, 0), self.recipe.pretrain)
 
-    def pairs(self, format_: ImageFormat, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield uint8 images of each step, noised twice, from a step on without an end."""
-        yield from zip(
-            *(self._noised(twin, format_, first_step) for twin in range(2)), strict=True
-        )
+    def batches(self, format_: ImageFormat, first_step: int) -> Iterator[list[Tensor]]:
+        """Yield the versions of the images of each step, from a step on without an end.
 
-    def _noised(self, twin: int, format_: ImageFormat, first_step: int) -> Iterator[Tensor]:
+        They are uint8 [batch, channels, size, size], noised each time in another way.
+        """
+        versions = range(self.recipe.pretrain.versions)
+        streams = [self._noised(version, format_, first_step) for version in versions]
+        yield from map(list, zip(*streams, strict=True))
+
+    def turns(self, step: int) -> Tensor:
+        """Return int64 [batch]: by how many quarters the images of a step are turned."""
+        random = generator(self.seed, Purpose.PRETRAINING, _TURNED, step)
+        return torch.from_numpy(random.integers(_TURNS, size=self.batch))
+
+    def _noised(self, version: int, format_: ImageFormat, first: int) -> Iterator[Tensor]:
         noise = ImageNoise(
             noise=self.recipe.pretrain.as_noise(),
             parts=INPUT_PARTS,
-            seed=torch_seed(self.seed, Purpose.PRETRAINING, 0, twin),
-            first_batch=first_step,
+            seed=torch_seed(self.seed, Purpose.PRETRAINING, _NOISE, version),
+            first_batch=first,
         )
         stream = clean_stream(
-            ((self.images, rows) for rows in self._passes(first_step)),
+            ((self.images, rows) for rows in self.passes(first)),
             format_,
             device=self.device,
             backend=pick_backend(self.recipe.train.backend, self.device),
@@ -122,37 +131,48 @@ class Contrast:
         )
         yield from (batch.images for batch in stream)
 
-    def _passes(self, first_step: int) -> Iterator[npt.NDArray[np.int64]]:
+    def passes(self, first_step: int) -> Iterator[npt.NDArray[np.int64]]:
         """Yield the rows of each pass over the images, in its own order, in whole batches."""
         epoch, done = divmod(first_step, self.steps_per_epoch)
         for number in count(epoch):
-            random = generator(self.seed, Purpose.PRETRAINING, 1, number)
+            random = generator(self.seed, Purpose.PRETRAINING, _ORDER, number)
             order = random.permutation(len(self.images))
             begin = done * self.batch if number == epoch else 0
             yield order[begin : self.steps_per_epoch * self.batch]
 
 
-class Siamese(nn.Module):
-    """A backbone, and the head whose vectors are compared (Chen et al. 2020, section 2.1).
+class Headed(nn.Module):
+    """A backbone, and the head by which it is asked.
 
     Attributes:
         backbone: Without a classifier; float [images, features].
-        head: Two layers; float [images, projection].
+        head: Of `rotation` one layer, of `simclr` two (Chen et al. 2020, section 2.1).
     """
 
-    def __init__(self, backbone: nn.Module, projection: int) -> None:
+    def __init__(self, backbone: nn.Module, settings: Pretrain) -> None:
         """Put a head on a backbone of timm."""
         super().__init__()
         self.backbone = backbone
-        width = int(backbone.num_features)  # type: ignore[arg-type]  # timm's models have it
-        self.head = nn.Sequential(
-            nn.Linear(width, 2 * projection), nn.ReLU(), nn.Linear(2 * projection, projection)
-        )
+        width, out = int(cast("int", backbone.num_features)), settings.projection
+        self.head: nn.Module = nn.Linear(width, _TURNS)
+        if settings.task == "simclr":
+            self.head = nn.Sequential(
+                nn.Linear(width, 2 * out), nn.ReLU(), nn.Linear(2 * out, out)
+            )
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return float [images, projection]."""
-        vectors: Tensor = self.head(self.backbone(pixels))
-        return vectors
+        """Return float [images, turns or projection]."""
+        answers: Tensor = self.head(self.backbone(pixels))
+        return answers
+
+
+def turned(images: Tensor, turns: Tensor) -> Tensor:
+    """Return images [images, channels, size, size], each turned by its number of quarters."""
+    found = images.clone()
+    for number in range(1, _TURNS):
+        which = turns == number
+        found[which] = torch.rot90(images[which], number, (2, 3))
+    return found
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -169,12 +189,12 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return nn.functional.cross_entropy(similar, partners)
 
 
-def contrast(
-    training: Contrast,
+def pretrain(
+    training: Pretraining,
     partial: Path,
     on_step: Callable[[int, float], None],
     on_metric: Callable[[Metric], None] = lambda _: None,
-) -> Contrasted:
+) -> Pretrained:
     """Train a network without labels, or go on from the checkpoint at `partial`.
 
     Args:
@@ -192,27 +212,27 @@ def contrast(
             f"{len(training.images)} unlabeled image cannot be told from another; pretraining "
             "wants two at least, better thousands: set pretrain.steps to 0"
         )
-    network, recipe = training.network(), training.as_trained()
-    settings, device = recipe.pretrain, training.device
+    network, recipe, device = training.network(), training.as_trained(), training.device
     format_ = image_format(recipe.model, network.backbone)
-    steps, per_epoch = settings.steps, training.steps_per_epoch
+    steps, per_epoch = recipe.pretrain.steps, training.steps_per_epoch
     warmup = int(_WARMUP_SHARE * steps)
     course = Course(steps=steps, steps_per_epoch=per_epoch, warmup_steps=warmup)
     state = State(recipe, course, network.to(device).train(), device)
-    images = 2 * training.batch
     recorder = Recorder(
-        on_metric, every=_METRIC_STEPS, images=images, steps_per_epoch=per_epoch, device=device
+        on_metric,
+        every=_METRIC_STEPS,
+        images=training.batch * recipe.pretrain.versions,
+        steps_per_epoch=per_epoch,
+        device=device,
     )
     recorder.metrics += state.restore(partial)
     on_step(state.step, float("nan"))
-    pairs, saved = training.pairs(format_, state.step), monotonic()
+    batches, saved = training.batches(format_, state.step), monotonic()
     while state.step < steps:
         with recorder.waiting():
-            first, second = next(pairs)
+            versions = next(batches)
         state.begin()
-        with activations(recipe.train.precision, device):
-            vectors = network(format_.normalise(torch.cat([first, second]))).float()
-        loss = nt_xent(*vectors.chunk(2), settings.temperature)
+        loss = _loss(training, network, format_, versions, state.step)
         state.add(loss, loss, 1)
         state.end()
         recorder.step_done(state.step, state.last_loss, state.rate)
@@ -220,5 +240,25 @@ def contrast(
         if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < steps:
             state.save(partial, {}, recorder.metrics)
             saved = monotonic()
-    backbone = cast("Siamese", state.ema.module).backbone.eval()
-    return Contrasted(network=backbone, format=format_, metrics=recorder.metrics)
+    backbone = cast("Headed", state.ema.module).backbone.eval()
+    return Pretrained(network=backbone, format=format_, metrics=recorder.metrics)
+
+
+def _loss(
+    training: Pretraining,
+    network: nn.Module,
+    format_: ImageFormat,
+    versions: list[Tensor],
+    step: int,
+) -> Tensor:
+    """Return the loss of a step's images."""
+    settings, turns = training.recipe.pretrain, None
+    images = torch.cat(versions)
+    if settings.task == "rotation":
+        turns = training.turns(step).to(images.device)
+        images = turned(images, turns)
+    with activations(training.recipe.train.precision, training.device):
+        answers = network(format_.normalise(images)).float()
+    if turns is not None:
+        return nn.functional.cross_entropy(answers, turns)
+    return nt_xent(*answers.chunk(2), settings.temperature)
