@@ -7,6 +7,7 @@ import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,12 +104,49 @@ def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
 
     assert slow.values["model"]["architecture"] == "test_resnet"
     assert fast.values["model"]["architecture"] == "resnet18"
-    assert fast.values["method"] == {"teacher": "scratch", "students": "scratch"}
     assert max(slow.seconds, fast.seconds) < 1800
     assert "weights" in slow.reasons["better"]
 
 
-@pytest.mark.parametrize(("rate", "size"), [(3000, 64), (1500, 48), (600, 32)])
+def test_of_few_labels_the_net_learns_from_unlabeled_images_first(tmp_path: Path) -> None:
+    made = planned(CIFAR, Wishes(seconds=1800.0))
+    passes = made.values["pretrain"]["steps"] * 256 / 20_000
+    recipe = check_recipe(
+        {"name": "x", **{k: v for k, v in made.values.items() if k != "recipe"}}, "test"
+    )
+
+    assert made.values["method"] == {"teacher": "finetune", "students": "scratch"}
+    assert 10 < passes < 50
+    assert f"in {passes:.0f} passes" in made.reasons["before"]
+    assert made.seconds < 1800
+    assert (recipe.how(0), recipe.how(1), recipe.how(1, is_control=True)) == (
+        *("finetune", "scratch", "scratch"),
+    )
+    assert (recipe.at(0).train.steps, recipe.at(0).train.pseudo_batch) == (400, 0)
+    assert recipe.at(1).train.steps == made.values["train"]["steps"]
+
+
+@pytest.mark.parametrize(
+    ("census", "wishes"),
+    [
+        ({"least": 100}, {}),
+        ({"splits": {**CIFAR.splits, "unlabeled": 1000}}, {}),
+        ({}, {"teacher": "scratch", "students": "scratch"}),
+        ({}, {"also": ({"architecture": "resnet10t"},)}),
+    ],
+)
+def test_otherwise_a_teacher_begins_at_random(
+    census: dict[str, Any], wishes: dict[str, Any]
+) -> None:
+    here = Census(**{**vars(CIFAR), **census})
+    made = planned(here, Wishes(seconds=1800.0, **wishes))
+
+    assert made.values["method"] == {"teacher": "scratch", "students": "scratch"}
+    assert not {"pretrain", "iteration"} & set(made.values)
+    assert "before" not in made.reasons
+
+
+@pytest.mark.parametrize(("rate", "size"), [(3000, 64), (1700, 48), (600, 32)])
 def test_small_images_are_enlarged_as_far_as_there_is_time(rate: float, size: int) -> None:
     made = planned(CIFAR, Wishes(seconds=1800.0), rate)
 
