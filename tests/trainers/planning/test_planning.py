@@ -108,7 +108,7 @@ def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
     assert "weights" in slow.reasons["better"]
 
 
-def test_of_few_labels_the_net_learns_from_unlabeled_images_first(tmp_path: Path) -> None:
+def test_of_few_labels_the_net_learns_from_unlabeled_images_first() -> None:
     made = planned(CIFAR, Wishes(seconds=1800.0))
     passes = made.values["pretrain"]["steps"] * 256 / 20_000
     recipe = check_recipe(
