@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from plstore.errors import InputError, PlstoreError
-from plstore.labels import find_teacher
+from plstore.labels import find_teacher, list_teachers
 from plstore.store import Store
 from plstore.upkeep import verify
 from plstore.views import open_view
 from tests.trainers.test_run import MODEL, TRAIN, recipe
 from trainers.events import Event, Note
+from trainers.features.embedding import Embedding
 from trainers.loop import open_run, run
 from trainers.models.model import fetch_bundle, load_teacher
 from trainers.training.losses import combined_cross_entropy, pseudo_targets
@@ -99,6 +100,11 @@ def test_models_start_from_what_was_learnt_without_labels_and_the_control_at_ran
     assert (row.role, row.recipe_hash) == ("pretrained", asked.hash)
     assert [step.name for step in steps][2:4] == ["pretrain", "train-0"]
     assert verify(store) == []
+    embed = Embedding(teacher=before["teacher_id"], splits=["test"], device="cpu")
+    found = embed.backbone(store)
+    assert found.format == load_teacher(store, list_teachers(store)[-1], device="cpu").format
+    learnt_again = found.network.state_dict()
+    assert all(torch.equal(learnt_again[name], value) for name, value in kept.items())
     with pytest.raises(InputError, match="has features and no classifier"):
         load_teacher(store, row, device="cpu")
 

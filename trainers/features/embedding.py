@@ -26,13 +26,20 @@ from plstore.embeddings import (
 )
 from plstore.errors import InputError
 from plstore.fingerprint import content_hash, value_hash
+from plstore.labels import TeacherRecord
 from plstore.loaders import ImageFormat, clean_batches, import_backend, pick_backend
 from plstore.loaders.work import Backend, BackendName
 from plstore.schema import SPLITS
 from plstore.store import Shard, Store
 from trainers.events import Listener, Teller, unheard
 from trainers.inference.portions import ids_of_split, read_images
-from trainers.models.model import Bundle, build_model, image_format, load_teacher
+from trainers.models.model import (
+    Bundle,
+    build_model,
+    fetch_bundle,
+    image_format,
+    load_teacher,
+)
 from trainers.models.pretrained import architecture_of, start_identity
 from trainers.named import teacher_named
 from trainers.sections import Model
@@ -234,12 +241,20 @@ def commit_ranges(store: Store, written: Sequence[Embedded]) -> None:
     )
 
 
+def _pretrained(store: Store, teacher: TeacherRecord, device: str) -> Backbone:
+    """Return a network that learnt without labels, as its recipe made it."""
+    folder = fetch_bundle(store, str(teacher.checkpoint), str(teacher.checkpoint_hash))
+    model = Model.model_validate((teacher.recipe or {})["model"])
+    started = model.model_copy(update={"weights": str(folder), "pretrained": False})
+    return open_backbone(started, model.architecture, device=device)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
     """By what images are embedded: a teacher of the store, or a model with weights.
 
     Attributes:
-        teacher: A teacher with a model; its classifier is left off.
+        teacher: A teacher with a model, whose classifier is left off, or a pretrained network.
         model: timm name; that of the weights unless given.
         weights: A .safetensors or .pth file, or a folder with one; None for timm's own.
         resolution: Pixels a side; the model's own unless given.
@@ -265,6 +280,8 @@ class Embedding:
         device = pick_device(self.device)
         if self.teacher is not None:
             teacher = teacher_named(store, self.teacher)
+            if teacher.role == "pretrained":
+                return _pretrained(store, teacher, device)
             return backbone_of(load_teacher(store, teacher, device=device), device=device)
         model = self.model or (None if self.weights is None else architecture_of(self.weights))
         if model is None:
