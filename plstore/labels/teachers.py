@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plstore.store import Store
 
 Role = Literal[
-    *("teacher", "student", "control", "pretrained", "imported", "ensemble", "predictions")
+    "teacher", "student", "control", "pretrained", "imported", "ensemble", "predictions"
 ]
 """Trained by a run: teacher (the first), student, control; pretrained, a network without a
 classifier, that these start from. Brought: imported (a model), predictions (labels alone). Made

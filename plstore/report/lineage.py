@@ -111,7 +111,7 @@ def lineage(snapshot: Snapshot, known: Sequence[Model]) -> Layout:
 
 
 def _teacher_nodes(snapshot: Snapshot, known: Sequence[Model]) -> list[Node]:
-    members = {r.teacher_id: _members(r) for r in list_teachers(snapshot.store)}
+    records = {r.teacher_id: r for r in list_teachers(snapshot.store)}
     return [
         Node(
             key=f"teacher:{m.teacher_id}",
@@ -119,11 +119,18 @@ def _teacher_nodes(snapshot: Snapshot, known: Sequence[Model]) -> list[Node]:
             detail=m.role if m.test is None else f"{m.role} · {100 * m.test:.1f} %",
             made_of=(
                 *(() if m.view is None else (f"view:{m.view}",)),
-                *(f"labels:{name}" for name in members.get(m.teacher_id, ())),
+                *(f"labels:{name}" for name in _members(records[m.teacher_id])),
+                *(f"teacher:{name}" for name in _before(records[m.teacher_id])),
             ),
         )
         for m in known
     ]
+
+
+def _before(record: TeacherRecord) -> list[str]:
+    """Return the model that one began with, if any."""
+    found = (record.metrics or {}).get("started_from")
+    return [] if found is None else [str(found)]
 
 
 def _members(record: TeacherRecord) -> list[str]:

@@ -1,7 +1,9 @@
 from datetime import UTC, datetime
 
+from plstore.labels import TeacherRecord, add_teacher
 from plstore.report import lineage
 from plstore.report.snapshot import Snapshot
+from plstore.store import Store
 
 
 def test_models_have_their_accuracy_where_it_was_measured(snapshot: Snapshot) -> None:
@@ -22,6 +24,19 @@ def test_the_lineage_leads_from_teachers_over_views_to_students(snapshot: Snapsh
     assert found.nodes.keys() == set(way)
     assert [found.columns[key] for key in way] == [0, 1, 2, 3, 4, 5]
     assert all(way[n] in found.nodes[way[n + 1]].made_of for n in range(5))
+
+
+def test_a_model_comes_after_the_one_that_it_began_with(own: Store) -> None:
+    started = {"started_from": "pre-1"}
+    for name, role, metrics in (("pre-1", "pretrained", {}), ("t9", "teacher", started)):
+        record = TeacherRecord(teacher_id=name, iteration=0, role=role, metrics=metrics)
+        add_teacher(own, record, identity=name, step="train")
+    snapshot = Snapshot(own)
+    found = lineage.lineage(snapshot, lineage.models(snapshot))
+
+    assert found.nodes["teacher:t9"].made_of == ("teacher:pre-1",)
+    assert found.nodes["teacher:pre-1"].detail == "pretrained"
+    assert found.columns["teacher:t9"] == found.columns["teacher:pre-1"] + 1
 
 
 def test_a_control_is_compared_with_the_student_of_its_iteration() -> None:

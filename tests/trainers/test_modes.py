@@ -88,6 +88,9 @@ def test_models_start_from_what_was_learnt_without_labels_and_the_control_at_ran
     steps = open_run(asked, store, device="cpu").steps
 
     assert "fc.weight" not in kept
+    first = find_teacher(store, result["teacher"]["teacher_id"])
+    assert first is not None
+    assert (first.metrics or {})["started_from"] == before["teacher_id"]
     learnt = [name for name in kept if name.endswith("conv1.weight")]
     for name in learnt:
         assert all(torch.allclose(kept[name], each[name], atol=1e-6) for each in models)

@@ -116,10 +116,10 @@ class Train(Step):
             processes=context.processes,
             start=None if is_backbone else start,
         )
-        if not is_backbone:
-            return training
-        weights = {"weights": str(start)}  # of all but the classifier, as timm's are
-        return replace(training, model=training.model.model_copy(update=weights))
+        name = None if before is None else before["teacher_id"]
+        weights = {"weights": str(start)} if is_backbone else {}  # all but the classifier
+        model = training.model.model_copy(update=weights)
+        return replace(training, model=model, started_from=name)
 
     @property
     def _stream(self) -> int:

@@ -261,4 +261,5 @@ def _loss(
         answers = network(format_.normalise(images)).float()
     if turns is not None:
         return nn.functional.cross_entropy(answers, turns)
-    return nt_xent(*answers.chunk(2), settings.temperature)
+    first, second = answers.chunk(2)
+    return nt_xent(first, second, settings.temperature)

@@ -37,6 +37,9 @@ from trainers.training.recording import COUNTED, LOSS, NOT_REPLAYED, REPLACED, M
 from trainers.training.state import State
 from trainers.training.watching import VALIDATION, Watch
 
+STARTED_FROM = "started_from"
+"""Of a model's `metrics`: the model of the store that it began with."""
+
 _CHECKPOINT_SECONDS = 20.0
 _METRIC_STEPS = 50
 
@@ -57,6 +60,7 @@ class Training:
         device: "cpu" or a CUDA device.
         lora_rank: Of low-rank updates, that alone are trained; None for all weights.
         start: Folder of a model whose weights it begins with; None as `model` says.
+        started_from: Name of the model of the store that it begins with, for the record.
         frozen_blocks: First blocks that stay as they are.
         watch: How validation is looked at meanwhile; it changes no weight.
         processes: That train it together; each has its share of every step's images.
@@ -75,6 +79,7 @@ class Training:
     device: str
     lora_rank: int | None = None
     start: Path | None = None
+    started_from: str | None = None
     frozen_blocks: int = 0
     watch: Watch | None = None
     processes: Processes = ALONE
@@ -324,7 +329,8 @@ def teacher_record(
         checkpoint=checkpoint,
         checkpoint_hash=checkpoint_hash,
         preprocessing=vars(trained.format),
-        metrics=trained.summary,
+        metrics=trained.summary
+        | ({} if training.started_from is None else {STARTED_FROM: training.started_from}),
         view=training.view.record.view,
         view_version=training.view.record.version,
         recipe=training.run.model_dump(mode="json"),
