@@ -27,10 +27,11 @@ def test_the_lineage_leads_from_teachers_over_views_to_students(snapshot: Snapsh
 
 
 def test_a_model_comes_after_the_one_that_it_began_with(own: Store) -> None:
+    before = TeacherRecord(teacher_id="pre-1", iteration=0, role="pretrained")
     started = {"started_from": "pre-1"}
-    for name, role, metrics in (("pre-1", "pretrained", {}), ("t9", "teacher", started)):
-        record = TeacherRecord(teacher_id=name, iteration=0, role=role, metrics=metrics)
-        add_teacher(own, record, identity=name, step="train")
+    after = TeacherRecord(teacher_id="t9", iteration=0, role="teacher", metrics=started)
+    for record in (before, after):
+        add_teacher(own, record, identity=record.teacher_id, step="train")
     snapshot = Snapshot(own)
     found = lineage.lineage(snapshot, lineage.models(snapshot))
 
