@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from plstore.errors import StoreError
 from plstore.exchange import Source
 from plstore.fingerprint import canonical_json, value_hash
@@ -66,6 +69,15 @@ class Context:
             if self.store.table(name).root.exists()
         }
         return value_hash({name: found for name, found in rows.items() if found})
+
+    @cached_property
+    def excluded(self) -> npt.NDArray[np.int64]:
+        """Ids of the images that people took out, as it was when the run was opened."""
+        table = self.store.table("exclusions")
+        if not self.store.root.exists() or not table.root.exists():
+            return np.empty(0, np.int64)
+        rows = table.read(version=self.decisions["exclusions"], columns=["sample_id"])
+        return rows["sample_id"].to_numpy()
 
     @cached_property
     def gone(self) -> GoneFiles:

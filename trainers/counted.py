@@ -7,7 +7,7 @@ run of a recipe whose models take hundreds of gigabytes needs neither them nor i
 from typing import Any
 
 from plstore.exchange import Source
-from trainers.estimate import Estimator
+from trainers.estimate import Estimate, Estimator
 from trainers.models.architectures import num_parameters
 from trainers.models.costs import (
     CARDS,
@@ -23,6 +23,7 @@ from trainers.sections import Model
 from trainers.steps.evaluating import Evaluate
 from trainers.steps.finetuning import Finetune
 from trainers.steps.labeling import Label
+from trainers.steps.pretraining import Pretrain
 from trainers.steps.step import Step
 from trainers.steps.training import Train
 from trainers.training.timing import Timed
@@ -110,16 +111,14 @@ def counted_row(step: Step, estimator: CountedEstimator) -> Row:
         f"hours of {estimator.card}": None,
         "store, GB": round(estimate.num_bytes / 1e9, 2),
     }
+    if isinstance(step, Pretrain):
+        return row | _pretrained(estimate, estimator)
     if not isinstance(step, Train | Label | Evaluate):
         return row
     is_look = not isinstance(step, Train)
     looker = step.iteration - 1 if isinstance(step, Label) else step.iteration
     recipe = estimator.recipe.at(max(looker, 0)).member(step.member)
-    model = recipe.model_of(max(looker, 0))
-    second = CARDS[estimator.card].peak_flops * PAPER_UTILISATION
-    row["parameters, M"] = round(estimator.parameters(model) / 1e6, 1)
-    row["PFLOP"] = float(f"{estimate.seconds * second / 1e15:.4g}")
-    row[f"hours of {estimator.card}"] = float(f"{estimate.seconds / 3600:.4g}")
+    row |= _computed(estimate, estimator, recipe.model_of(max(looker, 0)))
     if is_look:
         return row
     recipe = recipe.finetuning() if isinstance(step, Finetune) else recipe
@@ -129,3 +128,25 @@ def counted_row(step: Step, estimator: CountedEstimator) -> Row:
     row["epochs"] = round(epochs, 1)
     row["GB a card"] = round(estimator.memory(recipe, recipe.model, batch) / 1e9, 1)
     return row
+
+
+def _computed(estimate: Estimate, estimator: CountedEstimator, model: Model) -> Row:
+    """Return parameters, operations and hours of a step."""
+    second = CARDS[estimator.card].peak_flops * PAPER_UTILISATION
+    return {
+        "parameters, M": round(estimator.parameters(model) / 1e6, 1),
+        "PFLOP": float(f"{estimate.seconds * second / 1e15:.4g}"),
+        f"hours of {estimator.card}": float(f"{estimate.seconds / 3600:.4g}"),
+    }
+
+
+def _pretrained(estimate: Estimate, estimator: CountedEstimator) -> Row:
+    """Return what is said of training without labels, whose epochs are of unlabeled images."""
+    recipe, unlabeled = estimator.recipe, estimator.source.splits["unlabeled"]
+    batch = min(recipe.pretrain.batch, unlabeled)
+    memory = estimator.memory(recipe, recipe.model, batch * recipe.pretrain.versions)
+    return {
+        **_computed(estimate, estimator, recipe.model),
+        "epochs": round(recipe.pretrain.steps * batch / unlabeled, 1),
+        "GB a card": round(memory / 1e9, 1),
+    }

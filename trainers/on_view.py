@@ -132,6 +132,12 @@ def _training_of_view(
 ) -> Training:
     is_student = bool(view.record.counts.get("kept"))
     iteration = _iteration_of(view) if is_student else 0
+    if recipe.pretrain.is_wanted and recipe.how(iteration) == "finetune":
+        raise InputError(
+            "the recipe starts from a network that its run pretrains, and a view alone has no "
+            "run; train with --set method.teacher=scratch --set method.students=scratch, or "
+            "with --set pretrain.steps=0 and --set model.weights=FILE"
+        )
     return training_on(
         view,
         recipe.at(iteration),

@@ -50,6 +50,8 @@ _MOVED: Final = {
 
 
 _FINETUNE_RATE: Final = 0.1
+_NET: Final = ("architecture", "small_images", "channels")
+"""Of `model`: what weights are of."""
 
 Changes = dict[str, dict[str, Any]]
 """Values by section and key, as in TOML."""
@@ -117,21 +119,18 @@ class Recipe(Section):
                 f"pretrain.steps is {self.pretrain.steps}, and the recipe {found}; wanted one "
                 "of the two: pretraining is of the one network that begins at random"
             )
-        changed = [n for n in self.iteration if self._is_other_network(n)]
-        if changed and self.method.students != "scratch":
-            raise ValueError(
-                f"iteration.{changed[0]}.model is another network than the one that is "
-                "pretrained, and method.students starts from its weights; set method.students "
-                "to scratch"
+        for number, changes in self.iteration.items():
+            own = changes.get("model", {})
+            other = any(
+                own.get(n, getattr(self.model, n)) != getattr(self.model, n) for n in _NET
             )
+            if other and self.how(number) == "finetune":
+                raise ValueError(
+                    f"iteration.{number}.model is another network than the one that is "
+                    "pretrained, and it is to start from its weights; set "
+                    f"method.{'students' if number else 'teacher'} to scratch"
+                )
         return self
-
-    def _is_other_network(self, iteration: int) -> bool:
-        names = ("architecture", "small_images", "channels")
-        changes = self.iteration[iteration].get("model", {})
-        return any(
-            changes.get(n, getattr(self.model, n)) != getattr(self.model, n) for n in names
-        )
 
     @model_validator(mode="after")
     def _has_noised_views(self) -> "Recipe":

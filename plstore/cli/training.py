@@ -179,7 +179,7 @@ def run(
     named = {name: str(path) for name, path in folders.items() if path is not None}
     display = Display(quiet=quiet)
     chosen = {**model_values(model, resolution, pretrained, weights), **_also(also or [])}
-    told = _Told(recipe, store, named, chosen, method, budget, set_ or [], device)
+    told = _Told(recipe, store, named, chosen, method, budget, set_ or [], device, teacher)
     asked = _planned(told, display) if recipe is None else _named(told)
     given = {"teacher": teacher, "patience": patience}
     changes = {name: value for name, value in given.items() if value is not None}
@@ -221,6 +221,7 @@ class _Told(NamedTuple):
     budget: str | None
     overrides: Sequence[str]
     device: str
+    teacher: str | None
 
     @property
     def home(self) -> Path:
@@ -265,7 +266,7 @@ def _planned(told: _Told, display: "Display") -> _Asked:
     from plstore.store import Store
     from trainers.planning.planned import planned_recipe
 
-    wishes = _wishes(told.model, told.method, told.budget, told.device)
+    wishes = _wishes(told)
     home = told.home
     recipe, source = planned_recipe(
         told.data,
@@ -333,20 +334,20 @@ def _methods(method: str | None) -> dict[str, object]:
     return dict(zip(("teacher", "students"), (_METHODS[name] for name in names), strict=True))
 
 
-def _wishes(
-    chosen: dict[str, object], method: str | None, budget: str | None, device: str
-) -> "Wishes":
+def _wishes(told: _Told) -> "Wishes":
     from trainers.planning import DEFAULT_BUDGET, Wishes, parse_budget
     from trainers.training.train import pick_device
 
-    seconds = DEFAULT_BUDGET if pick_device(device) == "cpu" else None
+    chosen, budget = told.model, told.budget
+    seconds = DEFAULT_BUDGET if pick_device(told.device) == "cpu" else None
     return Wishes(
         model=chosen.get("architecture"),  # type: ignore[arg-type]  # as options name them
         resolution=chosen.get("resolution"),  # type: ignore[arg-type]
         weights=chosen.get("weights"),  # type: ignore[arg-type]
         pretrained=bool(chosen.get("pretrained")),
         also=tuple(chosen.get("also", ())),  # type: ignore[arg-type]
-        **_methods(method),  # type: ignore[arg-type]
+        is_taught=told.teacher is not None,
+        **_methods(told.method),  # type: ignore[arg-type]
         seconds=seconds if budget is None else parse_budget(budget),
     )
 

@@ -10,13 +10,15 @@ from safetensors.torch import load_file
 from plstore.errors import InputError, PlstoreError
 from plstore.labels import find_teacher, list_teachers
 from plstore.store import Store
-from plstore.upkeep import verify
+from plstore.upkeep import exclude, verify
 from plstore.views import open_view
 from tests.trainers.test_run import MODEL, TRAIN, recipe
 from trainers.events import Event, Note
 from trainers.features.embedding import Embedding
 from trainers.loop import open_run, run
 from trainers.models.model import fetch_bundle, load_teacher
+from trainers.on_view import train_on_view
+from trainers.recipe import load_recipe
 from trainers.training.losses import combined_cross_entropy, pseudo_targets
 from trainers.training.optimisation import Course
 from trainers.training.state import State
@@ -113,11 +115,63 @@ def test_models_start_from_what_was_learnt_without_labels_and_the_control_at_ran
 
 
 def test_a_recipe_that_pretrains_nothing_is_the_same_recipe_as_before() -> None:
-    asked = recipe()
+    assert load_recipe("fashion_mnist").hash == "bf5014e7e708eb77"  # of 0.6.0
+    assert recipe().hash == recipe(pretrain={"batch": 32}).hash
+    assert recipe().hash != recipe(pretrain={"steps": 3}).hash
 
-    assert "pretrain" not in asked.model_dump(mode="json", exclude_defaults=True)
-    assert asked.hash == recipe(pretrain={"batch": 32}).hash
-    assert asked.hash != recipe(pretrain={"steps": 3}).hash
+
+def test_a_network_for_small_images_starts_from_its_own_pretraining(store: Store) -> None:
+    model = {**MODEL, "architecture": "resnet10t", "small_images": True}
+    result = run(recipe(model=model, pretrain={"steps": 1, "batch": 8}), store, device="cpu")
+
+    assert result["teacher"]["how"] == "finetune"
+
+
+def test_images_that_people_took_out_are_not_pretrained_on(store: Store) -> None:
+    exclude(store, [20, 21, 22], reason="blurred", who="ann")
+    heard: list[Event] = []
+    asked = recipe(pretrain={"steps": 1, "batch": 8})
+    result = run(asked, store, device="cpu", on_event=heard.append)
+    exclude(store, [23], reason="blurred", who="ann")
+    again = run(asked, store, device="cpu")
+
+    said = [event.text for event in heard if isinstance(event, Note)]
+    assert "  3 unlabeled images left out: excluded" in said
+    assert result["pretrained"]["teacher_id"] != again["pretrained"]["teacher_id"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"learning_rate": 0.1, "per_images": 256}])
+def test_settings_of_models_do_not_pretrain_again(
+    store: Store, changes: dict[str, object]
+) -> None:
+    def key(**values: object) -> str:
+        asked = recipe(pretrain={"steps": 3}, **values)
+        steps = open_run(asked, store, device="cpu").steps
+        return next(step.key for step in steps if step.name == "pretrain")
+
+    assert key() == key(optimizer=changes, model={**MODEL, "dropout": 0.3})
+
+
+def test_with_a_teacher_given_nothing_is_pretrained_that_no_model_starts_from(
+    store: Store,
+) -> None:
+    first = run(recipe(), store, device="cpu")["teacher"]["teacher_id"]
+    scratch = {"teacher": first, "method": {"students": "scratch"}, "pretrain": {"steps": 3}}
+    started = {**scratch, "method": {}}
+    names = [
+        [step.name for step in open_run(recipe(**asked), store, device="cpu").steps]
+        for asked in (scratch, started)
+    ]
+
+    assert ["pretrain" in each for each in names] == [False, True]
+
+
+def test_a_view_alone_has_no_pretrained_network(store: Store) -> None:
+    run(recipe(), store, device="cpu")
+    view = open_view(store, "tiny-labeled")
+
+    with pytest.raises(InputError, match="a view alone has no run"):
+        train_on_view(view, recipe(pretrain={"steps": 3}), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -131,6 +185,13 @@ def test_a_recipe_that_pretrains_nothing_is_the_same_recipe_as_before() -> None:
         (
             {"iteration": {"1": {"model": {"architecture": "resnet10t"}}}},
             r"iteration\.1\.model is another network",
+        ),
+        (
+            {
+                "iteration": {"0": {"model": {"architecture": "resnet10t"}}},
+                "method": {"students": "scratch"},
+            },
+            r"iteration\.0\.model is another network .* method\.teacher to scratch",
         ),
         ({"method": {"teacher": "probe"}}, "method probe starts from weights"),
     ],

@@ -132,7 +132,10 @@ def probe(
 
 def _open(store: Store, model: str, device: str) -> tuple[str, Backbone]:
     """Return the backbone of a model, and what its metrics are kept by."""
-    if (teacher := find_teacher(store, model)) is not None:
+    teacher = find_teacher(store, model)
+    if teacher is not None and teacher.role == "pretrained":
+        return teacher.teacher_id, Embedding(teacher=model, device=device).backbone(store)
+    if teacher is not None:
         bundle = load_teacher(store, teacher, device=device)
         return teacher.teacher_id, backbone_of(bundle, device=device)
     path = Path(model)

@@ -28,6 +28,7 @@ _SETTINGS: Final = (
     ("method.students", "how students learn"),
     ("model.weights", "started from the weights"),
     ("model.pretrained", "started from timm's weights"),
+    ("pretrain.steps", "optimizer steps on unlabeled images alone, before"),
     ("train.steps", "optimizer steps"),
     ("train.epochs", "epochs over the labeled images"),
     ("train.labeled_batch", "labeled images a step"),
@@ -179,7 +180,7 @@ def _lineage(chain: Sequence[Ancestor]) -> str:
             one.teacher.iteration,
             one.teacher.architecture,
             _view_name(one.teacher),
-            ", ".join(one.taught_by) or ("people" if one.view else "not known"),
+            _labeled_by(one),
             one.teacher.recipe_hash,
             one.teacher.seed,
             one.teacher.code_version,
@@ -189,9 +190,16 @@ def _lineage(chain: Sequence[Ancestor]) -> str:
         for one in chain
     ]
     return (
-        "## Lineage\n\nThe model, then whoever labeled what it learned from, back to the "
-        f"first. A recipe and weights are named by their hash.\n\n{_table(head, rows)}"
+        "## Lineage\n\nThe model, then whoever labeled what it learned from or lent it its "
+        "first weights, back to the first. A recipe and weights are named by their hash.\n\n"
+        f"{_table(head, rows)}"
     )
+
+
+def _labeled_by(one: Ancestor) -> str:
+    if one.teacher.role == "pretrained":
+        return "no one"
+    return ", ".join(one.taught_by) or ("people" if one.view else "not known")
 
 
 def _view_name(teacher: TeacherRecord) -> str | None:

@@ -6,6 +6,7 @@ from plstore.errors import InputError
 from plstore.labels import TeacherRecord, find_teacher
 from plstore.store import Store
 from plstore.views import View, open_view
+from trainers.training.train import STARTED_FROM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,9 @@ def lineage_of(store: Store, teacher: TeacherRecord) -> list[Ancestor]:
         view = _view_of(store, record)
         taught_by = _taught_by(record, view)
         found[record.teacher_id] = Ancestor(teacher=record, view=view, taught_by=taught_by)
-        others = (find_teacher(store, name.rpartition("@")[0]) for name in taught_by)
+        names = [name.rpartition("@")[0] for name in taught_by]
+        names += [n] if (n := (record.metrics or {}).get(STARTED_FROM)) is not None else []
+        others = (find_teacher(store, name) for name in names)
         waiting += [other for other in others if other is not None]
     return list(found.values())
 

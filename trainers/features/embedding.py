@@ -39,6 +39,7 @@ from trainers.models.model import (
     fetch_bundle,
     image_format,
     load_teacher,
+    take_backbone,
 )
 from trainers.models.pretrained import architecture_of, start_identity
 from trainers.named import teacher_named
@@ -245,8 +246,12 @@ def _pretrained(store: Store, teacher: TeacherRecord, device: str) -> Backbone:
     """Return a network that learnt without labels, as its recipe made it."""
     folder = fetch_bundle(store, str(teacher.checkpoint), str(teacher.checkpoint_hash))
     model = Model.model_validate((teacher.recipe or {})["model"])
-    started = model.model_copy(update={"weights": str(folder), "pretrained": False})
-    return open_backbone(started, model.architecture, device=device)
+    quiet = model.model_copy(update={"dropout": 0.0, "stochastic_depth": 0.0})
+    network = build_model(quiet, model.architecture, 0)
+    take_backbone(network, folder)
+    format_ = image_format(model, network)
+    name = backbone_name(model.architecture, str(teacher.checkpoint_hash), format_)
+    return Backbone(name=name, network=network.to(device).eval(), format=format_, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)

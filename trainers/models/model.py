@@ -130,6 +130,48 @@ def take_weights(network: nn.Module, folder: Path, class_names: Sequence[str]) -
         ) from error
 
 
+def take_backbone(network: nn.Module, folder: Path) -> None:
+    """Load the weights of a network without a classifier into one with one, or without.
+
+    Args:
+        network: Made by `build_model`, of the same architecture and variant.
+        folder: With `model.safetensors`, as `save_bundle` writes it.
+
+    Raises:
+        InputError: If they are those of another network.
+    """
+    heads: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    try:
+        missing, left = network.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    except RuntimeError as error:
+        missing, left = [str(error).splitlines()[-1].strip()], []
+    wrong = [name for name in missing if not name.startswith(tuple(f"{h}." for h in heads))]
+    if wrong or left:
+        raise InputError(
+            f"the weights of {folder} are of another network than {type(network).__name__}, "
+            f"which is to start from them: {', '.join([*wrong, *left][:_SHOWN])}"
+        )
+
+
+def look_at_nothing(network: nn.Module, model: Model, architecture: str) -> torch.Tensor:
+    """Return what a network says of two black images; it is in evaluation mode afterwards.
+
+    Raises:
+        InputError: If it cannot take images of that size.
+    """
+    image = torch.zeros(2, model.channels, model.resolution, model.resolution)
+    try:
+        with torch.inference_mode():
+            said: torch.Tensor = network.eval()(image)
+    except Exception as error:
+        raise InputError(
+            f"model {architecture!r} cannot take images of {model.resolution} pixels with "
+            f"{model.channels} channels: {error}. Change --resolution or --model"
+        ) from error
+    return said
+
+
 def _start_of(model: Model) -> str:
     if model.weights is not None:
         return f"the weights of {model.weights}"

@@ -22,6 +22,12 @@ from trainers.sources import open_source
 from trainers.training.train import pick_device
 
 RECIPE = "images"
+_BEGINNINGS = (
+    *("model.weights", "model.pretrained", "model.also", "method.", "teacher", "iteration.0"),
+    "pretrain.steps",
+)
+"""Settings by hand that say how the first teacher begins: a plan then leaves it at that."""
+_TASK = "pretrain.task"
 _NO_WISHES = Wishes()
 
 
@@ -50,7 +56,7 @@ def planned_recipe(
         InputError: If the images or weights are not as they must be.
     """
     check_weights(wishes, overrides)
-    wishes = _with_model(wishes)
+    wishes = _by_hand(_with_model(wishes), overrides)
     source = _open(data, overrides, store)
     is_of_store = data["source"] == "store"
     census = look_at_store(store, source) if is_of_store else look_at_images(source)
@@ -120,7 +126,8 @@ def plan_recipe(
     check_weights(wishes, overrides)
     source = _open(data, overrides)
     machine = look_at_machine(pick_device(device))
-    made = plan(look_at_images(source), machine, _with_model(wishes))
+    wishes = _by_hand(_with_model(wishes), overrides)
+    made = plan(look_at_images(source), machine, wishes)
     return _recipe_of(made, data, overrides), made.reasons
 
 
@@ -159,6 +166,14 @@ def _select_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
         return dict(planned)
     taken = {parameter.name for parameter in saved_query(query).parameters}
     return {name: value for name, value in planned.items() if name in taken}
+
+
+def _by_hand(wishes: Wishes, overrides: Sequence[str]) -> Wishes:
+    """Return wishes with what settings by hand say of how a teacher begins."""
+    said = any(override.strip().startswith(_BEGINNINGS) for override in overrides)
+    task = load_recipe(RECIPE, [o for o in overrides if o.strip().startswith(_TASK)])
+    versions = task.pretrain.versions
+    return replace(wishes, is_taught=wishes.is_taught or said, versions=versions)
 
 
 def _with_model(wishes: Wishes) -> Wishes:

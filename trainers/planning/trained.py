@@ -103,6 +103,7 @@ def plan_trained(census: Census, wishes: Wishes, timer: Timer) -> Plan:
     choice = _choose(census, wishes, timer)
     looks = census.splits.get("unlabeled", 0) * choice.iterations
     seen = choice.num_trainings * choice.seen + choice.learnt
+    seen += _TEACHER_STEPS * _BATCH if choice.learnt else 0
     seconds = seen * choice.timed.train_seconds
     seconds += looks * choice.timed.clean_seconds
     return Plan(
@@ -154,9 +155,9 @@ def _choice(
 
 def _is_pretrained(census: Census, wishes: Wishes) -> bool:
     """Whether the net is to learn from unlabeled images alone at first."""
-    said = wishes.has_weights or wishes.teacher is not None or wishes.also
+    said = (wishes.has_weights, wishes.teacher is not None, wishes.also, wishes.is_taught)
     pool = census.splits.get("unlabeled", 0)
-    return not said and census.least < _MANY_LABELS and pool >= _LEAST_POOL
+    return not any(said) and census.least < _MANY_LABELS and pool >= _LEAST_POOL
 
 
 def _nets(census: Census, wishes: Wishes) -> Iterator[tuple[str, int]]:
@@ -175,13 +176,16 @@ def _draws(census: Census, wishes: Wishes, timed: Timed, iterations: int) -> tup
     """Return how many images each training has the time for, and pretraining, if any."""
     splits, most = census.splits, _most_draws(census)
     is_pretrained = _is_pretrained(census, wishes)
-    passes = _MOST_PASSES * splits.get("unlabeled", 0) if is_pretrained else 0
+    unlabeled = splits.get("unlabeled", 0) * wishes.versions
+    passes = _MOST_PASSES * unlabeled if is_pretrained else 0
     if wishes.seconds is None:
         return most, passes
     held_out = splits.get("validation", 0) + splits.get("test", 0)
     looks = splits.get("unlabeled", 0) * iterations + held_out * (iterations + 2)
     left = wishes.seconds * _SPENT - looks * timed.clean_seconds * DECODING
     images = max(left / (timed.train_seconds * DECODING), 0)
+    images -= _TEACHER_STEPS * _BATCH if is_pretrained else 0
+    images = max(images, 0)
     if not is_pretrained:
         return int(min(images / (iterations + 2), most)), 0
     count = iterations + 1
@@ -197,7 +201,7 @@ def _most_draws(census: Census) -> int:
 
 def _values(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, dict[str, Any]]:
     kind = "finetune" if wishes.has_weights else "scratch"
-    before = _pretrained(choice) if choice.learnt else {}
+    before = _pretrained(choice, wishes) if choice.learnt else {}
     return {
         "recipe": {"iterations": choice.iterations},
         "model": {
@@ -223,7 +227,7 @@ def _values(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, dict[s
     }
 
 
-def _pretrained(choice: _Choice) -> dict[str, dict[str, Any]]:
+def _pretrained(choice: _Choice, wishes: Wishes) -> dict[str, dict[str, Any]]:
     """Return what a recipe says of a teacher that starts from what was learnt without labels.
 
     Students begin at random, as in the paper: those that started from the same weights were as
@@ -234,7 +238,7 @@ def _pretrained(choice: _Choice) -> dict[str, dict[str, Any]]:
         "optimizer": {"learning_rate": 1e-3},
     }
     return {
-        "pretrain": {"steps": max(choice.learnt // _PRETRAINED_BATCH, 1)},
+        "pretrain": {"steps": max(choice.learnt // (_PRETRAINED_BATCH * wishes.versions), 1)},
         "method": {"teacher": "finetune", "students": "scratch"},
         "iteration": {"0": teacher},
     }
@@ -252,11 +256,12 @@ def _reasons(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, str]:
         f"{_BATCH * _RATIO} pseudo-labeled images: {choice.seen:,} in all",
     }
     if choice.learnt:
-        passes = choice.learnt / census.splits["unlabeled"]
+        passes = choice.learnt / (census.splits["unlabeled"] * wishes.versions)
         reasons["before"] = (
-            "of few labels, the net first learns by which way unlabeled images were turned, in "
-            f"{passes:.0f} passes over them, and the teacher starts from that. Of images "
-            "without an up, as of cells or from above: --set pretrain.task=simclr"
+            "of few labels, the net first learns from the unlabeled images alone, in "
+            f"{passes:.0f} passes over them, and the teacher starts from that: by which way "
+            "they were turned, or, of images without an up, as of cells or from above, by "
+            "which are of one image (--set pretrain.task=simclr)"
         )
     if choice.draws < _LEAST:
         remedy = "a longer --budget" + ("" if wishes.has_weights else ", or --weights")

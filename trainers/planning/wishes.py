@@ -28,6 +28,9 @@ class Wishes:
         students: How students do, or None.
         seconds: Of the budget, or None for no limit.
         also: More first teachers, as the recipe's `model.also`.
+        is_taught: Whether it is settled how the first teacher comes about: one of the store
+            labels, or settings by hand say what it starts from.
+        versions: How often pretraining is to noise an image.
     """
 
     model: str | None = None
@@ -38,6 +41,8 @@ class Wishes:
     students: How | None = None
     seconds: float | None = None
     also: tuple[Mapping[str, Any], ...] = ()
+    is_taught: bool = False
+    versions: int = 1
 
     @property
     def has_weights(self) -> bool:

@@ -85,10 +85,12 @@ class Method(Section):
     """How models come about. From random weights, or all given ones trained, unless said."""
 
     teacher: How | None = None
-    """Of the first teacher. `finetune` where the recipe names weights, else `scratch`."""
+    """Of the first teacher. `finetune` where the recipe names weights or pretrains, else
+    `scratch`."""
     students: How | None = None
-    """Of students and control. `finetune` where the recipe names weights, else `scratch`. Each
-    starts from random or from the given weights; `warm` from its teacher's, which then has the
+    """Of students and control. `finetune` where the recipe names weights or pretrains, else
+    `scratch`; the control of a recipe that pretrains is always `scratch`. Each starts from
+    random or from the given weights; `warm` from its teacher's, which then has the
     same architecture. The control of a warm student starts as the first teacher did."""
     lora_rank: Annotated[int, Field(ge=1)] | None = None
     """Of `finetune`: train low-rank updates and the classifier alone; else all weights."""

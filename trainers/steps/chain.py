@@ -56,10 +56,11 @@ def _first(context: Context) -> list[Step]:
 
 def _pretrained(context: Context) -> list[Step]:
     """Return the self-supervised training, where a model of the run starts from it."""
-    if "finetune" not in {context.recipe.how(0), context.recipe.how(1)}:
+    recipe = context.recipe
+    trained = range(0 if context.teacher is None else 1, recipe.iterations + 1)
+    if not recipe.pretrain.is_wanted or "finetune" not in map(recipe.how, trained):
         return []
-    wanted = context.recipe.pretrain.is_wanted
-    return [Pretrain(name=_PRETRAIN, needs=(_IMPORT,))] if wanted else []
+    return [Pretrain(name=_PRETRAIN, needs=(_IMPORT,))]
 
 
 def _iterations(context: Context) -> list[Step]:

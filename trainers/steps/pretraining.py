@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from plstore.errors import InputError
+from plstore.fingerprint import content_hash
 from plstore.seeds import Purpose, torch_seed
 from trainers.context import Context, Outputs
 from trainers.estimate import Estimate, Estimator
@@ -12,10 +15,11 @@ from trainers.result import Findings
 from trainers.steps.step import Step
 from trainers.steps.training import outputs_of
 from trainers.training.keeping import Place, pretrain_and_keep
-from trainers.training.pretraining import Pretraining
+from trainers.training.pretraining import Pretraining, as_pretrained
 from trainers.training.recording import LOSS
 
 _SETTINGS = frozenset({"precision", "backend", "threads", "ema_decay"})
+_OF_OTHERS = frozenset({"also", "weights", "pretrained", "dropout", "stochastic_depth"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +36,17 @@ class Pretrain(Step):
     def what(self, context: Context) -> Mapping[str, object]:
         """Return all that it follows from, beside the images."""
         recipe = context.recipe
-        model = recipe.model.model_dump(mode="json", exclude={"also", "weights", "pretrained"})
-        return {
-            "model": model,
+        what = {
+            "model": recipe.model.model_dump(mode="json", exclude=set(_OF_OTHERS)),
             "pretrain": recipe.pretrain.model_dump(mode="json"),
-            "optimizer": recipe.optimizer.model_dump(mode="json"),
+            "optimizer": as_pretrained(recipe).optimizer.model_dump(mode="json"),
             "train": recipe.train.model_dump(mode="json", include=set(_SETTINGS)),
             "seed": recipe.seed,
         }
+        excluded = context.excluded
+        if len(excluded):
+            what["excluded"] = content_hash(np.sort(excluded).tobytes())
+        return what
 
     def do(self, context: Context, needs: Sequence[Outputs]) -> dict[str, Any]:
         """Train it, or go on from its last checkpoint; keep it in the store."""
@@ -49,9 +56,15 @@ class Pretrain(Step):
             raise InputError(
                 "there is no unlabeled image to pretrain on; set pretrain.steps to 0"
             )
+        rows = np.flatnonzero(~np.isin(images.sample_ids, context.excluded))
+        if len(rows) < len(images):
+            context.teller.say(
+                f"  {len(images) - len(rows)} unlabeled images left out: excluded"
+            )
         training = Pretraining(
             recipe=context.recipe,
             images=images,
+            rows=rows,
             images_version=imported["images_version"],
             seed=torch_seed(context.recipe.seed, Purpose.PRETRAINING),
             device=context.device,
@@ -62,7 +75,7 @@ class Pretrain(Step):
             role="pretrained",
             identity=self.key,
             step=self.name,
-            title=f"{context.recipe.model.architecture} on {len(images):,} unlabeled images",
+            title=f"{context.recipe.model.architecture} on {len(rows):,} unlabeled images",
         )
         record = pretrain_and_keep(context.store, training, place, context.teller)
         return {**outputs_of(record, "scratch"), "loss": (record.metrics or {}).get(LOSS)}
@@ -70,7 +83,8 @@ class Pretrain(Step):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the versions of images of all its steps."""
         settings, timed = estimator.recipe.pretrain, estimator.timed(0)
-        images = settings.steps * settings.batch * settings.versions
+        batch = min(settings.batch, estimator.source.splits.get("unlabeled", 0))
+        images = settings.steps * batch * settings.versions
         seconds = timed.train_seconds * images * estimator.noising
         return Estimate.of(images, seconds, timed.num_bytes)
 

@@ -104,7 +104,6 @@ class Train(Step):
     ) -> Training:
         """Return the training; it begins with the weights of the model before it, if any."""
         start = None if before is None else kept_model(context, before)
-        is_backbone = before is not None and before["role"] == "pretrained"
         training = training_on(
             context.view(view["view"]),
             self.recipe(context),
@@ -114,12 +113,12 @@ class Train(Step):
             seed=torch_seed(context.recipe.seed, Purpose.TRAINING, self._stream),
             device=context.device,
             processes=context.processes,
-            start=None if is_backbone else start,
+            start=start,
         )
-        name = None if before is None else before["teacher_id"]
-        weights = {"weights": str(start)} if is_backbone else {}  # all but the classifier
-        model = training.model.model_copy(update=weights)
-        return replace(training, model=model, started_from=name)
+        if before is None:
+            return training
+        is_backbone = before["role"] == "pretrained"
+        return replace(training, started_from=before["teacher_id"], is_backbone=is_backbone)
 
     @property
     def _stream(self) -> int:

@@ -2,15 +2,13 @@
 
 from itertools import pairwise
 
-import torch
-
-from plstore.errors import InputError
 from trainers.models.architectures import num_parameters
-from trainers.models.model import build_model
+from trainers.models.model import build_model, look_at_nothing
 from trainers.models.pretrained import starting_weights
 from trainers.recipe import Recipe
 from trainers.sections import Model
 from trainers.training.optimisation import check_optimizer
+from trainers.training.pretraining import headed
 
 
 def check_models(recipe: Recipe, num_classes: int) -> None:
@@ -26,6 +24,8 @@ def check_models(recipe: Recipe, num_classes: int) -> None:
         if (what := model.model_dump_json()) not in seen:
             _check_model(model, model.architecture, num_classes)
         seen.add(what)
+    if recipe.pretrain.is_wanted:
+        headed(recipe)
     for iteration in range(recipe.iterations + 1):
         check_optimizer(recipe.at(iteration).optimizer)
 
@@ -55,12 +55,4 @@ def _check_model(model: Model, architecture: str, num_classes: int) -> None:
     fresh = model.model_copy(update={"pretrained": False})
     network = build_model(fresh, architecture, num_classes)
     starting_weights(model, architecture)  # or says why there are none
-    image = torch.zeros(2, model.channels, model.resolution, model.resolution)
-    try:
-        with torch.inference_mode():
-            network.eval()(image)
-    except Exception as error:
-        raise InputError(
-            f"model {architecture!r} cannot take images of {model.resolution} pixels with "
-            f"{model.channels} channels: {error}. Change --resolution or --model"
-        ) from error
+    look_at_nothing(network, model, architecture)

@@ -23,7 +23,7 @@ from plstore.loaders import ImageFormat, ImageSet, clean_stream, pick_backend
 from plstore.loaders.clean import ImageNoise
 from plstore.loaders.noise import INPUT_PARTS
 from plstore.seeds import Purpose, generator, torch_seed
-from trainers.models.model import build_model, image_format
+from trainers.models.model import build_model, image_format, look_at_nothing
 from trainers.recipe import Recipe
 from trainers.sections import Pretrain
 from trainers.training.forward import activations
@@ -36,7 +36,7 @@ _METRIC_STEPS: Final = 50
 _WARMUP_SHARE: Final = 0.05
 _LEAST: Final = 2  # images of which one is to be told from another
 _TURNS: Final = 4
-_NOISE, _ORDER, _TURNED = range(3)  # streams of random numbers
+_NOISE, _ORDER, _TURNED, _DROPPED = range(4)  # streams of random numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,8 @@ class Pretraining:
 
     Attributes:
         recipe: Its sections `model`, `pretrain`, `optimizer` and `train` count.
-        images: That it learns from; their labels are not looked at.
+        images: Among which are those that it learns from; their labels are not looked at.
+        rows: int64: which of them it learns from.
         images_version: Of the table `images` that they are from.
         seed: Of this training, not of the run.
         device: "cpu" or a CUDA device.
@@ -68,6 +69,7 @@ class Pretraining:
 
     recipe: Recipe
     images: ImageSet
+    rows: npt.NDArray[np.int64]
     images_version: int
     seed: int
     device: str
@@ -75,30 +77,21 @@ class Pretraining:
     @property
     def batch(self) -> int:
         """Images a step: those of the recipe, or all there are."""
-        return min(self.recipe.pretrain.batch, len(self.images))
+        return min(self.recipe.pretrain.batch, len(self.rows))
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches that there are in the images."""
-        return len(self.images) // self.batch
-
-    def as_trained(self) -> Recipe:
-        """Return a recipe whose optimizer and schedule are those of the pretraining."""
-        rate = {"learning_rate": self.recipe.pretrain.learning_rate, "per_images": None}
-        schedule = self.recipe.schedule.model_copy(update={"name": "cosine"})
-        optimizer = self.recipe.optimizer.model_copy(update=rate)
-        return self.recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+        return len(self.rows) // self.batch
 
     def network(self) -> "Headed":
-        """Return the network with random weights and no noise of its own.
+        """Return the network with random weights, and the noise that timm gives it unasked.
 
         Raises:
-            InputError: If timm cannot make it.
+            InputError: If timm cannot make it, or it cannot take the images.
         """
         torch.manual_seed(torch_seed(self.seed, Purpose.MODEL_INIT))
-        plain = {"pretrained": False, "weights": None, "dropout": 0.0, "stochastic_depth": 0.0}
-        model = self.recipe.model.model_copy(update=plain)
-        return Headed(build_model(model, model.architecture, 0), self.recipe.pretrain)
+        return headed(self.recipe)
 
     def batches(self, format_: ImageFormat, first_step: int) -> Iterator[list[Tensor]]:
         """Yield the versions of the images of each step, from a step on without an end.
@@ -136,9 +129,17 @@ class Pretraining:
         epoch, done = divmod(first_step, self.steps_per_epoch)
         for number in count(epoch):
             random = generator(self.seed, Purpose.PRETRAINING, _ORDER, number)
-            order = random.permutation(len(self.images))
+            order = random.permutation(self.rows)
             begin = done * self.batch if number == epoch else 0
             yield order[begin : self.steps_per_epoch * self.batch]
+
+
+def as_pretrained(recipe: Recipe) -> Recipe:
+    """Return a recipe whose optimizer and schedule are those of its pretraining."""
+    rate = {"learning_rate": recipe.pretrain.learning_rate, "per_images": None}
+    schedule = recipe.schedule.model_copy(update={"name": "cosine"})
+    optimizer = recipe.optimizer.model_copy(update=rate)
+    return recipe.model_copy(update={"optimizer": optimizer, "schedule": schedule})
 
 
 class Headed(nn.Module):
@@ -149,11 +150,11 @@ class Headed(nn.Module):
         head: Of `rotation` one layer, of `simclr` two (Chen et al. 2020, section 2.1).
     """
 
-    def __init__(self, backbone: nn.Module, settings: Pretrain) -> None:
-        """Put a head on a backbone of timm."""
+    def __init__(self, backbone: nn.Module, width: int, settings: Pretrain) -> None:
+        """Put a head on a backbone with so many features."""
         super().__init__()
         self.backbone = backbone
-        width, out = int(cast("int", backbone.num_features)), settings.projection
+        out = settings.projection
         self.head: nn.Module = nn.Linear(width, _TURNS)
         if settings.task == "simclr":
             self.head = nn.Sequential(
@@ -164,6 +165,24 @@ class Headed(nn.Module):
         """Return float [images, turns or projection]."""
         answers: Tensor = self.head(self.backbone(pixels))
         return answers
+
+
+def headed(recipe: Recipe) -> Headed:
+    """Return a recipe's network with random weights, with the head of its pretraining.
+
+    Raises:
+        InputError: If timm cannot make it, or it cannot take the images.
+    """
+    plain = {"pretrained": False, "weights": None, "dropout": 0.0, "stochastic_depth": 0.0}
+    model = recipe.model.model_copy(update=plain)
+    backbone = build_model(model, model.architecture, 0)
+    shape = tuple(look_at_nothing(backbone, model, model.architecture).shape)
+    if len(shape) != 2:  # noqa: PLR2004  [images, features]
+        raise InputError(
+            f"model {model.architecture!r} without its classifier gives {list(shape)} for two "
+            "images; pretraining wants [2, features]: set pretrain.steps to 0, or take another"
+        )
+    return Headed(backbone, shape[1], recipe.pretrain)
 
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:
@@ -207,17 +226,22 @@ def pretrain(
         InputError: If there are fewer than two images.
         PlstoreError: If the loss is no longer finite.
     """
-    if len(training.images) < _LEAST:
+    if len(training.rows) < _LEAST:
         raise InputError(
-            f"{len(training.images)} unlabeled image cannot be told from another; pretraining "
+            f"{len(training.rows)} unlabeled image cannot be told from another; pretraining "
             "wants two at least, better thousands: set pretrain.steps to 0"
         )
-    network, recipe, device = training.network(), training.as_trained(), training.device
+    network, recipe, device = (
+        training.network(),
+        as_pretrained(training.recipe),
+        training.device,
+    )
     format_ = image_format(recipe.model, network.backbone)
     steps, per_epoch = recipe.pretrain.steps, training.steps_per_epoch
     warmup = int(_WARMUP_SHARE * steps)
     course = Course(steps=steps, steps_per_epoch=per_epoch, warmup_steps=warmup)
-    state = State(recipe, course, network.to(device).train(), device)
+    network = network.to(device).train()
+    state = State(recipe, course, network, device, rate_of="pretrain.learning_rate")
     recorder = Recorder(
         on_metric,
         every=_METRIC_STEPS,
@@ -254,6 +278,7 @@ def _loss(
     """Return the loss of a step's images."""
     settings, turns = training.recipe.pretrain, None
     images = torch.cat(versions)
+    torch.manual_seed(torch_seed(training.seed, Purpose.PRETRAINING, _DROPPED, step))
     if settings.task == "rotation":
         turns = training.turns(step).to(images.device)
         images = turned(images, turns)

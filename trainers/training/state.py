@@ -28,7 +28,15 @@ class State:
         input: State of the loader at the checkpoint that was restored, None where none was.
     """
 
-    def __init__(self, recipe: Recipe, course: Course, network: nn.Module, device: str) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        course: Course,
+        network: nn.Module,
+        device: str,
+        *,
+        rate_of: str = "optimizer.learning_rate",
+    ) -> None:
         """Begin.
 
         Args:
@@ -36,7 +44,9 @@ class State:
             course: How long the training is.
             network: On the device, in training mode.
             device: "cpu" or a CUDA device.
+            rate_of: The recipe's key for the learning rate, to be lowered where it diverges.
         """
+        self._rate_of = rate_of
         rate = peak_rate(recipe.optimizer, recipe.train.labeled_batch)
         self.network = network
         self.ema = Ema(network, decay=recipe.train.ema_decay)
@@ -69,8 +79,8 @@ class State:
         value = float(mean.detach())
         if not isfinite(value):
             raise PlstoreError(
-                f"the loss is {value} at step {self.step}; lower optimizer.learning_rate "
-                "(--set optimizer.learning_rate=...) and run again"
+                f"the loss is {value} at step {self.step}; lower {self._rate_of} "
+                f"(--set {self._rate_of}=...) and run again"
             )
         self.last_loss += value / parts
         share = loss if parts == 1 else loss / parts
@@ -110,9 +120,8 @@ class State:
         wrong = [n for n, gradient in named if not bool(torch.isfinite(gradient).all())]
         raise PlstoreError(
             f"the gradient of {wrong[0] if wrong else 'all weights together'} is not finite at "
-            f"step {self.step}, with a loss of {self.last_loss:.4g}; lower "
-            "optimizer.learning_rate (--set optimizer.learning_rate=...), or set "
-            "train.precision to float32, and run again"
+            f"step {self.step}, with a loss of {self.last_loss:.4g}; lower {self._rate_of} "
+            f"(--set {self._rate_of}=...), or set train.precision to float32, and run again"
         )
 
     def save(self, path: Path, loader_state: dict[str, Any], metrics: Sequence[Metric]) -> None:

@@ -26,7 +26,7 @@ from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
 from trainers.models.freezing import freeze_blocks
 from trainers.models.lora import with_lora, without_lora
-from trainers.models.model import build_model, image_format, take_weights
+from trainers.models.model import build_model, image_format, take_backbone, take_weights
 from trainers.recipe import Recipe
 from trainers.sections import Model
 from trainers.training.forward import Forward
@@ -61,6 +61,7 @@ class Training:
         lora_rank: Of low-rank updates, that alone are trained; None for all weights.
         start: Folder of a model whose weights it begins with; None as `model` says.
         started_from: Name of the model of the store that it begins with, for the record.
+        is_backbone: Whether that has no classifier: it begins at random then.
         frozen_blocks: First blocks that stay as they are.
         watch: How validation is looked at meanwhile; it changes no weight.
         processes: That train it together; each has its share of every step's images.
@@ -80,6 +81,7 @@ class Training:
     lora_rank: int | None = None
     start: Path | None = None
     started_from: str | None = None
+    is_backbone: bool = False
     frozen_blocks: int = 0
     watch: Watch | None = None
     processes: Processes = ALONE
@@ -283,7 +285,9 @@ def _network(training: Training) -> nn.Module:
     torch.manual_seed(torch_seed(training.seed, Purpose.MODEL_INIT))
     model = training.model
     network = build_model(model, model.architecture, training.num_classes)
-    if training.start is not None:
+    if training.start is not None and training.is_backbone:
+        take_backbone(network, training.start)
+    elif training.start is not None:
         take_weights(network, training.start, training.view.store.class_names)
     return network
 

@@ -126,6 +126,13 @@ def test_of_few_labels_the_net_learns_from_unlabeled_images_first() -> None:
     assert recipe.at(1).train.steps == made.values["train"]["steps"]
 
 
+def test_a_task_that_noises_images_twice_has_half_the_steps() -> None:
+    one, two = (planned(CIFAR, Wishes(seconds=1800.0, versions=n)) for n in (1, 2))
+
+    assert two.values["pretrain"]["steps"] == one.values["pretrain"]["steps"] // 2
+    assert two.seconds == pytest.approx(one.seconds)
+
+
 @pytest.mark.parametrize(
     ("census", "wishes"),
     [
@@ -133,6 +140,7 @@ def test_of_few_labels_the_net_learns_from_unlabeled_images_first() -> None:
         ({"splits": {**CIFAR.splits, "unlabeled": 1000}}, {}),
         ({}, {"teacher": "scratch", "students": "scratch"}),
         ({}, {"also": ({"architecture": "resnet10t"},)}),
+        ({}, {"is_taught": True}),
     ],
 )
 def test_otherwise_a_teacher_begins_at_random(
@@ -146,7 +154,7 @@ def test_otherwise_a_teacher_begins_at_random(
     assert "before" not in made.reasons
 
 
-@pytest.mark.parametrize(("rate", "size"), [(3000, 64), (1700, 48), (600, 32)])
+@pytest.mark.parametrize(("rate", "size"), [(3300, 64), (1850, 48), (600, 32)])
 def test_small_images_are_enlarged_as_far_as_there_is_time(rate: float, size: int) -> None:
     made = planned(CIFAR, Wishes(seconds=1800.0), rate)
 

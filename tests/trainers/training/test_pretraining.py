@@ -15,7 +15,14 @@ from plstore.store import Store, create
 from tests.conftest import encode
 from trainers.recipe import check_recipe
 from trainers.training import pretraining
-from trainers.training.pretraining import Pretrained, Pretraining, nt_xent, pretrain, turned
+from trainers.training.pretraining import (
+    Pretrained,
+    Pretraining,
+    headed,
+    nt_xent,
+    pretrain,
+    turned,
+)
 from trainers.training.recording import LOSS
 
 STEPS, BATCH, IMAGES = 6, 16, 60
@@ -24,17 +31,26 @@ STEPS, BATCH, IMAGES = 6, 16, 60
 TASKS = pytest.mark.parametrize("task", ["rotation", "simclr"])
 
 
-def asked(store: Store, seed: int = 0, **settings: object) -> Pretraining:
+def asked(
+    store: Store,
+    seed: int = 0,
+    *,
+    only: int | None = None,
+    architecture: str = "test_resnet",
+    **settings: object,
+) -> Pretraining:
     values = {
         "name": "tiny",
-        "model": {"architecture": "test_resnet", "resolution": 16, "stochastic_depth": 0.1},
+        "model": {"architecture": architecture, "resolution": 32, "stochastic_depth": 0.1},
         "pretrain": {"steps": STEPS, "batch": BATCH, **settings},
         "train": {"threads": 1, "ema_decay": 0.5},
     }
     images = open_split(store, "unlabeled")
+    rows = np.arange(len(images))
     return Pretraining(
         recipe=check_recipe(values, "test"),
         images=images,
+        rows=rows if only is None else rows[:only],
         images_version=store.table("images").version(),
         seed=seed,
         device="cpu",
@@ -89,7 +105,7 @@ def test_an_image_is_noised_otherwise_each_time_and_the_same_after_a_resume(
     store: Store,
 ) -> None:
     training = asked(store, batch=IMAGES, task="simclr")
-    format_ = ImageFormat(size=16, channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
+    format_ = ImageFormat(size=32, channels=3, mean=(0.5,) * 3, std=(0.2,) * 3)
     steps = list(islice(training.batches(format_, 0), 3))
     (again,) = islice(training.batches(format_, 2), 1)
     flat = [images for step in steps for images in step]
@@ -133,13 +149,26 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
     assert first.loss is None  # too short for one
 
 
-@TASKS
+@pytest.mark.parametrize(
+    ("task", "architecture"),
+    [
+        ("rotation", "test_resnet"),
+        ("simclr", "test_resnet"),
+        ("rotation", "ghostnet_050"),  # which drops a fifth of its features unasked
+    ],
+)
 def test_a_stopped_one_goes_on_to_the_same_bits(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    architecture: str,
 ) -> None:
     monkeypatch.setattr(pretraining, "_CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(pretraining, "_METRIC_STEPS", 2)
-    whole = pretrain(asked(store, task=task), tmp_path / "whole", lambda *_: None)
+    whole = pretrain(
+        asked(store, task=task, architecture=architecture), tmp_path / "whole", lambda *_: None
+    )
 
     def stop(done: int, _: float) -> None:
         if done == 4:
@@ -147,9 +176,11 @@ def test_a_stopped_one_goes_on_to_the_same_bits(
 
     started: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        pretrain(asked(store, task=task), tmp_path / "part", stop)
+        pretrain(asked(store, task=task, architecture=architecture), tmp_path / "part", stop)
     resumed = pretrain(
-        asked(store, task=task), tmp_path / "part", lambda done, _: started.append(done)
+        asked(store, task=task, architecture=architecture),
+        tmp_path / "part",
+        lambda done, _: started.append(done),
     )
 
     assert started[0] == 3
@@ -180,8 +211,26 @@ def lit_from_above(number: int) -> ImageRecord:
 
 
 def test_one_image_cannot_be_told_from_another(store: Store, tmp_path: Path) -> None:
-    alone = asked(store)
-    alone.images.sample_ids = alone.images.sample_ids[:1]
+    alone = asked(store, only=1)
 
     with pytest.raises(InputError, match=r"1 unlabeled image cannot be told.*pretrain\.steps"):
         pretrain(alone, tmp_path / "a", lambda *_: None)
+
+
+def test_rows_that_are_left_out_are_not_learnt_from(store: Store) -> None:
+    training = asked(store, only=20)
+    drawn = {row for rows in islice(training.passes(0), 3) for row in rows.tolist()}
+
+    assert drawn <= set(range(20))
+    assert training.steps_per_epoch == 1
+
+
+@pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "vgg11_bn", "test_vit"])
+def test_a_head_fits_what_a_network_gives(architecture: str) -> None:
+    model = {"architecture": architecture, "resolution": 32, "stochastic_depth": 0.0}
+    if architecture == "test_vit":
+        model["resolution"] = 160
+    recipe = check_recipe({"name": "x", "model": model, "pretrain": {"steps": 1}}, "test")
+    size = int(str(model["resolution"]))
+
+    assert headed(recipe).eval()(torch.zeros(2, 3, size, size)).shape == (2, 4)
