@@ -77,7 +77,8 @@ class Context:
         if not self.store.root.exists() or not table.root.exists():
             return np.empty(0, np.int64)
         rows = table.read(version=self.decisions["exclusions"], columns=["sample_id"])
-        return rows["sample_id"].to_numpy()
+        ids: npt.NDArray[np.int64] = rows["sample_id"].to_numpy()
+        return ids
 
     @cached_property
     def gone(self) -> GoneFiles:
