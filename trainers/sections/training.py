@@ -41,7 +41,8 @@ class Train(Section):
     backend: Literal["auto", "dali", "threads", "torch"] = "auto"
     """Of the loader; pixels differ in their last bits. `auto`: DALI on a GPU, else threads."""
     looks: Annotated[int, Field(ge=0)] = 10
-    """How often validation is looked at while a model trains."""
+    """How often validation is looked at while a model trains; twice as often at pretraining,
+    by a regression on its features."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """A training ends after so many looks without a better one. Never unless given."""
     shuffle: Literal["global", "windowed"] = "global"

@@ -17,6 +17,7 @@ from trainers.steps.training import outputs_of
 from trainers.training.keeping import Place, pretrain_and_keep
 from trainers.training.pretraining import Pretraining, as_pretrained
 from trainers.training.recording import LOSS
+from trainers.training.watching import FeatureWatch
 
 _SETTINGS = frozenset({"precision", "backend", "threads", "ema_decay"})
 _OF_OTHERS = frozenset({"also", "weights", "pretrained", "dropout", "stochastic_depth"})
@@ -68,6 +69,7 @@ class Pretrain(Step):
             images_version=imported["images_version"],
             seed=torch_seed(context.recipe.seed, Purpose.PRETRAINING),
             device=context.device,
+            watch=_watch(context, imported),
         )
         place = Place(
             teacher_id=self.teacher_id,
@@ -92,3 +94,12 @@ class Pretrain(Step):
         """Say which network it is."""
         names = ("teacher_id", "architecture", "checkpoint", "loss")
         findings.pretrained = {name: outputs[name] for name in names}
+
+
+def _watch(context: Context, imported: Outputs) -> FeatureWatch | None:
+    """Return how it is looked at, twice as often as models are; None where it cannot be."""
+    looks = 2 * context.recipe.train.looks
+    labeled, validation = (context.split(name, imported) for name in ("labeled", "validation"))
+    if not looks or labeled is None or validation is None:
+        return None
+    return FeatureWatch(labeled=labeled, images=validation, looks=looks)

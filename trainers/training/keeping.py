@@ -133,7 +133,12 @@ def pretrain_and_keep(
             step, name, value = metric
             teller.tell(Measured(model=place.teacher_id, step=step, name=name, value=value))
 
-        made = pretrain(training, partial, on_step, on_metric)
+        def on_look(step: int, accuracy: float) -> None:
+            teller.say(
+                f"  step {step} of {steps}: validation {accuracy:.2f} %, linear on its features"
+            )
+
+        made = pretrain(training, partial, on_step, on_look, on_metric)
     recipe = training.recipe
     provenance = _provenance(place, recipe) | {"images_version": training.images_version}
     checkpoint, digest = keep_bundle(

@@ -30,6 +30,7 @@ from trainers.training.forward import activations
 from trainers.training.optimisation import Course
 from trainers.training.recording import LOSS, Metric, Recorder
 from trainers.training.state import State
+from trainers.training.watching import VALIDATION, FeatureWatch
 
 _CHECKPOINT_SECONDS: Final = 20.0
 _METRIC_STEPS: Final = 50
@@ -65,6 +66,7 @@ class Pretraining:
         images_version: Of the table `images` that they are from.
         seed: Of this training, not of the run.
         device: "cpu" or a CUDA device.
+        watch: How it is looked at meanwhile; it changes no weight.
     """
 
     recipe: Recipe
@@ -73,6 +75,7 @@ class Pretraining:
     images_version: int
     seed: int
     device: str
+    watch: FeatureWatch | None = None
 
     @property
     def batch(self) -> int:
@@ -212,6 +215,7 @@ def pretrain(
     training: Pretraining,
     partial: Path,
     on_step: Callable[[int, float], None],
+    on_look: Callable[[int, float], None] = lambda *_: None,
     on_metric: Callable[[Metric], None] = lambda _: None,
 ) -> Pretrained:
     """Train a network without labels, or go on from the checkpoint at `partial`.
@@ -220,6 +224,7 @@ def pretrain(
         training: What to train.
         partial: File for checkpoints; removed by whoever keeps the result.
         on_step: Called after each step with (steps done, loss).
+        on_look: Called with (steps done, accuracy) when validation was looked at.
         on_metric: Called with (steps done, name, value) of what is measured meanwhile.
 
     Raises:
@@ -261,11 +266,32 @@ def pretrain(
         state.end()
         recorder.step_done(state.step, state.last_loss, state.rate)
         on_step(state.step, state.last_loss)
+        _look(training, state, format_, recorder, on_look)
         if monotonic() - saved > _CHECKPOINT_SECONDS and state.step < steps:
             state.save(partial, {}, recorder.metrics)
             saved = monotonic()
-    backbone = cast("Headed", state.ema.module).backbone.eval()
-    return Pretrained(network=backbone, format=format_, metrics=recorder.metrics)
+    return Pretrained(network=_averaged(state), format=format_, metrics=recorder.metrics)
+
+
+def _averaged(state: State) -> nn.Module:
+    return cast("Headed", state.ema.module).backbone.eval()
+
+
+def _look(
+    training: Pretraining,
+    state: State,
+    format_: ImageFormat,
+    recorder: Recorder,
+    on_look: Callable[[int, float], None],
+) -> None:
+    """Look at validation, if it is time to."""
+    watch, steps = training.watch, training.recipe.pretrain.steps
+    if watch is None or not watch.is_due(state.step, steps):
+        return
+    backend = pick_backend(training.recipe.train.backend, training.device)
+    accuracy = watch.look(_averaged(state), format_, device=training.device, backend=backend)
+    recorder.note(state.step, VALIDATION, accuracy)
+    on_look(state.step, accuracy)
 
 
 def _loss(

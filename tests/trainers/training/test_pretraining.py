@@ -1,6 +1,7 @@
 """Self-supervised training: its loss, its draws, and how it goes on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from trainers.training.pretraining import (
     turned,
 )
 from trainers.training.recording import LOSS
+from trainers.training.watching import VALIDATION, FeatureWatch
 
 STEPS, BATCH, IMAGES = 6, 16, 60
 
@@ -225,7 +227,7 @@ def test_rows_that_are_left_out_are_not_learnt_from(store: Store) -> None:
     assert training.steps_per_epoch == 1
 
 
-@pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "vgg11_bn", "test_vit"])
+@pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "ghostnet_050", "test_vit"])
 def test_a_head_fits_what_a_network_gives(architecture: str) -> None:
     model = {"architecture": architecture, "resolution": 32, "stochastic_depth": 0.0}
     if architecture == "test_vit":
@@ -234,3 +236,24 @@ def test_a_head_fits_what_a_network_gives(architecture: str) -> None:
     size = int(str(model["resolution"]))
 
     assert headed(recipe).eval()(torch.zeros(2, 3, size, size)).shape == (2, 4)
+
+
+def test_it_is_watched_by_a_regression_on_its_features(store: Store, tmp_path: Path) -> None:
+    images = open_split(store, "validation")
+    watch = FeatureWatch(labeled=images, images=images, looks=3)
+    seen: list[tuple[int, float]] = []
+    plain = asked(store)
+    alone = pretrain(plain, tmp_path / "a", lambda *_: None)
+    watched = pretrain(
+        replace(plain, watch=watch),
+        tmp_path / "b",
+        lambda *_: None,
+        lambda step, accuracy: seen.append((step, accuracy)),
+    )
+
+    assert [step for step, _ in seen] == [2, 4, 6]
+    assert all(accuracy > 90 for _, accuracy in seen)  # it knows what it was fitted on
+    assert [m for m in watched.metrics if m[1] == VALIDATION] == [
+        (step, VALIDATION, accuracy) for step, accuracy in seen
+    ]
+    assert same(alone, watched)
