@@ -85,10 +85,11 @@ class Pretrain(Step):
     def cost(self, estimator: Estimator) -> Estimate:
         """Return the versions of images of all its steps."""
         settings, timed = estimator.recipe.pretrain, estimator.timed(0)
-        batch = min(settings.batch, estimator.source.splits.get("unlabeled", 0))
-        images = settings.steps * batch * settings.versions
+        pool = estimator.source.splits.get("unlabeled", 0)
+        images = settings.steps * min(settings.batch, pool) * settings.versions
         seconds = timed.train_seconds * images * estimator.noising
-        return Estimate.of(images, seconds, timed.num_bytes)
+        copied = pool * estimator.image_bytes  # to the cache
+        return Estimate.of(images, seconds, timed.num_bytes + copied)
 
     def report(self, findings: Findings, outputs: Outputs) -> None:
         """Say which network it is."""
