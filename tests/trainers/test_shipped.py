@@ -95,6 +95,19 @@ def test_a_dry_run_refuses_a_store_that_the_run_would_refuse(store: Store) -> No
         dry_run(load_recipe("fashion_mnist"), store.root, device="cpu", display=Display())
 
 
+def test_a_dry_run_counts_pretraining(tmp_path: Path) -> None:
+    recipe = load_recipe("cifar10", ["pretrain.steps=1000", "pretrain.task=simclr"])
+    rows = dry_run(
+        recipe, tmp_path / "store", device="cpu", display=Display(), card="H100 SXM", cards=1
+    )
+    (row,) = (row for row in rows if row["step"] == "pretrain")
+
+    assert row["images"] == 1000 * 256 * 2
+    assert row["epochs"] == round(1000 * 256 / 46_000, 1)
+    assert row["PFLOP"] > 0
+    assert row["GB a card"] > 0
+
+
 @pytest.mark.parametrize("name", ["svhn_b0", "imagenet_b0_b0"])
 def test_a_dry_run_counts_what_is_not_here(
     name: str,

@@ -124,6 +124,17 @@ def test_its_lineage_goes_back_to_the_first_teacher(
     assert "mistakes that its teacher makes often" in text
 
 
+def test_its_lineage_has_the_network_that_it_started_from(store: Store, tmp_path: Path) -> None:
+    give_model(store, "pre-1", role="pretrained")
+    give_model(store, "s", metrics={"started_from": "pre-1"})
+    export_model(store, "s", tmp_path / "out")
+    rows = tables((tmp_path / "out/README.md").read_text(), "Lineage")
+
+    assert [(row["model"], row["role"], row["labels of"]) for row in rows][1:] == [
+        ("pre-1", "pretrained", "no one"),
+    ]
+
+
 def test_a_fusion_that_taught_is_followed_to_its_members(store: Store, tmp_path: Path) -> None:
     for name in ("a", "b"):
         give_model(store, name)

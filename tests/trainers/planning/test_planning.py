@@ -20,7 +20,7 @@ from plstore.store import create
 from tests.cli.shell import Done, shell
 from tests.conftest import CLASS_NAMES, make_records
 from trainers.estimate import Estimator
-from trainers.planning import Plan, Wishes, check_weights, parse_budget, plan
+from trainers.planning import Plan, Wishes, check_weights, parse_budget, plan, trained
 from trainers.planning.census import Census, Machine, look_at_images, look_at_store
 from trainers.planning.planned import plan_recipe
 from trainers.recipe import check_recipe
@@ -424,6 +424,24 @@ def test_fewer_steps_than_were_planned_warm_up_for_fewer(folders: Path) -> None:
 
     assert (few.train.steps, few.schedule.warmup_steps) == (50, 10)
     assert given.schedule.warmup_steps == 2
+
+
+def test_a_plan_leaves_the_beginning_to_settings_by_hand(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained, "_LEAST_POOL", 10)
+    places, wishes = (folders / "labeled", folders / "unlabeled"), Wishes(seconds=600.0)
+
+    def steps(*overrides: str) -> int:
+        made, _ = plan_recipe(*places, wishes=wishes, overrides=overrides, device="cpu")
+        return made.pretrain.steps
+
+    whole = steps()
+    assert whole > 1
+    assert steps("pretrain.task=simclr") == whole  # 50 passes, each noised twice
+    assert steps("pretrain.steps=7") == 7
+    assert steps("method.teacher=scratch") == 0
+    assert steps("model.pretrained=true") == 0
 
 
 def test_a_plan_that_takes_longer_than_the_budget_says_so() -> None:
