@@ -8,13 +8,14 @@ import pytest
 
 import plstore
 from plstore.errors import QueryError
+from plstore.images import import_images
 from plstore.query import SavedQuery, connect, list_queries, run_query, saved_query
 from plstore.query.functions import create_functions
 from plstore.query.library import parse_query
 from plstore.query.parameters import LabelsDefault
 from plstore.query.table_macros import create_table_macros
 from plstore.store import Store
-from tests.conftest import give_embeddings, give_labels
+from tests.conftest import CLASS_NAMES, give_embeddings, give_labels, make_records
 from tests.queries.given import cases, connect_given, read_case
 
 QUERIES = list_queries()
@@ -36,6 +37,19 @@ def parameters(query: SavedQuery) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return plstore.create(tmp_path_factory.mktemp("empty") / "store")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store with labels of two teachers, a view and embeddings, which tests only read."""
+    store = plstore.create(tmp_path_factory.mktemp("given") / "store")
+    import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+    give_labels(store, "t0", 1)
+    give_labels(store, "t1", 2)
+    balance = plstore.Balance(min_confidence=0.4, images_per_class=7)
+    plstore.select(store, plstore.Selection(view="v", teachers=["t0"], balance=balance))
+    give_embeddings(store)
+    return store
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=names)
@@ -60,11 +74,8 @@ def test_an_empty_store_answers_with_no_rows(query: SavedQuery, empty: Store) ->
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=names)
-def test_it_runs_with_nothing_given(query: SavedQuery, empty: Store, store: Store) -> None:
-    give_labels(store, "t0", 1)
-    give_labels(store, "t1", 2)
-    give_embeddings(store)
-    rows = run_query(store, query.name)
+def test_it_runs_with_nothing_given(query: SavedQuery, empty: Store, given: Store) -> None:
+    rows = run_query(given, query.name)
 
     assert rows.column_names == [column.name for column in query.columns]
     assert run_query(empty, query.name).num_rows == 0
@@ -73,16 +84,13 @@ def test_it_runs_with_nothing_given(query: SavedQuery, empty: Store, store: Stor
 @pytest.mark.nightly
 @pytest.mark.parametrize("query", QUERIES, ids=names)
 def test_rows_come_in_one_order_on_any_number_of_threads(
-    query: SavedQuery, store: Store
+    query: SavedQuery, given: Store
 ) -> None:
-    give_labels(store, "t0", 1)
-    give_labels(store, "t1", 2)
-    give_embeddings(store)
     answers = []
     for threads in (1, 8):
         with closing(duckdb.connect(config={"threads": threads})) as connection:
-            for name in store.versions():
-                connection.register(name, store.table(name).dataset())
+            for name in given.versions():
+                connection.register(name, given.table(name).dataset())
             create_functions(connection, 3)
             create_table_macros(connection)
             sql = connection.sql(query.sql, params=parameters(query))
@@ -119,13 +127,8 @@ AUDITS = [query for query in QUERIES if query.name.startswith("audit/")]
 
 
 @pytest.mark.parametrize("query", AUDITS, ids=names)
-def test_an_audit_finds_nothing_in_a_sound_store(query: SavedQuery, store: Store) -> None:
-    give_labels(store, "t0", 1)
-    give_labels(store, "t1", 2)
-    balance = plstore.Balance(min_confidence=0.4, images_per_class=7)
-    plstore.select(store, plstore.Selection(view="v", teachers=["t0"], balance=balance))
-
-    assert run_query(store, query.name).num_rows == 0
+def test_an_audit_finds_nothing_in_a_sound_store(query: SavedQuery, given: Store) -> None:
+    assert run_query(given, query.name).num_rows == 0
 
 
 def test_the_number_of_questions_is_what_the_documentation_says() -> None:
