@@ -54,6 +54,19 @@ def test_a_selection_keeps_what_does_not_decide() -> None:
 
 
 @pytest.mark.nightly
+def test_two_selections_that_are_the_same_are_one_student_and_two_lines(tmp_path: Path) -> None:
+    store = plstore.create(tmp_path / "seed-0" / "store")
+    import_images(store, make_records(), dataset="pets", class_names=CLASS_NAMES)
+    settings = ["iterations=1", "control=false", "select.min_confidence=0.0"]
+    recipe = load_recipe("images", [*settings, "select.policy=none"], TINY)
+    own, none, *_ = Choosing(recipe=recipe, home=tmp_path).run([0], Display())
+
+    assert (own["selection"], none["selection"]) == (DEFAULT, "none")
+    assert own["identity"] == none["identity"]
+    assert own["accuracy"] == none["accuracy"]
+
+
+@pytest.mark.nightly
 def test_what_is_done_is_not_done_again_and_what_was_left_out_comes_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
