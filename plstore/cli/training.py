@@ -96,7 +96,7 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="probe, finetune or noisy-student (from scratch); or TEACHER:STUDENTS, such "
+            help="probe, finetune or noisy-student (from random weights); or TEACHER:STUDENTS, such "
             "as probe:noisy-student."
         ),
     ] = None,
