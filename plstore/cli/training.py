@@ -96,8 +96,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="probe, finetune or noisy-student (from random weights); or TEACHER:STUDENTS, such "
-            "as probe:noisy-student."
+            help="probe, finetune or noisy-student (from random weights); or "
+            "TEACHER:STUDENTS, such as probe:noisy-student."
         ),
     ] = None,
     budget: Annotated[
