@@ -39,9 +39,9 @@ from trainers.models.model import (
     fetch_bundle,
     image_format,
     load_teacher,
-    take_backbone,
 )
 from trainers.models.pretrained import architecture_of, start_identity
+from trainers.models.starting import take_backbone
 from trainers.named import teacher_named
 from trainers.sections import Model
 from trainers.training.train import pick_device

@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from timm.models import save_for_hf
 from timm.utils import ModelEmaV3
@@ -100,58 +99,6 @@ def _make_variant(network: nn.Module, model: Model, architecture: str) -> None:
     if model.batch_norm is not None:
         momentum, eps = model.batch_norm
         batch_norm_settings(network, momentum=1 - momentum, eps=eps)
-
-
-def take_weights(network: nn.Module, folder: Path, class_names: Sequence[str]) -> None:
-    """Load all weights of a kept model into one of the same architecture and classes.
-
-    Args:
-        network: Made by `build_model`.
-        folder: As `save_bundle` writes it.
-        class_names: Of the network's outputs, in their order.
-
-    Raises:
-        InputError: If they are those of another architecture, or of other classes.
-    """
-    _, theirs = read_config(folder)
-    if tuple(theirs) != tuple(class_names):
-        raise InputError(
-            f"the model of {folder} has classes {', '.join(theirs[:_SHOWN])} in that order, "
-            f"the store {', '.join(class_names[:_SHOWN])}; a model that starts from its "
-            "weights needs the same. Set method.students to scratch"
-        )
-    try:
-        network.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-    except RuntimeError as error:
-        raise InputError(
-            f"the weights of {folder} are of another model than the one that starts from them "
-            f"({type(network).__name__}): {str(error).splitlines()[1].strip()}. A warm student "
-            "has its teacher's architecture and resolution"
-        ) from error
-
-
-def take_backbone(network: nn.Module, folder: Path) -> None:
-    """Load the weights of a network without a classifier into one with one, or without.
-
-    Args:
-        network: Made by `build_model`, of the same architecture and variant.
-        folder: With `model.safetensors`, as `save_bundle` writes it.
-
-    Raises:
-        InputError: If they are those of another network.
-    """
-    heads: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    try:
-        missing, left = network.load_state_dict(load_file(folder / WEIGHTS), strict=False)
-    except RuntimeError as error:
-        missing, left = [str(error).splitlines()[-1].strip()], []
-    wrong = [name for name in missing if not name.startswith(tuple(f"{h}." for h in heads))]
-    if wrong or left:
-        raise InputError(
-            f"the weights of {folder} are of another network than {type(network).__name__}, "
-            f"which is to start from them: {', '.join([*wrong, *left][:_SHOWN])}"
-        )
 
 
 def look_at_nothing(network: nn.Module, model: Model, architecture: str) -> torch.Tensor:

@@ -165,12 +165,10 @@ def check_start(model: Model, network: nn.Module, architecture: str) -> None:
             "model.small_images to true"
         )
     stored = stored_shapes(path)
-    heads: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
     missing = [
         name
         for name in network.state_dict()
-        if name not in stored and not name.startswith(tuple(f"{head}." for head in heads))
+        if name not in stored and not name.startswith(classifier_prefixes(network))
     ]
     if missing:
         raise InputError(
@@ -178,6 +176,12 @@ def check_start(model: Model, network: nn.Module, architecture: str) -> None:
             f"{', '.join(missing[:_SHOWN])}; it has {', '.join(sorted(stored)[:_SHOWN])}. "
             "Wanted a file of the same model, as timm writes it"
         )
+
+
+def classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
+    """Return how the names of a timm model's weights begin that are of its classifier."""
+    heads: Any = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
+    return tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
 
 
 def _from_hub(config: PretrainedCfg, architecture: str) -> Mapping[str, Any] | None:

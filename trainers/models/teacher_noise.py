@@ -14,8 +14,9 @@ from plstore.errors import InputError
 from plstore.loaders.clean import ImageNoise
 from plstore.loaders.noise import INPUT_PARTS
 from plstore.seeds import Purpose, torch_seed
-from trainers.models.model import Bundle, build_model, take_weights
+from trainers.models.model import Bundle, build_model
 from trainers.models.roles import dropout_as_module
+from trainers.models.starting import take_weights
 from trainers.sections import Model, NoisePart, NoiseSection
 
 

@@ -26,7 +26,8 @@ from plstore.seeds import Purpose, torch_seed
 from plstore.views import View
 from trainers.models.freezing import freeze_blocks
 from trainers.models.lora import with_lora, without_lora
-from trainers.models.model import build_model, image_format, take_backbone, take_weights
+from trainers.models.model import build_model, image_format
+from trainers.models.starting import take_backbone, take_weights
 from trainers.recipe import Recipe
 from trainers.sections import Model
 from trainers.training.forward import Forward
