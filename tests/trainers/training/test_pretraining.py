@@ -14,7 +14,10 @@ from plstore.images import ImageRecord, import_images
 from plstore.loaders import ImageFormat, open_split
 from plstore.store import Store, create
 from tests.conftest import encode
+from trainers.models.model import build_model, image_format, save_bundle
+from trainers.models.starting import take_backbone
 from trainers.recipe import check_recipe
+from trainers.sections import Model
 from trainers.training import pretraining
 from trainers.training.pretraining import (
     Pretrained,
@@ -225,6 +228,22 @@ def test_rows_that_are_left_out_are_not_learnt_from(store: Store) -> None:
 
     assert drawn <= set(range(20))
     assert training.steps_per_epoch == 1
+
+
+def test_a_network_of_a_thousand_classes_takes_all_but_its_classifier(tmp_path: Path) -> None:
+    plain = Model(architecture="test_resnet", resolution=32, stochastic_depth=0.0)
+    before = build_model(plain, "test_resnet", 0)
+    format_ = image_format(plain, before)
+    save_bundle(tmp_path / "pre", before, format_, ())
+    network = build_model(plain, "test_resnet", 1000)
+    classifier = network.state_dict()["fc.weight"].clone()
+    take_backbone(network, tmp_path / "pre")
+    after = network.state_dict()
+
+    assert torch.equal(after["fc.weight"], classifier)
+    assert all(torch.equal(after[name], value) for name, value in before.state_dict().items())
+    with pytest.raises(InputError, match="are of another network than ResNet"):
+        take_backbone(build_model(plain, "resnet10t", 1000), tmp_path / "pre")
 
 
 @pytest.mark.parametrize("architecture", ["mobilenetv3_small_050", "ghostnet_050", "test_vit"])
