@@ -112,4 +112,5 @@ class Estimator:
             size=model.resolution,
             batch=min(recipe.train.labeled_batch + recipe.train.pseudo_batch, most),
             device=self._device,
+            precisions=(recipe.train.precision,),
         )

@@ -14,7 +14,7 @@ from trainers.planning.frozen import plan_frozen
 from trainers.planning.trained import plan_trained
 from trainers.planning.wishes import Plan, Timer, Wishes
 from trainers.sections import Model
-from trainers.training.timing import Timed, time_model, timed_batch
+from trainers.training.timing import Timed, cpu_precisions, time_model, timed_batch
 
 _FEW_VALIDATION: Final = 200
 
@@ -38,7 +38,7 @@ def plan(census: Census, machine: Machine, wishes: Wishes, timer: Timer | None =
     """
     if census.least < 1:
         raise InputError("a class has no labeled image; wanted one at least, better ten")
-    timer = timer or _timer(machine, len(census.class_names))
+    timer = timer or _timer(machine, wishes.precision, len(census.class_names))
     kind = wishes.teacher or ("probe" if wishes.has_weights else "scratch")
     made = (plan_frozen if kind == "probe" else plan_trained)(census, wishes, timer)
     budget = "none" if wishes.seconds is None else f"{wishes.seconds / 60:g} minutes"
@@ -63,7 +63,10 @@ def _doubt(num_validation: int) -> dict[str, str]:
     }
 
 
-def _timer(machine: Machine, classes: int) -> Timer:
+def _timer(machine: Machine, precision: str, classes: int) -> Timer:
+    is_free = precision == "auto" and machine.device == "cpu"
+    precisions = cpu_precisions() if is_free else (precision,)
+
     def timed(model: Model, architecture: str) -> Timed:
         fresh = model.model_copy(update={"pretrained": False, "weights": None})
         return time_model(
@@ -73,6 +76,7 @@ def _timer(machine: Machine, classes: int) -> Timer:
             size=model.resolution,
             batch=timed_batch(model.resolution),
             device=machine.device,
+            precisions=precisions,
         )
 
     return timed

@@ -27,7 +27,8 @@ _BEGINNINGS = (
     "pretrain.steps",
 )
 """Settings by hand that say how the first teacher begins: a plan then leaves it at that."""
-_TASK = "pretrain.task"
+_COSTS = ("pretrain.task", "train.precision")
+"""Settings by hand that say how long a step takes."""
 _NO_WISHES = Wishes()
 
 
@@ -169,11 +170,15 @@ def _select_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
 
 
 def _by_hand(wishes: Wishes, overrides: Sequence[str]) -> Wishes:
-    """Return wishes with what settings by hand say of how a teacher begins."""
+    """Return wishes with what settings by hand say of a teacher's beginning and the time."""
     said = any(override.strip().startswith(_BEGINNINGS) for override in overrides)
-    task = load_recipe(RECIPE, [o for o in overrides if o.strip().startswith(_TASK)])
-    versions = task.pretrain.versions
-    return replace(wishes, is_taught=wishes.is_taught or said, versions=versions)
+    given = load_recipe(RECIPE, [o for o in overrides if o.strip().startswith(_COSTS)])
+    return replace(
+        wishes,
+        is_taught=wishes.is_taught or said,
+        versions=given.pretrain.versions,
+        precision=given.train.precision,
+    )
 
 
 def _with_model(wishes: Wishes) -> Wishes:

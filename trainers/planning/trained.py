@@ -219,6 +219,7 @@ def _values(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, dict[s
             "steps": choice.steps,
             "labeled_batch": _BATCH,
             "ratio": _RATIO,
+            "precision": choice.timed.precision,
         },
         "optimizer": {"learning_rate": 1e-3 if wishes.has_weights else 3e-3},
         "schedule": {"warmup_steps": min(100, choice.steps // 5)},
@@ -255,6 +256,11 @@ def _reasons(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, str]:
         "steps": f"{choice.steps:,} in each training, of {_BATCH} labeled and "
         f"{_BATCH * _RATIO} pseudo-labeled images: {choice.seen:,} in all",
     }
+    if choice.timed.precision == "bfloat16" != wishes.precision:
+        reasons["precision"] = (
+            "bfloat16, of activations in training: this processor multiplies it much faster "
+            "(--set train.precision=float32 for the other)"
+        )
     if choice.learnt:
         passes = choice.learnt / (census.splits["unlabeled"] * wishes.versions)
         reasons["before"] = (

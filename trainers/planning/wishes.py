@@ -31,6 +31,8 @@ class Wishes:
         is_taught: Whether it is settled how the first teacher comes about: one of the store
             labels, or settings by hand say what it starts from.
         versions: How often pretraining is to noise an image.
+        precision: Of activations in training, as in a recipe; of "auto" the plan takes the
+            faster on a CPU.
     """
 
     model: str | None = None
@@ -43,6 +45,7 @@ class Wishes:
     also: tuple[Mapping[str, Any], ...] = ()
     is_taught: bool = False
     versions: int = 1
+    precision: str = "auto"
 
     @property
     def has_weights(self) -> bool:

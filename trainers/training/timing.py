@@ -1,28 +1,51 @@
 """How fast a model is here: one step of training and one look, timed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter, thread_time
 from typing import Final
 
 import torch
 from torch import nn
 
+from trainers.inference.clean import precision
+from trainers.training.forward import activations
 from trainers.training.losses import combined_cross_entropy
 
 DECODING: Final = 1.25  # measured: beside the model on the same cores
 _LEAST_SECONDS: Final = 0.15
 _MOST_STEPS: Final = 6
 _SHARED: Final = 0.8  # what more threads bring, as a power of their number
+_GAIN: Final = 1.25
+"""How many times as fast another precision must be to be worth its rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """A model on a device: seconds an image to train and to look, bytes of its weights."""
+    """A model on a device: seconds an image to train and to look, bytes of its weights.
+
+    `precision` is that of activations in training, as in a recipe's `train.precision`.
+    """
 
     train_seconds: float
     clean_seconds: float
     num_bytes: int
+    precision: str = "auto"
+
+
+def cpu_precisions() -> tuple[str, ...]:
+    """Return the precisions that may be the fastest to train with on this CPU.
+
+    `bfloat16` is one where the processor multiplies such numbers itself (AMX, AVX512-BF16);
+    where it does not, torch imitates it, many times slower. An older torch does not say what
+    the processor has: it gets `auto` alone.
+    """
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return ("auto",)
+    found = torch.cpu.get_capabilities()
+    native = found.get("amx_bf16") or found.get("avx512_bf16")
+    return ("auto", "bfloat16") if native else ("auto",)
 
 
 def timed_batch(size: int) -> int:
@@ -31,9 +54,18 @@ def timed_batch(size: int) -> int:
 
 
 def time_model(
-    network: nn.Module, *, classes: int, channels: int, size: int, batch: int, device: str
+    network: nn.Module,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    batch: int,
+    device: str,
+    precisions: Sequence[str] = ("auto",),
 ) -> Timed:
     """Time a model on images of zeros; the best of up to six steps after a first one.
+
+    Labeling is timed in the precision it has on the device, whatever training has.
 
     Args:
         network: The model; its weights are not changed.
@@ -42,6 +74,8 @@ def time_model(
         size: Of its images, pixels a side.
         batch: Images a step.
         device: "cpu" or a CUDA device.
+        precisions: Of activations in training, as in a recipe: the first is what is said of
+            the model, unless one of the others is 1.25 times as fast.
     """
     network = network.to(device).train()
     images = torch.zeros(batch, channels, size, size, device=device)
@@ -49,24 +83,32 @@ def time_model(
     targets = torch.full((batch, classes), 1 / classes, device=device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
 
-    def train_step() -> None:
+    def train_step(lower: str) -> None:
+        with activations(lower, device):
+            logits = network(images)
         loss = combined_cross_entropy(
-            network(images), targets, num_labeled=batch, label_smoothing=0.0
+            logits.float(), targets, num_labeled=batch, label_smoothing=0.0
         )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's is
         optimizer.step()
 
     def clean_step() -> None:
-        with torch.inference_mode():
+        is_lower = precision(device) == "bfloat16"
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=is_lower):
             network(images)
 
-    train_seconds = _timed(train_step, device) / batch
+    chosen, train_seconds = precisions[0], float("inf")
+    for which in precisions:
+        seconds = _timed(partial(train_step, which), device) / batch
+        if seconds * _GAIN < train_seconds:
+            chosen, train_seconds = which, seconds
     network.eval()
     return Timed(
         train_seconds=train_seconds,
         clean_seconds=_timed(clean_step, device) / batch,
         num_bytes=sum(value.nbytes for value in network.state_dict().values()),
+        precision=chosen,
     )
 
 

@@ -40,13 +40,18 @@ CIFAR = Census(
 LITE = "tf_efficientnet_lite0"
 
 
-def timer(rate: float) -> object:
+def timer(rate: float, precision: str = "auto") -> object:
     """Return a timer of a machine that trains so many images of 32 px a second."""
 
     def timed(model: Model, architecture: str) -> Timed:
         cost = {"test_resnet": 1, "resnet10t": 10, LITE: 4}.get(architecture, 30)
         seconds = cost * (model.resolution / 32) ** 2 / rate
-        return Timed(train_seconds=seconds, clean_seconds=seconds / 3, num_bytes=1)
+        return Timed(
+            train_seconds=seconds,
+            clean_seconds=seconds / 3,
+            num_bytes=1,
+            precision=precision,
+        )
 
     return timed
 
@@ -106,6 +111,27 @@ def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
     assert fast.values["model"]["architecture"] == "resnet18"
     assert max(slow.seconds, fast.seconds) < 1800
     assert "weights" in slow.reasons["better"]
+
+
+@pytest.mark.parametrize("by_hand", ["auto", "bfloat16"])
+def test_a_precision_that_is_faster_here_is_of_the_plan_and_said(by_hand: str) -> None:
+    wishes = Wishes(seconds=1800.0, precision=by_hand)
+    fast = timer(2000, "bfloat16")
+    made = plan(CIFAR, MACHINE, wishes, fast)  # type: ignore[arg-type]
+
+    assert made.values["train"]["precision"] == "bfloat16"
+    assert ("precision" in made.reasons) == (by_hand == "auto")
+
+
+def test_a_precision_by_hand_is_what_a_plan_is_timed_in(folders: Path) -> None:
+    places = (folders / "labeled", folders / "unlabeled")
+    wishes = Wishes(seconds=600.0)
+    made, reasons = plan_recipe(
+        *places, wishes=wishes, overrides=["train.precision=float32"], device="cpu"
+    )
+
+    assert made.train.precision == "float32"
+    assert "precision" not in reasons
 
 
 def test_of_few_labels_the_net_learns_from_unlabeled_images_first() -> None:
