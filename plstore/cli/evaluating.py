@@ -82,8 +82,8 @@ def evaluate(
       plstore query run evaluation/confusions
       plstore query run evaluation/selective_accuracy
 
-    How alike teachers are is always of all classes. With --engine ray, a cluster labels the
-    images; those that are made worse are looked at here.
+    With --engine ray, a cluster labels the images; those that are made worse are looked at
+    here.
 
     Robustness (extra plstore[robustness]): images are made worse on the way and kept nowhere,
     what models say of them is. mCE and mFR are over the baseline's, the first teacher's unless
@@ -198,8 +198,8 @@ def _splits(splits: str | None, sets: str | None) -> list[str]:
     return [] if sets else ["validation", "test"]
 
 
-def _images(row: dict[str, Any]) -> tuple[str, str]:
-    return row["split"], row.get("dataset", "")
+def _images(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["split"], row.get("dataset", ""), row.get("among", "all")
 
 
 def _tables(found: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -146,7 +146,8 @@ where labels.split = which and whose in ('', known.dataset)
 
 # What a model says where it may choose among some classes is what it says of all, less the
 # others and made to add up to 1. What a label does not keep is nobody's: an image of whose
-# label none of the classes is left has class, confidence and label null.
+# label none of the classes is left, or none with a probability, has class, confidence and label
+# null.
 _EVALUATED_AMONG = f"""
 with labeled as (
     {_EVALUATED.strip()}
@@ -189,8 +190,9 @@ kept as (
 ),
 summed as (
     select
-        kept.*,
-        list_sum(list_transform(kept.pairs, lambda one: one[2]::double)) as total
+        kept.* exclude (pairs),
+        list_sum(list_transform(kept.pairs, lambda one: one[2]::double)) as total,
+        if(total > 0, kept.pairs, kept.pairs[1:0]) as pairs
     from kept
 )
 select

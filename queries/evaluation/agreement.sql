@@ -1,8 +1,11 @@
 -- Teacher, student and control side by side: how alike two of them label the same images.
 --
+-- Where a teacher says none of the classes that it may, it differs, and has no divergence.
+--
 -- grain: one row per (teacher_a, iteration_a, teacher_b, iteration_b)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
+-- param among varchar = 'all': classes that may be said: all, or own, those of the dataset
 -- column teacher_a varchar: one teacher
 -- column iteration_a integer: the iteration of its labels
 -- column teacher_b varchar: the other one, later in order
@@ -14,8 +17,10 @@
 -- column only_a double: share of images that A alone has right, 0 to 1
 -- column only_b double: share of images that B alone has right, 0 to 1
 with seen as (
-    select *
-    from evaluated($split, $dataset)
+    select
+        *,
+        coalesce(class_id = true_id, false) as is_right
+    from evaluated_among($split, $dataset, $among)
 )
 
 select
@@ -24,14 +29,14 @@ select
     b.teacher_id as teacher_b,
     b.iteration as iteration_b,
     count(*) as num_images,
-    avg((a.class_id = b.class_id)::integer) as same_top1,
+    avg(coalesce(a.class_id = b.class_id, false)::integer) as same_top1,
     avg(
         len(list_intersect(a.label.class_ids[1:5], b.label.class_ids[1:5]))
         / least(len(a.label.class_ids), 5)
     ) as same_top5,
     avg(kl(a.label, b.label)) as mean_kl,
-    avg((a.class_id = a.true_id and b.class_id != a.true_id)::integer) as only_a,
-    avg((b.class_id = a.true_id and a.class_id != a.true_id)::integer) as only_b
+    avg((a.is_right and not b.is_right)::integer) as only_a,
+    avg((b.is_right and not a.is_right)::integer) as only_b
 from seen as a
 inner join seen as b
     on

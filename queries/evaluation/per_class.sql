@@ -3,6 +3,7 @@
 -- grain: one row per (iteration, teacher_id, class_id)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
+-- param among varchar = 'all': classes that may be said: all, or own, those of the dataset
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column class_id integer: the class
@@ -15,7 +16,7 @@
 -- column precision double: of them, those that are right, 0 to 1
 with seen as (
     select *
-    from evaluated($split, $dataset)
+    from evaluated_among($split, $dataset, $among)
 ),
 
 filed as (
@@ -24,7 +25,7 @@ filed as (
         teacher_id,
         true_id as class_id,
         count(*) as num_images,
-        avg((class_id = true_id)::integer) as recall
+        avg(coalesce(class_id = true_id, false)::integer) as recall
     from seen
     group by iteration, teacher_id, true_id
 ),
@@ -37,6 +38,7 @@ said as (
         count(*) as num_predicted,
         avg((class_id = true_id)::integer) as precision
     from seen
+    where class_id is not null
     group by iteration, teacher_id, class_id
 )
 

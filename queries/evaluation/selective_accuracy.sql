@@ -3,6 +3,7 @@
 -- grain: one row per (iteration, teacher_id, coverage)
 -- param split varchar = 'test': of the images
 -- param dataset varchar = '': of the images; all unless given
+-- param among varchar = 'all': classes that may be said: all, or own, those of the dataset
 -- column iteration integer: the iteration the labels belong to
 -- column teacher_id varchar: the teacher
 -- column coverage double: share of the images, the surest first, 0.1 to 1
@@ -13,13 +14,14 @@ with ranked as (
     select
         iteration,
         teacher_id,
-        confidence,
-        (class_id = true_id)::integer as is_right,
+        coalesce(confidence, 0) as confidence,
+        coalesce(class_id = true_id, false)::integer as is_right,
         row_number() over (
-            partition by iteration, teacher_id order by confidence desc, sample_id asc
+            partition by iteration, teacher_id
+            order by coalesce(confidence, 0) desc, sample_id asc
         ) as place,
         count(*) over (partition by iteration, teacher_id) as num_all
-    from evaluated($split, $dataset)
+    from evaluated_among($split, $dataset, $among)
 ),
 
 tenths as (

@@ -280,14 +280,21 @@ def _measured(
 
 
 def agreement(
-    store: Store, teacher_ids: Sequence[str], split: str, dataset: str = ""
+    store: Store,
+    teacher_ids: Sequence[str],
+    split: str,
+    dataset: str = "",
+    among: Among = "all",
 ) -> list[dict[str, Any]]:
     """Return how alike what teachers say of the images of a split or set is, two by two.
+
+    Of a set that teachers may only say its own classes of, it is what they say of those.
 
     They are rows of the saved query `evaluation/agreement`, of labels that `evaluate` made.
     """
     query = "evaluation/agreement"
-    rows = run_query(store, query, split=split, dataset=dataset).to_pylist()
+    asked = {"split": split, "dataset": dataset, "among": among}
+    rows = run_query(store, query, **asked).to_pylist()
     sides = [{(row[f"teacher_{x}"], row[f"iteration_{x}"]) for x in "ab"} for row in rows]
     there = set().union(*sides)
     own = {

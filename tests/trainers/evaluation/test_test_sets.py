@@ -257,6 +257,38 @@ def test_only_classes_of_the_set_may_be_said_where_several_are_right(
     assert {"wild_accuracy", "wild-among-own_accuracy"} <= names
 
 
+def test_every_query_of_an_evaluation_keeps_to_the_classes_of_the_set(
+    store: Store, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "set", {"cat": 3, "dog": 3})
+    import_test_set(store, path, name="wild")
+    cats = [[0.2, 0.1, 0.7], [0.1, 0.3, 0.6], [0.0, 0.0, 1.0]]  # the last: neither cat nor dog
+    dogs = [[0.1, 0.4, 0.5], [0.3, 0.2, 0.5], [0.2, 0.8, 0.0]]
+    right = [[0.9, 0.1, 0.0]] * 3 + [[0.1, 0.9, 0.0]] * 3
+    for name, probs in (("a", cats + dogs), ("b", right)):
+        given = np.array(probs, np.float32)
+        give_labels(store, name, probabilities=given, split=EVALUATION)
+
+    def rows(query: str, *columns: str, among: str = "own") -> list[tuple[object, ...]]:
+        asked = {"split": EVALUATION, "dataset": "wild", "among": among}
+        found = plstore.run_query(store, f"evaluation/{query}", **asked).to_pylist()
+        kept = [row for row in found if row.get("teacher_id", "a") == "a"]
+        return [tuple(row[column] for column in columns) for row in kept]
+
+    alike = ("num_images", "same_top1", "only_a", "only_b")
+    assert rows("agreement", *alike) == [(6, 3 / 6, 0, 3 / 6)]
+    assert rows("agreement", *alike, among="all") == [(6, 1 / 6, 0, 5 / 6)]
+    per_class = rows("per_class", "class_name", "recall", "num_predicted", "precision")
+    assert per_class == [("cat", 1 / 3, 2, 1 / 2), ("dog", 2 / 3, 3, 2 / 3)]
+    pairs = ("true_name", "predicted_name", "num_images")
+    assert set(rows("confusions", *pairs)) == {
+        *{("cat", "cat", 1), ("cat", "dog", 1), ("cat", None, 1)},
+        *{("dog", "dog", 2), ("dog", "cat", 1)},
+    }
+    surest = rows("selective_accuracy", "num_images", "accuracy", "min_confidence")
+    assert (surest[0], surest[-1]) == ((1, 1, pytest.approx(0.8)), (6, 3 / 6, 0))
+
+
 def test_a_part_of_an_official_set_is_told_to_be_easier(
     imagenet: Store, tmp_path: Path
 ) -> None:
