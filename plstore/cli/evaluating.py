@@ -188,7 +188,8 @@ def _print_tables(store: "Store", teachers: list[str], found: list[dict[str, Any
     for rows in _tables(found):
         print_rows(rows, "table")
     for images in dict.fromkeys(map(_images, found)) if len(teachers) > 1 else ():
-        print_rows(agreement(store, teachers, *images), "table")
+        alike = agreement(store, teachers, *images)  # type: ignore[arg-type]  # of `measure`
+        print_rows(alike, "table")
 
 
 def _splits(splits: str | None, sets: str | None) -> list[str]:

@@ -293,8 +293,7 @@ def agreement(
     They are rows of the saved query `evaluation/agreement`, of labels that `evaluate` made.
     """
     query = "evaluation/agreement"
-    asked = {"split": split, "dataset": dataset, "among": among}
-    rows = run_query(store, query, **asked).to_pylist()
+    rows = run_query(store, query, split=split, dataset=dataset, among=among).to_pylist()
     sides = [{(row[f"teacher_{x}"], row[f"iteration_{x}"]) for x in "ab"} for row in rows]
     there = set().union(*sides)
     own = {

@@ -270,8 +270,9 @@ def test_every_query_of_an_evaluation_keeps_to_the_classes_of_the_set(
         give_labels(store, name, probabilities=given, split=EVALUATION)
 
     def rows(query: str, *columns: str, among: str = "own") -> list[tuple[object, ...]]:
-        asked = {"split": EVALUATION, "dataset": "wild", "among": among}
-        found = plstore.run_query(store, f"evaluation/{query}", **asked).to_pylist()
+        found = plstore.run_query(
+            store, f"evaluation/{query}", split=EVALUATION, dataset="wild", among=among
+        ).to_pylist()
         kept = [row for row in found if row.get("teacher_id", "a") == "a"]
         return [tuple(row[column] for column in columns) for row in kept]
 
