@@ -256,7 +256,7 @@ def _reasons(census: Census, wishes: Wishes, choice: _Choice) -> dict[str, str]:
         "steps": f"{choice.steps:,} in each training, of {_BATCH} labeled and "
         f"{_BATCH * _RATIO} pseudo-labeled images: {choice.seen:,} in all",
     }
-    if choice.timed.precision == "bfloat16" != wishes.precision:
+    if choice.timed.precision == "bfloat16" and wishes.precision == "auto":
         reasons["precision"] = (
             "bfloat16, of activations in training: this processor multiplies it much faster "
             "(--set train.precision=float32 for the other)"

@@ -288,6 +288,9 @@ def test_every_query_of_an_evaluation_keeps_to_the_classes_of_the_set(
     }
     surest = rows("selective_accuracy", "num_images", "accuracy", "min_confidence")
     assert (surest[0], surest[-1]) == ((1, 1, pytest.approx(0.8)), (6, 3 / 6, 0))
+    confidence = np.mean([2 / 3, 3 / 4, 0, 0.8, 0.6, 0.8])
+    (measured,) = rows("metrics", "accuracy", "mean_confidence")
+    assert measured == (3 / 6, pytest.approx(confidence, rel=1e-3))  # labels are rounded
 
 
 def test_a_part_of_an_official_set_is_told_to_be_easier(
