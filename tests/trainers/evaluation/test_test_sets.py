@@ -24,7 +24,7 @@ from tests.cli.shell import shell
 from tests.conftest import encode, give_labels, make_records
 from tests.trainers.given import add_model
 from trainers.evaluation import test_sets
-from trainers.evaluation.evaluate import evaluate
+from trainers.evaluation.evaluate import agreement, evaluate
 from trainers.evaluation.imagenet import real_labels, synset_map, without_border
 from trainers.evaluation.measured import Images, answers
 from trainers.evaluation.test_sets import import_answers, import_test_set
@@ -291,6 +291,25 @@ def test_every_query_of_an_evaluation_keeps_to_the_classes_of_the_set(
     confidence = np.mean([2 / 3, 3 / 4, 0, 0.8, 0.6, 0.8])
     (measured,) = rows("metrics", "accuracy", "mean_confidence")
     assert measured == (3 / 6, pytest.approx(confidence, rel=1e-3))  # labels are rounded
+
+
+def test_how_alike_teachers_are_is_said_of_the_classes_that_they_may_say(
+    store: Store, tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("t0", "t1")):
+        add_model(store, name, iteration=0, seed=seed)
+    import_test_set(store, write(tmp_path / "set", {"cat": 4, "dog": 4}), name="wild")
+    words = ("evaluate", "t0", "t1", "--sets", "wild", "--store", store.root)
+
+    found = [shell(*words, "--among", among).stdout for among in ("own", "all")]
+    said = {
+        among: agreement(store, ["t0", "t1"], EVALUATION, "wild", among)[0]
+        for among in ("own", "all")
+    }
+
+    assert said["own"]["mean_kl"] != pytest.approx(said["all"]["mean_kl"], rel=0.01)
+    for text, among in zip(found, said, strict=True):
+        assert f"{said[among]['mean_kl']:.6g}" in text
 
 
 def test_a_part_of_an_official_set_is_told_to_be_easier(

@@ -123,11 +123,17 @@ def test_a_precision_that_is_faster_here_is_of_the_plan_and_said(by_hand: str) -
     assert ("precision" in made.reasons) == (by_hand == "auto")
 
 
-def test_a_precision_by_hand_is_what_a_plan_is_timed_in(folders: Path) -> None:
+def test_a_precision_by_hand_is_what_a_plan_is_timed_in() -> None:
+    wishes = Wishes(model="test_resnet", resolution=64, seconds=600.0, precision="float32")
+
+    assert plan(CIFAR, MACHINE, wishes).values["train"]["precision"] == "float32"
+
+
+def test_a_precision_by_hand_is_of_the_recipe(folders: Path) -> None:
     places = (folders / "labeled", folders / "unlabeled")
-    wishes = Wishes(seconds=600.0)
+    by_hand = ["train.precision=float32"]
     made, reasons = plan_recipe(
-        *places, wishes=wishes, overrides=["train.precision=float32"], device="cpu"
+        *places, wishes=Wishes(seconds=600.0), overrides=by_hand, device="cpu"
     )
 
     assert made.train.precision == "float32"
