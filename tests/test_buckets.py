@@ -204,7 +204,7 @@ def test_credentials_that_expire_stop_it_and_the_same_command_ends_it(
     check(store)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_labeling_says_how_much_is_committed_when_credentials_expire(
     proxy: Proxy, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_bucket_says_which_files_left_in_place_are_gone(
     assert verify(remote) == []
 
 
+@pytest.mark.nightly
 def test_iterations_are_compared_in_a_bucket(remote: Store) -> None:
     first = give_labels(remote)
     give_labels(remote, "t1", 2, probabilities=np.roll(first, 1, axis=1))
@@ -164,6 +165,7 @@ def test_a_kind_of_url_without_its_package_names_it() -> None:
         plstore.open("gs://bucket/store")
 
 
+@pytest.mark.nightly
 def test_polars_reads_the_bucket_too(remote: Store, emulator: dict[str, str]) -> None:
     options = {
         "aws_endpoint_url": emulator["AWS_ENDPOINT_URL"],
@@ -250,6 +252,7 @@ def test_a_loader_reads_a_bucket_in_windows_or_through_its_copy(
         assert found.images == view.record.num_images
 
 
+@pytest.mark.nightly
 def test_workers_elsewhere_pack_by_way_of_the_bucket(remote: Store) -> None:
     balance = plstore.Balance(min_confidence=0.0, policy="none")
     selection = plstore.Selection(view="v", teachers=["t0@1"], balance=balance, max_side=20)

@@ -30,8 +30,16 @@ def files(store: Store) -> dict[Path, int]:
     [
         (["sql", STUCK, "--seconds", "0.5"], "ran longer than 0.5 s and was stopped"),
         (["select", "v", "--teacher", "t0", "--where", LARGE, "--memory", "200MB"], "memory"),
-        (["select", "v", "--teacher", "t0", "--seconds", "0.5", "--query"], "ran longer than"),
-        (["sql", "select * from range(9000000)", "--memory", "200MB"], "ask for less"),
+        pytest.param(
+            ["select", "v", "--teacher", "t0", "--seconds", "0.5", "--query"],
+            "ran longer than",
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
+            ["sql", "select * from range(9000000)", "--memory", "200MB"],
+            "ask for less",
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_sql_of_the_command_line_is_ended_at_its_limits(

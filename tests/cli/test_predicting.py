@@ -133,7 +133,7 @@ def test_rows_go_to_their_file_while_a_terminal_shows_the_bar(
     assert "deep/1.png" not in shown
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_reader_that_has_enough_ends_it_in_silence(checkpoint: Path, photos: Path) -> None:
     paths = "".join(f"{photos}/gone-{n}.png\n" for n in range(20_000))
     words = ("-", "--checkpoint", str(checkpoint), "--format", "jsonl")

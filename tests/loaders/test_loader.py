@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from plstore.views import View
 from plstore.views import view as views
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 from tests.loaders.conftest import (
-    BACKENDS,
     RGB,
     SHUFFLES,
     in_place_store,
@@ -39,8 +39,14 @@ from tests.loaders.conftest import (
 )
 
 
-@pytest.mark.parametrize("shuffle", SHUFFLES)
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("backend", "shuffle"),
+    [
+        ("dali", "global"),
+        pytest.param("dali", "windowed", marks=pytest.mark.nightly),
+        *product(["threads", "torch"], SHUFFLES),
+    ],
+)
 def test_ranks_share_the_batches_of_one_bit_for_bit(
     view: View, backend: str, shuffle: str
 ) -> None:

@@ -83,7 +83,10 @@ def test_the_scale_is_the_largest_that_magnifies_nothing(
     assert decode_scales(encoded, windows, off).tolist() == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("channels", "shuffle"), [(1, "windowed"), (3, "global")])
+@pytest.mark.parametrize(
+    ("channels", "shuffle"),
+    [pytest.param(1, "windowed", marks=pytest.mark.nightly), (3, "global")],
+)
 def test_all_backends_see_the_same_pixels_of_scaled_images(
     large: View, channels: int, shuffle: str
 ) -> None:

@@ -1,5 +1,6 @@
 """The weight of an image comes with it, by every way to a batch."""
 
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -40,9 +41,20 @@ def expected(batch: Batch) -> torch.Tensor:
     return weights
 
 
-@pytest.mark.parametrize("shuffle", SHUFFLES)
 @pytest.mark.parametrize(
-    "backend", ["dali", "threads", pytest.param("torch", marks=pytest.mark.nightly)]
+    ("backend", "shuffle"),
+    [
+        ("dali", "global"),
+        ("threads", "windowed"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.nightly)
+            for pair in (
+                ("dali", "windowed"),
+                ("threads", "global"),
+                *product(["torch"], SHUFFLES),
+            )
+        ),
+    ],
 )
 def test_each_image_has_its_own_weight(view: View, backend: str, shuffle: str) -> None:
     found = some(loader_of(view, backend=backend, shuffle=shuffle), 3)

@@ -14,7 +14,7 @@ from plstore.store import Store
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,  # Java takes twenty seconds to begin
     # It warns of the pandas that is installed; no data frame of pandas is made.
     pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -43,14 +43,9 @@ def rows_of(store: Store, engine: Any, **values: Any) -> list[dict[str, Any]]:  
     [
         Balance(min_confidence=0.4, images_per_class=7, seed=3),
         Balance(policy="reference", min_confidence=0.4, images_per_class=9, seed=3),
-        *(
-            pytest.param(balance, marks=pytest.mark.nightly)
-            for balance in (
-                Balance(min_confidence=0.4567, images_per_class=50, seed=70_000),
-                Balance(policy="cap", min_confidence=0.4, total=20, power=0.5),
-                Balance(policy="none", min_confidence=0.4567),
-            )
-        ),
+        Balance(min_confidence=0.4567, images_per_class=50, seed=70_000),
+        Balance(policy="cap", min_confidence=0.4, total=20, power=0.5),
+        Balance(policy="none", min_confidence=0.4567),
     ],
     ids=lambda balance: balance.policy,
 )

@@ -229,7 +229,9 @@ def images_written(path: Path) -> int:
     return 50 * len(list((path / "images").glob("part-*.parquet")))
 
 
-@pytest.mark.parametrize("moment", ["in a portion", "after a commit"])
+@pytest.mark.parametrize(
+    "moment", ["in a portion", pytest.param("after a commit", marks=pytest.mark.nightly)]
+)
 def test_an_import_that_is_killed_again_and_again_ends_complete(
     tmp_path: Path, moment: str
 ) -> None:

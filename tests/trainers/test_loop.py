@@ -134,7 +134,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_result(
     assert result(tmp_path) == result(finished)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_training_that_was_kept_but_not_recorded_is_not_done_again(
     finished: Path, tmp_path: Path
 ) -> None:

@@ -261,7 +261,7 @@ def labels_of(store: Store, teacher_id: str, split: str = "unlabeled") -> dict[i
     [
         ["augment"],
         pytest.param(["dropout"], marks=pytest.mark.nightly),
-        ["crop", "stochastic_depth"],
+        pytest.param(["crop", "stochastic_depth"], marks=pytest.mark.nightly),
     ],
 )
 def test_a_teacher_that_is_noised_says_something_else_of_the_pool(

@@ -86,7 +86,7 @@ def by_torch(done: ExportedModel, images: torch.Tensor) -> npt.NDArray[np.float3
 
 
 SOME = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "test_vit" else [])
+    pytest.param(name, marks=[pytest.mark.nightly] if name == "test_vit" else [])
     for name in EXPORTED
 ]
 

@@ -40,7 +40,7 @@ assert "torch" not in sys.modules
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_make_the_same_bits() -> None:
     begun = [
         subprocess.Popen([sys.executable, "-c", HASHES], stdout=subprocess.PIPE, text=True)
