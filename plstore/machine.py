@@ -23,6 +23,22 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def keep_to_share(place: int, shares: int) -> None:
+    """Keep this thread, and those that it begins, to a share of the cores that it may run on.
+
+    Processes side by side of which each computes on all cores wait for one another: on two
+    cores two trainings went at 285 images a second together, where one alone goes at 1,000 and
+    two that keep to a core each at 1,350.
+
+    Args:
+        place: Which share, from 0.
+        shares: Of how many, 1 or more; where there are more than cores, some are the same core.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    first, end = (len(cores) * at // shares for at in (place, place + 1))
+    os.sched_setaffinity(0, cores[first : max(end, first + 1)])
+
+
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Within it, memory that is freed stays with the process, for what asks next.

@@ -1,12 +1,13 @@
-"""Memory as a container has it: real files, laid out as the kernel lays them out."""
+"""Cores in shares; memory as a container has it: files laid out as the kernel lays them out."""
 
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from plstore.machine import _mallopt, freed_memory_kept, memory_bytes
+from plstore.machine import _mallopt, freed_memory_kept, keep_to_share, memory_bytes
 from plstore.query import Limits
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -74,6 +75,31 @@ def test_a_machine_without_groups_has_all_of_its_memory(tmp_path: Path) -> None:
 def test_sql_takes_half_of_it_unless_told() -> None:
     assert Limits().memory_limit == f"{memory_bytes() // 2 >> 20}MiB"
     assert Limits(memory="300MB").memory_limit == "300MB"
+
+
+def share(place: int, shares: int) -> set[int]:
+    """Return the cores of a thread of its own, and of one that it begins."""
+
+    def cores() -> set[int]:
+        keep_to_share(place, shares)
+        with ThreadPoolExecutor(1) as below:
+            assert below.submit(os.sched_getaffinity, 0).result() == os.sched_getaffinity(0)
+        return os.sched_getaffinity(0)
+
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(cores).result()
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 5, 64])
+def test_shares_are_all_the_cores_and_each_core_one_process_where_it_can(shares: int) -> None:
+    all_cores = os.sched_getaffinity(0)
+    found = [share(place, shares) for place in range(shares)]
+
+    assert set().union(*found) == all_cores
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+    if shares <= len(all_cores):
+        assert sum(map(len, found)) == len(all_cores)
+    assert os.sched_getaffinity(0) == all_cores
 
 
 def faults(rounds: int = 12) -> int:

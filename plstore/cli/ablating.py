@@ -70,7 +70,9 @@ def ablate(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes that take a seed each: 1, or on Ray as many as fit."
+            min=1,
+            help="Processes that take a seed each, and share the cores: 1, or on Ray as many as "
+            "fit.",
         ),
     ] = None,
     engine: EngineOption = "local",

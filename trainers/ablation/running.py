@@ -7,13 +7,17 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
+import torch
+
 from plstore.containment import end_with
 from plstore.errors import PlstoreError
 from plstore.fingerprint import value_hash
+from plstore.machine import keep_to_share, num_cores
 from plstore.report.progress import Display
 from plstore.store import create
 from plstore.version import __version__
@@ -178,12 +182,7 @@ class Experiment:
 
     def _in_processes(self, jobs: Jobs) -> Iterator[int]:
         """Do jobs in other processes, a seed each; yield each seed that is done."""
-        with ProcessPoolExecutor(
-            max_workers=self.ablation.workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=end_with,
-            initargs=(os.getpid(),),
-        ) as pool:
+        with side_by_side(self.ablation.workers) as pool:
             names = {seed: [job.cell.name for job in of] for seed, of in jobs.items()}
             waiting = {
                 pool.submit(_do_apart, self.ablation, seed, wanted): seed
@@ -231,6 +230,23 @@ def _told(rows: Sequence[Row]) -> str:
         for name in ("agrees", "not shown", "contradicts", "not run")
         if name in verdicts
     )
+
+
+def side_by_side(workers: int) -> ProcessPoolExecutor:
+    """Return processes that share the cores of this one; they end when it does."""
+    context = multiprocessing.get_context("spawn")
+    places = context.SimpleQueue()
+    for place in range(workers):
+        places.put(place)
+    return ProcessPoolExecutor(
+        workers, context, initializer=_begin, initargs=(os.getpid(), places, workers)
+    )
+
+
+def _begin(parent: int, places: SimpleQueue[int], workers: int) -> None:
+    end_with(parent)
+    keep_to_share(places.get(), workers)
+    torch.set_num_threads(num_cores())
 
 
 def _do_apart(ablation: Ablation, seed: int, names: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """An experiment: what cells share, what is never done again, and what comes of it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import plstore
 from plstore.errors import InputError
 from tests.trainers.ablation.conftest import GRID
 from trainers.ablation import Ablation, plan
 from trainers.ablation.lines import CELLS, Line, add_lines, read_lines
-from trainers.ablation.running import Experiment
+from trainers.ablation.running import Experiment, side_by_side
 from trainers.events import Event, Note, StepFinished
 
 CELL_NAMES = ["supervised", "student", "hard", "length-short", "length-long"]
@@ -265,6 +267,26 @@ def killed_in_the_middle(words: list[str], home: Path) -> list[Line]:
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     return read_lines(home / CELLS)
+
+
+def met(folder: Path, name: str, others: int) -> tuple[set[int], int]:
+    """Return the cores and threads of a process that saw so many at once."""
+    (folder / name).touch()
+    until = time.monotonic() + 100
+    while len(list(folder.iterdir())) < others and time.monotonic() < until:
+        time.sleep(0.05)
+    return os.sched_getaffinity(0), torch.get_num_threads()
+
+
+@pytest.mark.nightly
+def test_workers_share_the_cores(tmp_path: Path) -> None:
+    with side_by_side(2) as pool:
+        (a, threads), (b, _) = pool.map(met, [tmp_path] * 2, "ab", [2] * 2)
+    every = os.sched_getaffinity(0)
+
+    assert a | b == every
+    assert (a & b == set()) == (len(every) > 1)
+    assert threads == len(a)
 
 
 @pytest.mark.nightly
