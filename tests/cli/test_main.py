@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plstore.store import Store
+from tests.cli.shell import shell
 from tests.conftest import give_labels, make_records
 
 
@@ -74,11 +75,10 @@ def test_tables_are_for_people(store: Store) -> None:
 def test_bad_input_is_one_message_and_exit_code_2(
     store: Store, words: list[str], message: str
 ) -> None:
-    done = plstore(*words, "--store", store.root)
+    done = shell(*words, "--store", store.root)
 
     assert done.returncode == 2
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
 
@@ -86,6 +86,8 @@ def test_no_store_says_how_to_make_one(tmp_path: Path) -> None:
     done = plstore("log", "--store", tmp_path / "none")
 
     assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
     assert "plstore init --store" in done.stderr
 
 
@@ -103,10 +105,10 @@ def test_init_import_query_log(tmp_path: Path) -> None:
         "--unlabeled",
         tmp_path / "unlabeled",
     ]
-    assert plstore("init", "--store", home).returncode == 0
-    imported = plstore("import", "images", "--store", home, *folders, "--format", "json")
-    listed = plstore("query", "list", "--format", "json")
-    log = plstore("log", "--store", home, "--format", "json")
+    assert shell("init", "--store", home).returncode == 0
+    imported = shell("import", "images", "--store", home, *folders, "--format", "json")
+    listed = shell("query", "list", "--format", "json")
+    log = shell("log", "--store", home, "--format", "json")
 
     assert json.loads(imported.stdout) == [
         {"what": "already there", "images": 0},
@@ -115,9 +117,7 @@ def test_init_import_query_log(tmp_path: Path) -> None:
     ]
     assert "coverage/verdicts" in {row["query"] for row in json.loads(listed.stdout)}
     assert json.loads(json.loads(log.stdout)[0]["lineage"])["dataset"] == "images"
-    assert plstore("query", "show", "coverage/verdicts").stdout.startswith(
-        "-- What import made"
-    )
+    assert shell("query", "show", "coverage/verdicts").stdout.startswith("-- What import made")
 
 
 def test_a_saved_query_takes_its_parameters_as_options(store: Store) -> None:
@@ -138,7 +138,7 @@ def test_a_saved_query_takes_its_parameters_as_options(store: Store) -> None:
 
 def test_a_dry_run_prints_steps_and_touches_nothing(tmp_path: Path) -> None:
     home = tmp_path / "store"
-    done = plstore(
+    done = shell(
         "run",
         "fashion_mnist",
         "--dry-run",
@@ -163,7 +163,7 @@ def test_a_dry_run_prints_steps_and_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_run_without_a_recipe_or_images_says_what_to_name() -> None:
-    done = plstore("run")
+    done = shell("run")
 
     assert done.returncode == 2
     assert "--labeled" in done.stderr
@@ -171,7 +171,7 @@ def test_run_without_a_recipe_or_images_says_what_to_name() -> None:
 
 @pytest.mark.parametrize("verb", ["init", "run", "predict", "sql", "log", "info"])
 def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
-    done = plstore(verb, "--help")
+    done = shell(verb, "--help")
 
     assert done.returncode == 0
     assert "--store" in done.stdout

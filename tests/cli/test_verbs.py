@@ -9,12 +9,11 @@ import pytest
 
 from plstore.store import Store
 from tests.cli.shell import shell
-from tests.cli.test_main import plstore
 from tests.conftest import give_labels, make_records
 
 
 def rows(store: Store, *words: str | Path, code: int = 0) -> list[dict[str, Any]]:
-    done = plstore(*words, "--store", store.root, "--format", "json")
+    done = shell(*words, "--store", store.root, "--format", "json")
     assert done.returncode == code, done.stderr
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
