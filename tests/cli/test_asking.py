@@ -4,7 +4,7 @@ import json
 
 from plstore.store import Store
 from plstore.upkeep import erase
-from tests.cli.test_main import plstore
+from tests.cli.shell import shell
 from tests.conftest import give_labels
 from tests.query.test_audits import select
 
@@ -13,7 +13,7 @@ def test_what_was_chosen_goes_to_stderr_and_csv_stays_clean(store: Store) -> Non
     give_labels(store, "t0", 1)
     give_labels(store, "t1", 2)
     words = ("query", "run", "coverage/labels_by_file", "--store", store.root)
-    done = plstore(*words, "--format", "csv")
+    done = shell(*words, "--format", "csv")
     lines = done.stdout.splitlines()
 
     assert done.returncode == 0
@@ -26,8 +26,8 @@ def test_what_was_chosen_goes_to_stderr_and_csv_stays_clean(store: Store) -> Non
 
 def test_an_empty_answer_is_explained_on_stderr(store: Store) -> None:
     words = ("--store", store.root, "--format", "csv")
-    saved = plstore("query", "run", "coverage/labels_by_file", *words)
-    own = plstore("sql", "select sample_id from soft_labels", *words)
+    saved = shell("query", "run", "coverage/labels_by_file", *words)
+    own = shell("sql", "select sample_id from soft_labels", *words)
 
     assert (saved.returncode, own.returncode) == (0, 0)
     assert own.stdout == "sample_id\n"
@@ -36,7 +36,7 @@ def test_an_empty_answer_is_explained_on_stderr(store: Store) -> None:
 
 
 def test_the_list_has_the_parameters_with_their_defaults() -> None:
-    listed = json.loads(plstore("query", "list", "--format", "json").stdout)
+    listed = json.loads(shell("query", "list", "--format", "json").stdout)
     parameters = {row["query"]: row["parameters"] for row in listed}
 
     assert parameters["coverage/verdicts"] is None
@@ -47,9 +47,9 @@ def test_the_list_has_the_parameters_with_their_defaults() -> None:
 
 def test_help_of_a_query_explains_its_parameters(store: Store) -> None:
     words = ("query", "run", "selection/low_margin_images")
-    named = plstore(*words, "--store", store.root, "--help").stdout
-    bare = plstore("query", "run", "--help").stdout
-    wrong = plstore(*words, "--store", store.root, "--colour", "red")
+    named = shell(*words, "--store", store.root, "--help").stdout
+    bare = shell("query", "run", "--help").stdout
+    wrong = shell(*words, "--store", store.root, "--colour", "red")
 
     assert named.startswith(bare.rstrip())
     assert "smallest lead of the first class" in " ".join(named.split())
@@ -63,7 +63,7 @@ def test_an_audit_of_notes_alone_is_clean(store: Store) -> None:
     give_labels(store)
     select(store)
     erase(store, [20], reason="asked for")
-    done = plstore("audit", "--store", store.root, "--format", "json")
+    done = shell("audit", "--store", store.root, "--format", "json")
     notes = {row["audit"]: row["notes"] for row in json.loads(done.stdout) if row["notes"]}
 
     assert done.returncode == 0

@@ -10,13 +10,13 @@ import pytest
 
 from plstore.store import Store
 from plstore.upkeep import corrected_labels
-from tests.cli.test_main import plstore
+from tests.cli.shell import shell
 from tests.conftest import give_labels
 
 
 def decide(store: Store, *words: str | Path) -> tuple[list[dict[str, Any]], str]:
     """Return the rows that a verb prints, and what it says on stderr."""
-    done = plstore(*words, "--store", store.root, "--format", "json")
+    done = shell(*words, "--store", store.root, "--format", "json")
     assert done.returncode == 0, done.stderr
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows, done.stderr
@@ -27,7 +27,7 @@ def test_a_list_of_all_files_is_filled_in_and_given_back_whole(
 ) -> None:
     give_labels(store)
     words = ("query", "run", "coverage/labels_by_file", "--store", store.root)
-    printed = plstore(*words, "--format", "csv").stdout
+    printed = shell(*words, "--format", "csv").stdout
     rows = list(csv.DictReader(io.StringIO(printed)))
     for row in rows[:2]:
         row["label"] = "owl"
@@ -37,7 +37,7 @@ def test_a_list_of_all_files_is_filled_in_and_given_back_whole(
         writer.writerows(rows)
     first, said = decide(store, "correct", "--file", tmp_path / "labels.csv")
     again, _ = decide(store, "correct", "--file", tmp_path / "labels.csv")
-    printed_again = plstore(*words, "--format", "csv").stdout
+    printed_again = shell(*words, "--format", "csv").stdout
 
     assert first == [{"named": 2, "newly corrected": 2, "without a label": 58}]
     assert again == [{"named": 2, "newly corrected": 0, "without a label": 58}]
@@ -69,7 +69,7 @@ def test_a_name_that_is_nowhere_stops_all_of_it(
 ) -> None:
     (tmp_path / "some.csv").write_text("file,label\n0014.png,cat\nnowhere.png,cat\n")
     before = store.versions()
-    done = plstore(verb, "--file", tmp_path / "some.csv", "--store", store.root)
+    done = shell(verb, "--file", tmp_path / "some.csv", "--store", store.root)
 
     assert done.returncode == 2
     assert "some.csv names 1 images that are not in" in done.stderr

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.cli.test_main import plstore
+from tests.cli.shell import shell
 from tests.exchange.test_growing import add
 
 
@@ -14,8 +14,8 @@ def test_an_import_says_splits_and_classes_and_counts_what_it_left_out(tmp_path:
     (tmp_path / "labeled" / "metadata.csv").write_text("x")
     words = ["import", "images", "--store", str(tmp_path / "store"), "--format", "json"]
     words += ["--labeled", str(tmp_path / "labeled"), "--unlabeled"]
-    done = plstore(*words, tmp_path / "all")
-    nested = plstore(*words, tmp_path / "labeled" / "cat")
+    done = shell(*words, tmp_path / "all")
+    nested = shell(*words, tmp_path / "labeled" / "cat")
     rows = {row["what"]: row["images"] for row in json.loads(done.stdout)}
 
     assert done.returncode == 0

@@ -10,7 +10,7 @@ from plstore.errors import InputError
 from plstore.images import import_images
 from plstore.store import Store
 from plstore.views import open_view
-from tests.cli.test_main import plstore
+from tests.cli.shell import shell
 from tests.cli.test_verbs import rows
 from tests.conftest import CLASS_NAMES, give_labels, make_records
 
@@ -44,7 +44,7 @@ def test_select_packs_shrunk_images_and_says_how_many(store: Store) -> None:
     assert (record.parameters["max_side"], record.parameters["quality"]) == (21, 80)
     assert "shrunk to 21 pixels" not in {r["what"] for r in rows(store, "select", "w", *words)}
 
-    done = plstore("select", "v", *words, "--quality", "80", "--store", store.root)
+    done = shell("select", "v", *words, "--quality", "80", "--store", store.root)
     assert done.returncode == 2
     assert "quality without max_side" in done.stderr
 

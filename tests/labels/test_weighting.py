@@ -28,7 +28,7 @@ from plstore.labels import (
 from plstore.labels.fusion import fuse
 from plstore.store import Store
 from plstore.upkeep import correct
-from tests.cli.test_main import plstore as run_plstore
+from tests.cli.shell import shell
 from tests.conftest import CLASS_NAMES, encode
 
 Floats = npt.NDArray[np.float32]
@@ -246,7 +246,7 @@ def test_a_temperature_changes_no_vote(two: Store) -> None:
 
 def test_the_shell_says_what_it_found(two: Store) -> None:
     words = ("fuse", "good", "rash", "--teacher", "both", "--method", "votes")
-    done = run_plstore(*words, "--weights", "fitted", "--store", two.root, "--format", "json")
+    done = shell(*words, "--weights", "fitted", "--store", two.root, "--format", "json")
     teacher = find_teacher(two, "both")
 
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,5 @@
 """Finished runs are kept side by side, and each can be reported again."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +7,8 @@ import pytest
 import plstore
 from plstore.errors import InputError
 from plstore.store import Store
+from tests.cli.shell import shell
 from tests.trainers.test_run import TRAIN, recipe
-
-ENVIRONMENT = {**os.environ, "COLUMNS": "200"}
 
 
 def test_a_second_run_leaves_the_first_to_be_read(store: Store, tmp_path: Path) -> None:
@@ -44,14 +40,10 @@ def test_a_run_that_is_not_there_is_said_with_those_that_are(store: Store) -> No
 
 def test_the_shell_lists_runs_and_writes_a_report(store: Store, tmp_path: Path) -> None:
     made = plstore.run(recipe(), store, device="cpu")
-    shell = [sys.executable, "-m", "plstore"]
-    home = ["--store", str(store.root)]
     out = tmp_path / "again.html"
     listed, shown, written = (
-        subprocess.run(
-            [*shell, *words, *home], check=True, capture_output=True, text=True, env=ENVIRONMENT
-        ).stdout
-        for words in (["runs"], ["runs", made["run"]], ["report", "--out", str(out)])
+        shell(*words, "--store", store.root).stdout
+        for words in (["runs"], ["runs", made["run"]], ["report", "--out", out])
     )
 
     assert made["run"] in listed

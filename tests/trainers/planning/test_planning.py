@@ -415,9 +415,7 @@ def test_weights_may_be_named_by_hand(folders: Path) -> None:
 
 
 def test_a_store_of_ones_own_is_asked_for_weights_as_folders_are(tmp_path: Path) -> None:
-    words = ["run", "--store", str(tmp_path / "store"), "--method", "finetune", "--dry-run"]
-    command = [sys.executable, "-m", "plstore.cli.main", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = shell("run", "--store", tmp_path / "store", "--method", "finetune", "--dry-run")
 
     assert done.returncode == 2
     assert "--method finetune needs weights: give --weights hub, or a file" in done.stderr
