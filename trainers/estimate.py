@@ -57,9 +57,9 @@ class Estimator:
         recipe: Recipe,
         source: Source,
         device: str,
-        timed: dict[tuple[str, int], Timed] | None = None,
+        timed: dict[tuple[str, int, str], Timed] | None = None,
     ) -> None:
-        """Time nothing yet; `timed` are models that were, by architecture and pixels."""
+        """Time nothing yet; `timed` are models that were, in which precision."""
         self.recipe = recipe
         self.source = source
         self._device = device
@@ -95,7 +95,7 @@ class Estimator:
         if as_kept and recipe.finetune.is_wanted and recipe.how(iteration) != "probe":
             size = recipe.finetuning().model.resolution
             model = model.model_copy(update={"resolution": size})
-        what = (model.architecture, model.resolution)
+        what = (model.architecture, model.resolution, recipe.train.precision)
         if what not in self._timed_models:
             self._timed_models[what] = self._measure(model, recipe)
         return self._timed_models[what]

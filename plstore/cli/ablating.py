@@ -71,8 +71,8 @@ def ablate(
         int | None,
         typer.Option(
             min=1,
-            help="Processes that take a seed each, and share the cores: 1, or on Ray as many as "
-            "fit.",
+            help="Processes that take a seed each, and share the cores: 1, or on Ray as many "
+            "as fit.",
         ),
     ] = None,
     engine: EngineOption = "local",

@@ -30,7 +30,7 @@ class Costs:
 
     ablation: Ablation
     lines: Sequence[Line]
-    _timed: dict[tuple[str, int], Timed] = field(default_factory=dict)
+    _timed: dict[tuple[str, int, str], Timed] = field(default_factory=dict)
     _steps: dict[str, float] = field(default_factory=dict)
 
     def seconds(self, job: Job) -> float:

@@ -490,6 +490,19 @@ def test_a_plan_that_takes_longer_than_the_budget_says_so() -> None:
     assert "times the budget" in beyond.reasons["too long"]
 
 
+def test_models_are_timed_in_the_precision_that_each_trains_in(folders: Path) -> None:
+    values = {"name": "x", "model": {"architecture": "test_resnet", "resolution": 24}}
+    lower = {"iteration": {1: {"train": {"precision": "bfloat16"}}}}
+    source = source_of(folders)
+    known: dict[tuple[str, int, str], Timed] = {}
+    plain = Estimator(check_recipe(values, "a"), source, "cpu", known)  # type: ignore[arg-type]
+    other = Estimator(check_recipe({**values, **lower}, "b"), source, "cpu", known)  # type: ignore[arg-type]
+
+    assert [plain.timed(number).precision for number in (0, 1)] == ["auto", "auto"]
+    assert [other.timed(number).precision for number in (0, 1)] == ["auto", "bfloat16"]
+    assert other.timed(0) is plain.timed(0)  # of two cells: timed once
+
+
 def test_a_student_that_finds_the_embeddings_of_its_teacher_looks_at_nothing(
     folders: Path,
 ) -> None:
