@@ -62,7 +62,8 @@ def plan(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
     experiment = Experiment(ablation, on_event)
     experiment.prepare()
     finished = {cell: len(seeds) for cell, seeds in experiment.values().items()}
-    return plan_rows(experiment.within_budget(), finished, experiment.costs)
+    jobs = experiment.within_budget()
+    return plan_rows(jobs, finished, experiment.costs, experiment.workers)
 
 
 @dataclass
@@ -115,7 +116,15 @@ class Experiment:
     @property
     def costs(self) -> Costs:
         """How long jobs take, by what is finished."""
-        return Costs(self.ablation, list(self._lines.values()))
+        return Costs(self.ablation, list(self._lines.values()), self.workers)
+
+    @property
+    def workers(self) -> int:
+        """Processes here that take a seed each: not more than seeds that are not finished."""
+        left = [
+            any(job.identity not in self._lines for job in of) for of in self._jobs.values()
+        ]
+        return max(min(self.ablation.workers, sum(left)), 1)
 
     def within_budget(self) -> Jobs:
         """Return the jobs to do, by seed; say what the budget cuts."""
@@ -124,8 +133,8 @@ class Experiment:
             for seed, jobs in self._jobs.items()
         }
         left = {seed: jobs for seed, jobs in left.items() if jobs}
-        budget, workers = self.ablation.budget, self.ablation.workers
-        found = cut(left, self.costs, budget, workers)
+        budget = self.ablation.budget
+        found = cut(left, self.costs, budget, self.workers)
         if found.said:
             self._say(f"of a budget of {said_time(budget or 0)}, {found.said}")
         return found.jobs
@@ -182,7 +191,7 @@ class Experiment:
 
     def _in_processes(self, jobs: Jobs) -> Iterator[int]:
         """Do jobs in other processes, a seed each; yield each seed that is done."""
-        with side_by_side(self.ablation.workers) as pool:
+        with side_by_side(min(self.ablation.workers, len(jobs))) as pool:
             names = {seed: [job.cell.name for job in of] for seed, of in jobs.items()}
             waiting = {
                 pool.submit(_do_apart, self.ablation, seed, wanted): seed

@@ -48,6 +48,12 @@ def cpu_precisions() -> tuple[str, ...]:
     return ("auto", "bfloat16") if native else ("auto",)
 
 
+def slower_on_a_share(shares: int, cores: int) -> float:
+    """Return how many times as long as on all cores work takes on one of so many shares."""
+    used = min(shares, cores)
+    return float(used**_SHARED) * shares / used
+
+
 def timed_batch(size: int) -> int:
     """Return how many images of so many pixels a side tell how fast a model is."""
     return 64 if size <= 64 else 16  # noqa: PLR2004  a batch of 16 small ones is half as fast

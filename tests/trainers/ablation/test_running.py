@@ -18,8 +18,10 @@ import torch
 import plstore
 from plstore.errors import InputError
 from tests.trainers.ablation.conftest import GRID
-from trainers.ablation import Ablation, plan
+from trainers.ablation import Ablation, costs, plan
+from trainers.ablation.costs import Costs
 from trainers.ablation.lines import CELLS, Line, add_lines, read_lines
+from trainers.ablation.plan import Planner
 from trainers.ablation.running import Experiment, side_by_side
 from trainers.events import Event, Note, StepFinished
 
@@ -185,6 +187,40 @@ def test_a_budget_cuts_seeds_before_cells(ablation: Ablation) -> None:
     assert "of a budget of 10 minutes, seeds 1 are cut" in heard.notes
     assert "of seed 0 cells are cut: hard, length-short, length-long" in heard.notes
     assert (ablation.home / CELLS).read_text().count("\n") == 5
+
+
+def test_workers_share_cores_and_seeds(ablation: Ablation) -> None:
+    def seconds(workers: int, budget: float | None = None) -> tuple[int, float]:
+        *_, seed, total = plan(replace(ablation, workers=workers, budget=budget, seeds="0..2"))
+        return seed["seconds"], total["seconds"]
+
+    add_lines(
+        ablation.home,
+        [
+            Line(cell=name, seed=9, identity=name, values={"test_accuracy": 1}, seconds=100)
+            for name in CELL_NAMES
+        ],
+    )
+
+    assert seconds(1) == (500, 1500)
+    assert seconds(2) == (500, 1000)  # two seeds, then the third
+    assert seconds(3) == seconds(9) == (500, 500)
+    assert seconds(2, 900.0) == (500, 500)  # no time for a third
+
+
+@pytest.mark.parametrize(
+    ("shares", "cores", "wanted"),
+    [(1, 2, 1.0), (2, 2, 2**0.8), (4, 16, 4**0.8), (2, 1, 2.0), (8, 2, 4 * 2**0.8)],
+)
+def test_what_is_estimated_takes_longer_on_a_share_of_the_cores(
+    ablation: Ablation, monkeypatch: pytest.MonkeyPatch, shares: int, cores: int, wanted: float
+) -> None:
+    monkeypatch.setattr(costs, "num_cores", lambda: cores)
+    job = Planner(ablation).jobs(0)[0]
+    whole, apart = Costs(ablation, []), Costs(ablation, [], shares)
+    apart._steps = whole._steps  # timed once
+
+    assert apart.seconds(job) == pytest.approx(wanted * whole.seconds(job))
 
 
 def test_a_cell_that_fails_is_told_and_the_others_go_on(grid: Path, tmp_path: Path) -> None:
