@@ -113,6 +113,18 @@ def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
     assert "weights" in slow.reasons["better"]
 
 
+@pytest.mark.parametrize(("least", "students"), [(34, 1), (340, 2)])
+def test_of_several_students_one_that_does_not_gain_is_the_last(
+    least: int, students: int
+) -> None:
+    made = planned(Census(**{**vars(CIFAR), "least": least}), Wishes(seconds=1800.0), rate=5000)
+    patience = {"patience": 1} if students > 1 else {}
+
+    assert made.values["recipe"] == {"iterations": students, **patience}
+    assert f"students: {students}, and a control" in made.reasons["method"]
+    assert ("is the last (--patience)" in made.reasons["method"]) == (students > 1)
+
+
 @pytest.mark.parametrize("by_hand", ["auto", "bfloat16"])
 def test_a_precision_that_is_faster_here_is_of_the_plan_and_said(by_hand: str) -> None:
     wishes = Wishes(seconds=1800.0, precision=by_hand)
