@@ -206,6 +206,9 @@ def test_workers_share_cores_and_seeds(ablation: Ablation) -> None:
     assert seconds(2) == (500, 1000)  # two seeds, then the third
     assert seconds(3) == seconds(9) == (500, 500)
     assert seconds(2, 900.0) == (500, 500)  # no time for a third
+    experiment = Experiment(replace(ablation, workers=9, seeds="0..2"), Heard())
+    experiment.prepare()
+    assert experiment.costs.shares == 3  # not a ninth of the cores for each of three
 
 
 @pytest.mark.parametrize(
@@ -315,7 +318,8 @@ def met(folder: Path, name: str, others: int) -> tuple[set[int], int]:
 
 
 @pytest.mark.nightly
-def test_workers_share_the_cores(tmp_path: Path) -> None:
+def test_workers_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # else one thread, shared or not
     with side_by_side(2) as pool:
         (a, threads), (b, _) = pool.map(met, [tmp_path] * 2, "ab", [2] * 2)
     every = os.sched_getaffinity(0)
