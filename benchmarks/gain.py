@@ -8,7 +8,6 @@ step, all labeled. Runs are kept in --home, one folder a seed, and go on where t
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -47,8 +46,8 @@ def main(words: Sequence[str] | None = None) -> None:
     seeds = parse_seeds("0..1" if arguments.quick else arguments.seeds)
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch) if arguments.quick else arguments.home
-        run_seeds(recipe, home / "store", seeds, device="cpu", display=Display())
-        lines = [json.loads(line) for line in (home / "seeds.jsonl").read_text().splitlines()]
+        rows = run_seeds(recipe, home / "store", seeds, device="cpu", display=Display())
+        lines = rows[: len(seeds)]
     command = "python -m benchmarks.gain " + " ".join(words or sys.argv[1:])
     publish(measurements(lines), command=command, json_path=arguments.json)
 

@@ -10,17 +10,25 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Final
 
-_V2 = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
-_V1 = "sys/fs/cgroup/memory"
+_V2: Final = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
+_V1: Final = "sys/fs/cgroup"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's mallopt
 _KEEP: Final = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
 _USUAL: Final = ((_MMAP_MAX, 65_536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20))
 """As glibc starts, with the thresholds that it comes to by itself once 32 MiB are freed."""
 
 
-def num_cores() -> int:
-    """Return the cores that this process may run on, 1 or more."""
-    return len(os.sched_getaffinity(0))
+def num_cores(root: Path = Path("/")) -> int:
+    """Return the cores that this process may use, 1 or more.
+
+    That is those it may run on, or as many as the lowest limit of its control group and of all
+    groups above it is worth (cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`), where that is less:
+    threads beyond it all stand still once the limit is used up.
+
+    Args:
+        root: Below which `proc` and `sys` are.
+    """
+    return max(min([len(os.sched_getaffinity(0)), *_worth(root)]), 1)
 
 
 def keep_to_share(place: int, shares: int) -> None:
@@ -94,16 +102,35 @@ def memory_bytes(root: Path = Path("/")) -> int:
         root: Below which `proc` and `sys` are.
     """
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([physical, *_limits(root)])
+    limits = (_said(folder, "memory.max") for folder in _folders_v2(root))
+    before = (_said(folder, "memory.limit_in_bytes") for folder in _folders_v1(root, "memory"))
+    # "max", or nothing, is no limit
+    return min([physical, *(int(text) for text in [*limits, *before] if text.isdigit())])
 
 
-def _limits(root: Path) -> Iterator[int]:
+def _worth(root: Path) -> Iterator[int]:
+    """Yield the cores that limits of processor time are worth, rounded up."""
+    limits = [_said(folder, "cpu.max").split() for folder in _folders_v2(root)]
+    before = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    limits += [[_said(at, name) for name in before] for at in _folders_v1(root, "cpu")]
+    for limit in limits:
+        if len(limit) == 2 and all(text.isdigit() for text in limit):  # noqa: PLR2004
+            quota, period = map(int, limit)  # "max" or -1: no limit
+            yield -(-quota // max(period, 1))
+
+
+def _folders_v2(root: Path) -> Iterator[Path]:
     for hierarchy, controllers, group in _groups(root):
         if hierarchy == "0" and not controllers:
             for folder in _V2:
-                yield from _going_up(root / folder, group, "memory.max")
-        elif "memory" in controllers.split(","):
-            yield from _going_up(root / _V1, group, "memory.limit_in_bytes")
+                yield from _going_up(root / folder, group)
+
+
+def _folders_v1(root: Path, controller: str) -> Iterator[Path]:
+    for _, controllers, group in _groups(root):
+        if controller in controllers.split(","):
+            for name in dict.fromkeys((controllers, controller)):  # as in cpu,cpuacct
+                yield from _going_up(root / _V1 / name, group)
 
 
 def _groups(root: Path) -> Iterator[tuple[str, str, str]]:
@@ -118,22 +145,24 @@ def _groups(root: Path) -> Iterator[tuple[str, str, str]]:
         yield hierarchy, controllers, group
 
 
-def _going_up(mount: Path, group: str, name: str) -> Iterator[int]:
-    """Yield the limits of a group and of all above it.
+def _going_up(mount: Path, group: str) -> Iterator[Path]:
+    """Yield the folder of a group and those of all above it.
 
     In a container the path may be the host's, of which only the end is seen, if anything: what
-    is not there is passed over, up to the mount itself, which is the container's own group.
+    is not there says nothing, up to the mount itself, which is the container's own group.
     """
     inside = PurePosixPath(group.lstrip("/"))
     for part in (inside, *inside.parents):
-        if ".." in part.parts:
-            continue
-        try:
-            text = (mount / part / name).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():  # else "max": no limit
-            yield int(text)
+        if ".." not in part.parts:
+            yield mount / part
+
+
+def _said(folder: Path, name: str) -> str:
+    """Return what a group's file says, or nothing where there is none."""
+    try:
+        return (folder / name).read_text().strip()
+    except OSError:
+        return ""
 
 
 class _NoPandas(MetaPathFinder):

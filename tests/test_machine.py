@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from plstore.machine import _mallopt, freed_memory_kept, keep_to_share, memory_bytes
+from plstore.machine import (
+    _mallopt,
+    freed_memory_kept,
+    keep_to_share,
+    memory_bytes,
+    num_cores,
+)
 from plstore.query import Limits
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -70,6 +76,53 @@ def test_the_lowest_limit_counts(
 
 def test_a_machine_without_groups_has_all_of_its_memory(tmp_path: Path) -> None:
     assert memory_bytes(tmp_path) == PHYSICAL
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "wanted"),
+    [
+        ("0::/", {"sys/fs/cgroup/cpu.max": "150000 100000"}, 2),
+        ("0::/a", {"sys/fs/cgroup/a/cpu.max": "50000 100000"}, 1),
+        # The group above is the tighter one.
+        (
+            "0::/a/b",
+            {
+                "sys/fs/cgroup/a/cpu.max": "300000 100000",
+                "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+            },
+            3,
+        ),
+        ("0::/", {"sys/fs/cgroup/cpu.max": "max 100000"}, 16),
+        ("0::/", {"sys/fs/cgroup/cpu.max": "6400000 100000"}, 16),
+        (
+            "4:cpu,cpuacct:/docker/12ab",
+            {
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "400000",
+                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            4,
+        ),
+        (
+            "4:cpu,cpuacct:/",
+            {
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            16,
+        ),
+        ("4:cpuset:/", {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000"}, 16),
+    ],
+)
+def test_cores_are_those_that_a_container_has_time_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: str,
+    files: dict[str, str],
+    wanted: int,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+
+    assert num_cores(lay_out(tmp_path, groups, files)) == wanted
 
 
 def test_sql_takes_half_of_it_unless_told() -> None:

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Final
 
-import torch
-
 from plstore.exchange import Source
 from trainers.models.model import build_model
 from trainers.recipe import Recipe
 from trainers.sections import Model
+from trainers.training.threads import use_threads
 from trainers.training.timing import DECODING, Timed, time_model, timed_batch
 
 LABEL_BYTES: Final = 61
@@ -101,8 +100,7 @@ class Estimator:
         return self._timed_models[what]
 
     def _measure(self, model: Model, recipe: Recipe) -> Timed:
-        if recipe.train.threads is not None:
-            torch.set_num_threads(recipe.train.threads)
+        use_threads(recipe.train.threads)
         classes, most = len(self.source.class_names), timed_batch(model.resolution)
         settings = model.model_copy(update={"pretrained": False, "weights": None})
         return time_model(

@@ -7,8 +7,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
-
 from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.fingerprint import value_hash
@@ -28,6 +26,7 @@ from trainers.steps import Step, steps_of
 from trainers.stopping import is_left_out, last_iteration
 from trainers.training.checking import check_models, size_notes
 from trainers.training.processes import ALONE, Processes
+from trainers.training.threads import use_threads
 from trainers.training.train import pick_device
 
 
@@ -57,8 +56,12 @@ class Run:
             only: Names of steps, with those that they need; all unless given.
         """
         context, recipe = self.context, self.context.recipe
-        if recipe.train.threads is not None:
-            torch.set_num_threads(recipe.train.threads)
+        wanted, threads = recipe.train.threads, use_threads(recipe.train.threads)
+        if wanted is not None and threads < wanted:
+            context.teller.say(
+                f"train.threads is {wanted}, and there are cores for {threads}: it computes "
+                "with as many, which changes the last bits"
+            )
         num_classes = len(context.source.class_names)
         check_models(recipe, num_classes)
         for note in size_notes(recipe, num_classes):

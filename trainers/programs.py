@@ -10,7 +10,7 @@ from plstore.errors import InputError
 from plstore.exchange import Source
 from plstore.report.page import write_report
 from plstore.report.progress import Display
-from plstore.storage import write_atomically
+from plstore.storage import held, write_atomically
 from plstore.store import Store
 from plstore.store import open as open_store
 from trainers.context import Context
@@ -114,7 +114,8 @@ def run_all(  # noqa: PLR0913  one keyword per choice of the user
     """Run a recipe, once or with several seeds; return its table."""
     if seeds is not None:
         shown: dict[str, Any] = {"display": display, "tensorboard": tensorboard}
-        return run_seeds(recipe, store, seeds, device=device, **shown, processes=processes)
+        how: dict[str, Any] = {"device": device, "budget": budget, "processes": processes}
+        return run_seeds(recipe, store, seeds, **how, **shown)
     return run_recipe(
         recipe,
         store,
@@ -140,14 +141,27 @@ def run_seeds(
     *,
     device: str,
     display: Display,
+    budget: float | None = None,
     processes: Processes = ALONE,
     tensorboard: bool = False,
 ) -> list[Row]:
     """Run a recipe with several seeds, one folder each beside the store.
 
-    A line a seed goes to `seeds.jsonl` as it is finished (see `beside`). Returns the table of
-    all, with mean and standard deviation of the gains in points of accuracy.
+    A line a seed goes to `seeds.jsonl` as it is finished (see `beside`); those of other seeds
+    and recipes that are there stay. Returns the table of all that are asked for, with mean and
+    standard deviation of the gains in points of accuracy; what a seed did not come to, such as
+    a student after the last, is None.
+
+    Raises:
+        InputError: If the images, or the teacher, are those of a store.
     """
+    if recipe.data.source == "store" or recipe.teacher is not None:
+        what = "teacher" if recipe.teacher is not None else "images"
+        raise InputError(
+            f"--seeds gives each seed a store of its own, and the {what} of this run is one "
+            f"store's; leave --seeds out (--set seed=1 is another seed), or name your folders "
+            "with --labeled and --unlabeled"
+        )
     home = store.parent
     lines: list[Row] = []
     for seed in seeds:
@@ -159,14 +173,23 @@ def run_seeds(
             place,
             device=device,
             display=display,
+            budget=budget,
             processes=processes,
             tensorboard=tensorboard,
         )
         result = json.loads(beside(place, "result.json").read_text())
         lines.append(_seed_line(result))
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_atomically(beside(store, "seeds.jsonl"), text.encode())
-    return [*lines, *_seed_summary(lines)]
+        _keep_line(beside(store, "seeds.jsonl"), lines[-1], seeded)
+    return seed_rows(lines)
+
+
+def _keep_line(path: Path, line: Row, recipe: Recipe) -> None:
+    """Put a line into a file, in place of that of the same recipe and seed, if there is one."""
+    with held(path.parent / f".{path.name}.lock"):
+        there = path.read_text().splitlines() if path.is_file() else []
+        kept = [old for old in there if json.loads(old).get("recipe_hash") != recipe.hash]
+        text = "\n".join([*kept, json.dumps({**line, "recipe_hash": recipe.hash})])
+        write_atomically(path, f"{text}\n".encode())
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -308,6 +331,13 @@ def _seed_line(result: Row) -> Row:
     line["gain over control"] = None if control is None else round(last - control, 2)
     line["run seconds"] = result["run_seconds"]
     return line
+
+
+def seed_rows(lines: Sequence[Row]) -> list[Row]:
+    """Return a row a seed, all with the same keys, then mean and standard deviation."""
+    most = max(lines, key=len)  # one of the most students
+    rows = [{key: line.get(key) for key in most} for line in lines]
+    return [*rows, *_seed_summary(rows)]
 
 
 def _seed_summary(lines: Sequence[Row]) -> list[Row]:

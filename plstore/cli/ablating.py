@@ -126,17 +126,17 @@ def ablate(
         only=[word.strip() for word in only.split(",")] if only else [],
         budget=None if budget is None else _seconds(budget),
         results=results or [],
-        workers=1 if workers is None or engine == "ray" else workers,
+        workers=1 if workers is None else workers,
         device=device,
         out=out,
     )
     shown = Shown(Display(quiet=quiet))
-    if dry_run:
-        print_rows(plan(asked, on_event=shown), format_)
-        return
     most = None if workers is None or engine != "ray" else f"1..{workers}"
     where = engine_of(engine, address, most, cpus_per_worker, gpus_per_worker)
-    experiment = Experiment(asked, shown, where)
+    if dry_run:
+        print_rows(plan(asked, engine=where, on_event=shown), format_)
+        return
+    experiment = Experiment(asked, shown, where, is_quiet=quiet)
     rows = experiment.run()
     print_rows(rows if format_ == "json" else _few(rows), format_)
     if experiment.failed:

@@ -104,7 +104,7 @@ def run(
         str | None,
         typer.Option(
             help="Time for all of it, such as 30m or 2h, for the plan of one's own images; "
-            "30m on a CPU and none on a GPU unless given."
+            "30m on a CPU and none on a GPU unless given. With --seeds, of each."
         ),
     ] = None,
     seeds: Annotated[
@@ -377,6 +377,8 @@ def programs_of_training() -> ModuleType:
     """Return `trainers.programs`, or say which extra is not installed."""
     try:
         from trainers import programs
+        from trainers.training.threads import use_threads
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train", "training") from error
+    use_threads()
     return programs

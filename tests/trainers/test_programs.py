@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from plstore.errors import InputError
-from trainers.programs import beside, parse_seeds
+from plstore.report.progress import Display
+from trainers.programs import beside, parse_seeds, run_seeds, seed_rows
+from trainers.recipe import load_recipe
 
 
 def test_stores_of_one_folder_do_not_share_what_they_leave() -> None:
@@ -23,3 +25,27 @@ def test_stores_of_one_folder_do_not_share_what_they_leave() -> None:
 def test_seeds_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"wanted such as 0\.\.4 or 0,3,7"):
         parse_seeds(text)
+
+
+def line(seed: int, *students: float) -> dict[str, float]:
+    named = {f"student {number}": value for number, value in enumerate(students, start=1)}
+    return {"seed": seed, "teacher": 70.0, **named, "gain over teacher": students[-1] - 70}
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_seeds_of_which_one_ends_earlier_are_one_table(is_turned: bool) -> None:
+    lines = [line(0, 71.0, 72.0), line(1, 73.0)]
+    first, second, mean, deviation = seed_rows(lines[::-1] if is_turned else lines)
+
+    assert {**first} == (
+        {**line(1, 73.0), "student 2": None} if is_turned else line(0, 71.0, 72.0)
+    )
+    assert list(first) == list(second) == list(mean) == list(deviation)
+    assert (mean["student 1"], mean["student 2"], mean["gain over teacher"]) == (72, None, 2.5)
+
+
+@pytest.mark.parametrize("changes", [["data.source=store"], ["teacher=clip"]])
+def test_seeds_on_what_one_store_has_are_refused(tmp_path: Path, changes: list[str]) -> None:
+    recipe = load_recipe("images", changes)
+    with pytest.raises(InputError, match="is one store's; leave --seeds out"):
+        run_seeds(recipe, tmp_path / "store", [0], device="cpu", display=Display(quiet=True))

@@ -41,7 +41,7 @@ class Costs:
         """Return how long a job takes, without the steps that cells before it need too."""
         left = self._left(job)
         whole = (sum(left.values()) + self._robust(job)) * self._slower
-        took = [line.seconds for line in self.lines if line.cell == job.cell.name]
+        took = [line.seconds for line in self.lines if _is_of(line, job)]
         if len(left) < len(job.own) or not took:  # some of it is done, or nothing is known
             return whole
         return mean(took)
@@ -76,7 +76,13 @@ class Costs:
     def _robust(self, job: Job) -> float:
         if not is_robust(job.cell):
             return 0.0
-        return robust_seconds(job.cell, self.ablation.worse)
+        return robust_seconds(job.cell, self.ablation.worse, job.source.splits["test"])
+
+
+def _is_of(line: Line, job: Job) -> bool:
+    """Whether a line is of a job but for its seed: of another recipe it says nothing."""
+    recipe = job.recipe.model_copy(update={"seed": line.seed})
+    return line.cell == job.cell.name and line.lineage.get("recipe_hash") == recipe.hash
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,8 @@ PAGE: Final = "findings.md"
 
 _READING: Final = (
     "Differences are paired by seed: the first cell minus the second. Intervals are of 95 %: "
-    "Student's t of two seeds, the bootstrap (BCa) of more; findings.json has both."
+    "the wider of the bootstrap's (BCa) and Student's t, of two seeds Student's t; "
+    "findings.json has both."
 )
 _UNITS: Final = {"mCE": "points of mCE", "mFR": "points of mFR"}
 _POINTS: Final = "points"
@@ -106,7 +107,7 @@ def _means(pairs: Mapping[int, tuple[float, float]]) -> list[float] | None:
 
 
 def _ours(found: Paired | None) -> Row:
-    names = ("low", "high", "t_low", "t_high")
+    names = ("low", "high", "bootstrap_low", "bootstrap_high", "t_low", "t_high")
     if found is None:
         return dict.fromkeys(("ours", *names, "interval"))
     ends = {name: _rounded(getattr(found, name)) for name in names}

@@ -39,17 +39,20 @@ def check_extra(worse: Worse) -> None:
     Sequences(num_frames=worse.frames).identity(PERTURBATIONS[0])
 
 
-def robust_seconds(cell: ResolvedCell, worse: Worse) -> float:
-    """Return about how long it takes to make images worse and to look at them."""
+def robust_seconds(cell: ResolvedCell, worse: Worse, num_images: int) -> float:
+    """Return about how long it takes to make so many images worse, or a limit of them."""
     numbers, seconds = set(cell.numbers), 0.0
+    limit, few = (
+        min(most or num_images, num_images) for most in (worse.limit, worse.sequence_limit)
+    )
     if numbers & OF_CORRUPTIONS:
-        count = worse.limit * len(CORRUPTIONS) * len(worse.severities)
+        count = limit * len(CORRUPTIONS) * len(worse.severities)
         seconds += count * _MADE_SECONDS["corruption"]
     if numbers & OF_SEQUENCES:
-        count = worse.sequence_limit * len(PERTURBATIONS) * (worse.frames or _FRAMES)
+        count = few * len(PERTURBATIONS) * (worse.frames or _FRAMES)
         seconds += count * _MADE_SECONDS["sequence"]
     if numbers & OF_ATTACKS:
-        seconds += worse.limit * _MADE_SECONDS["attack"]
+        seconds += limit * _MADE_SECONDS["attack"]
     return seconds
 
 

@@ -29,6 +29,7 @@ from trainers.sources import open_source
 from trainers.steps.step import Step
 
 _BY_TEACHER: Final = "evaluate-0"
+_OF_VALIDATION: Final = "validation_accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class Ablation:
         grid = Path(self.grid)
         return replace(
             self,
-            grid=grid.resolve() if grid.exists() else self.grid,
+            grid=grid.resolve() if grid.is_file() else self.grid,
             folders={
                 name: str(Path(path).resolve()) if Path(path).exists() else path
                 for name, path in self.folders.items()
@@ -260,11 +261,16 @@ class Planner:
 
 
 def _check_splits(cell: ResolvedCell, source: Source) -> None:
-    of_test = [name for name in cell.numbers if name != "validation_accuracy"]
+    of_test = [name for name in cell.numbers if name != _OF_VALIDATION]
+    if len(of_test) < len(cell.numbers) and not source.splits.get("validation"):
+        raise InputError(
+            f"cell {cell.name} takes {_OF_VALIDATION}, and there are no validation images; "
+            "name a folder of them (--validation), or take another number"
+        )
     if of_test and not source.splits.get("test"):
         raise InputError(
             f"cell {cell.name} takes {of_test[0]}, and there are no test images; name a folder "
-            'of them (--test), or take numbers = ["validation_accuracy"]'
+            f'of them (--test), or take numbers = ["{_OF_VALIDATION}"]'
         )
 
 

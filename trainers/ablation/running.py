@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -12,10 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-import torch
-
 from plstore.containment import end_with
-from plstore.errors import PlstoreError
+from plstore.errors import InputError, PlstoreError
 from plstore.fingerprint import value_hash
 from plstore.machine import keep_to_share, num_cores
 from plstore.report.progress import Display
@@ -30,6 +29,7 @@ from trainers.engines import HERE, Engine, uncounted
 from trainers.engines.work import OnImages
 from trainers.events import Listener, Shown, Teller, said_time, unheard
 from trainers.ledger import Ledger
+from trainers.training.threads import use_threads
 
 
 def ablate(
@@ -57,9 +57,11 @@ def ablate(
     return Experiment(ablation, on_event, engine).run()
 
 
-def plan(ablation: Ablation, *, on_event: Listener = unheard) -> list[Row]:
+def plan(
+    ablation: Ablation, *, engine: Engine = HERE, on_event: Listener = unheard
+) -> list[Row]:
     """Return what an experiment has to do, by cell, with steps and seconds; do none of it."""
-    experiment = Experiment(ablation, on_event)
+    experiment = Experiment(ablation, on_event, engine)
     experiment.prepare()
     finished = {cell: len(seeds) for cell, seeds in experiment.values().items()}
     jobs = experiment.within_budget()
@@ -71,12 +73,17 @@ class Experiment:
     """An experiment in progress.
 
     Attributes:
+        ablation: What to run, where.
+        on_event: Told of every cell and step.
+        engine: Who runs the seeds.
+        is_quiet: Whether other processes that do so show nothing.
         failed: What went wrong, by cell.
     """
 
     ablation: Ablation
     on_event: Listener
     engine: Engine = HERE
+    is_quiet: bool = False
     failed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -116,11 +123,12 @@ class Experiment:
     @property
     def costs(self) -> Costs:
         """How long jobs take, by what is finished."""
-        return Costs(self.ablation, list(self._lines.values()), self.workers)
+        shares = self.workers if self.engine.is_here else 1  # a cluster's have their own cores
+        return Costs(self.ablation, list(self._lines.values()), shares)
 
     @property
     def workers(self) -> int:
-        """Processes here that take a seed each: not more than seeds that are not finished."""
+        """Processes that take a seed each: not more than seeds that are not finished."""
         left = [
             any(job.identity not in self._lines for job in of) for of in self._jobs.values()
         ]
@@ -191,19 +199,30 @@ class Experiment:
 
     def _in_processes(self, jobs: Jobs) -> Iterator[int]:
         """Do jobs in other processes, a seed each; yield each seed that is done."""
+        if not jobs:
+            return
+        others = multiprocessing.active_children()
         with side_by_side(min(self.ablation.workers, len(jobs))) as pool:
             names = {seed: [job.cell.name for job in of] for seed, of in jobs.items()}
             waiting = {
-                pool.submit(_do_apart, self.ablation, seed, wanted): seed
+                pool.submit(
+                    _do_apart, self.ablation, seed, wanted, is_quiet=self.is_quiet
+                ): seed
                 for seed, wanted in names.items()
             }
             try:
                 for future in as_completed(waiting):
                     self.failed |= future.result()
                     yield waiting[future]
+            except BrokenProcessPool as error:
+                raise PlstoreError(
+                    "a worker was killed, as the system does where memory is short (fewer "
+                    "--workers need less); the same command goes on from the finished cells"
+                ) from error
             except BaseException:  # the pool would wait until all seeds are done
                 for child in multiprocessing.active_children():
-                    child.kill()
+                    if child not in others:
+                        child.kill()
                 raise
 
     def values(self) -> Values:
@@ -255,14 +274,17 @@ def side_by_side(workers: int) -> ProcessPoolExecutor:
 def _begin(parent: int, places: SimpleQueue[int], workers: int) -> None:
     end_with(parent)
     keep_to_share(places.get(), workers)
-    torch.set_num_threads(num_cores())
+    use_threads(num_cores())
 
 
-def _do_apart(ablation: Ablation, seed: int, names: Sequence[str]) -> dict[str, str]:
+def _do_apart(
+    ablation: Ablation, seed: int, names: Sequence[str], *, is_quiet: bool = False
+) -> dict[str, str]:
     """Do some cells of a seed, in a process of its own."""
     jobs = [job for job in Planner(ablation).jobs(seed) if job.cell.name in names]
     lines = list(by_identity(read_lines(ablation.home / CELLS)).values())
-    return _do_seed(ablation, jobs, Shown(Display()), Costs(ablation, lines), 0.0)
+    shown = Shown(Display(quiet=is_quiet))
+    return _do_seed(ablation, jobs, shown, Costs(ablation, lines), 0.0)
 
 
 class Seed(NamedTuple):
@@ -334,6 +356,11 @@ def _line(ablation: Ablation, job: Job, on_event: Listener) -> Line:
         device=context.device,
         on_event=on_event,
     )
+    if not values:
+        raise InputError(
+            f"none of {', '.join(job.cell.numbers)} is known of it: a sum of errors to divide "
+            "by is zero, or there are no images to measure it on"
+        )
     ledger = Ledger(store)
     own = sum(ledger.seconds(step) for step in job.steps if step.key in job.own)
     return Line(

@@ -13,7 +13,7 @@ from plstore.store import Store
 from trainers.events import said_time
 from trainers.models.pretrained import architecture_of, starting_weights
 from trainers.planning import Plan, Wishes, check_weights, plan
-from trainers.planning.census import look_at_images, look_at_machine, look_at_store
+from trainers.planning.census import Census, look_at_images, look_at_machine, look_at_store
 from trainers.planning.frozen import FALLBACK
 from trainers.planning.kept import keep_plan, kept_plan, plan_identity
 from trainers.recipe import Recipe, load_recipe
@@ -59,16 +59,18 @@ def planned_recipe(
     check_weights(wishes, overrides)
     wishes = _by_hand(_with_model(wishes), overrides)
     source = _open(data, overrides, store)
-    is_of_store = data["source"] == "store"
-    census = look_at_store(store, source) if is_of_store else look_at_images(source)
+    census = _looked_at(source, store if data["source"] == "store" else None)
     machine = look_at_machine(pick_device(device))
     given = {"data": dict(data), "overrides": list(overrides)}
     identity = plan_identity(census, machine, wishes, given)
     if (kept := kept_plan(path, identity, census)) is not None:
         found, place = kept
         display.say(f"plan: {place}, as it was made before; delete it for a new one")
-        _say_images(display, str(census), source)
-        return found, source
+        edited = _edited(found, data, overrides, store)
+        if edited is not None:
+            census = _looked_at(edited, store if found.data.source == "store" else None)
+        _say_images(display, str(census), edited or source)
+        return found, edited or source
     made = plan(census, machine, wishes)
     recipe = _recipe_of(made, data, overrides)
     before = keep_plan(path, recipe, made, identity, census)
@@ -83,6 +85,22 @@ def planned_recipe(
             f"{'before':>9}  {before}: the plan of another command, or of other images, kept"
         )
     return recipe, source
+
+
+def _looked_at(source: Source, store: Store | None) -> Census:
+    return look_at_images(source) if store is None else look_at_store(store, source)
+
+
+def _edited(
+    kept: Recipe, data: Mapping[str, Any], overrides: Sequence[str], store: Store
+) -> Source | None:
+    """Return the images that a kept plan names if someone edited that; None where not."""
+    said = load_recipe(RECIPE, overrides, {"data": data})
+    unlimited = {"limit_unlabeled": None}
+    sections = [recipe.data.model_copy(update=unlimited) for recipe in (said, kept)]
+    if sections[0] == sections[1] and said.seed == kept.seed:
+        return None
+    return open_source(sections[1], kept.seed, store)
 
 
 def _say_images(display: Display, images: str, source: Source) -> None:
@@ -145,6 +163,8 @@ def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) ->
     values["data"] = {**values.get("data", {}), **data}
     if "select" in values:
         values["select"] = _select_of(values["select"], overrides)
+    if "iteration" in values:
+        values["iteration"] = _teacher_of(values["iteration"], overrides)
     if "schedule" in values:
         values["schedule"] = _schedule_of(values["schedule"], overrides)
     top = [f"{name}={value}" for name, value in made.values.get("recipe", {}).items()]
@@ -153,11 +173,34 @@ def _recipe_of(made: Plan, data: Mapping[str, Any], overrides: Sequence[str]) ->
 
 def _schedule_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return the plan of a schedule; of fewer steps that the user names, a shorter warm-up."""
-    named = dict(override.split("=", 1) for override in overrides if "=" in override)
-    steps = named.get("train.steps", "").strip()
+    steps = _named(overrides).get("train.steps", "")
     if not steps.isdecimal() or "warmup_steps" not in planned:
         return dict(planned)
     return {**planned, "warmup_steps": min(planned["warmup_steps"], int(steps) // 5)}
+
+
+def _teacher_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the plan of a teacher's training; what the user names of steps is of it too.
+
+    A teacher that starts from what was learnt without labels keeps to its fewer steps.
+    """
+    named, teacher = _named(overrides), dict(planned["0"])
+    train = dict(teacher["train"])
+    steps = named.get("train.steps", "")
+    is_pretrained = "optimizer" in teacher
+    if "iteration.0.train.epochs" in named:
+        del train["steps"]
+    elif is_pretrained and steps.isdecimal():
+        train["steps"] = min(train["steps"], int(steps))
+    elif not is_pretrained and {"train.steps", "train.epochs"} & set(named):
+        del train["steps"]
+    return {**planned, "0": {**teacher, "train": train}}
+
+
+def _named(overrides: Sequence[str]) -> dict[str, str]:
+    """Return values that are given by hand, by key."""
+    pairs = (override.split("=", 1) for override in overrides if "=" in override)
+    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def _select_of(planned: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

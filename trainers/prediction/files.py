@@ -200,7 +200,9 @@ class Unfinished:
         if path.is_file():
             self._compare(path)
             return
-        if strangers := sorted({path.name for path in self._folder.iterdir()} - {_LOCK}):
+        there = {path.name for path in self._folder.iterdir()} - {_LOCK}
+        # One that was killed while it wrote that file left a part of it.
+        if strangers := sorted(name for name in there if not name.startswith(f".{_ABOUT}.")):
             raise InputError(
                 f"{self._folder} holds {strangers[0]} and is none of this program's; move it "
                 "away, or name another file"

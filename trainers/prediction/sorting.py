@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -22,10 +23,11 @@ _DIGITS: Final = 16
 class Sorter:
     """Copies images into a folder for each class.
 
-    A copy has the bytes and the name of its file. Where that name is taken by other bytes, the
-    first 16 digits of the hash of its own (XXH3-128) are put behind it: photo.jpg, then
-    photo-1f0e2d3c4b5a6978.jpg. So names depend on the files and their order alone, nothing is
-    ever written over, and what was copied before, in a run that was stopped, is found there.
+    A copy has the bytes and the name of its file; of a web address, the last part of its path.
+    Where that name is taken by other bytes, or is too long, the first 16 digits of the hash of
+    its own (XXH3-128) are put behind it: photo.jpg, then photo-1f0e2d3c4b5a6978.jpg. So names
+    depend on the files and their order alone, nothing is ever written over, and what was copied
+    before, in a run that was stopped, is found there.
 
     Attributes:
         copied: Files by folder.
@@ -86,8 +88,9 @@ class Sorter:
         digest = content_hash(data)
         folder = self.folder / group
         folder.mkdir(parents=True, exist_ok=True)
-        place = folder / name.rpartition("/")[2]
-        if _is_other(place, data):
+        place = folder / _last_part(name)
+        is_long = len(place.name.encode()) > _LONGEST_NAME
+        if is_long or _is_other(place, data):
             place = folder / _marked(place, digest[:_DIGITS])
         if place.exists():
             self.num_there += 1
@@ -96,6 +99,13 @@ class Sorter:
         temporary.write_bytes(data)
         temporary.rename(place)
         self.copied[group] += 1
+
+
+def _last_part(name: str) -> str:
+    """Return the name of a file alone; of a web address, without what follows its path."""
+    if name.startswith(("http://", "https://")):
+        name = unquote(urlsplit(name).path)
+    return name.rstrip("/").rpartition("/")[2] or "image"
 
 
 def _is_other(place: Path, data: bytes) -> bool:
@@ -109,6 +119,7 @@ def _is_other(place: Path, data: bytes) -> bool:
 
 def _marked(place: Path, mark: str) -> str:
     """Return a name with a mark behind its stem, which is cut where all would be too long."""
-    ending = f"-{mark}{place.suffix}"
+    suffix = place.suffix if len(place.suffix) < _DIGITS else ""
+    ending = f"-{mark}{suffix}"
     stem = place.stem.encode()[: _LONGEST_NAME - len(ending.encode())]
     return stem.decode(errors="ignore") + ending

@@ -37,7 +37,8 @@ class Train(Section):
     compile: bool = False
     """Compile the model with torch.compile: faster after minutes, other last bits."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; they change the last bits, so a recipe that fixes them repeats exactly."""
+    """CPU threads, on at least as many cores; they change the last bits, so a recipe that fixes
+    them repeats exactly."""
     backend: Literal["auto", "dali", "threads", "torch"] = "auto"
     """Of the loader; pixels differ in their last bits. `auto`: DALI on a GPU, else threads."""
     looks: Annotated[int, Field(ge=0)] = 10

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ import pytest
 import torch
 
 import plstore
-from plstore.errors import InputError
+from plstore.errors import InputError, PlstoreError
 from tests.trainers.ablation.conftest import GRID
-from trainers.ablation import Ablation, costs, plan
+from trainers.ablation import Ablation, costs, plan, running
 from trainers.ablation.costs import Costs
 from trainers.ablation.lines import CELLS, Line, add_lines, read_lines
+from trainers.ablation.measuring import robust_seconds
 from trainers.ablation.plan import Planner
 from trainers.ablation.running import Experiment, side_by_side
+from trainers.engines import Ray
 from trainers.events import Event, Note, StepFinished
 
 CELL_NAMES = ["supervised", "student", "hard", "length-short", "length-long"]
@@ -44,6 +47,22 @@ class Heard:
     @property
     def notes(self) -> str:
         return "\n".join(e.text for e in self.events if isinstance(e, Note))
+
+
+def as_finished(ablation: Ablation, overrides: Sequence[str] = ()) -> list[Line]:
+    """Return a line of 100 s of each cell, of a seed that no test asks for."""
+    other = replace(ablation, overrides=overrides)
+    return [
+        Line(
+            cell=job.cell.name,
+            seed=9,
+            identity=job.cell.name,
+            values={"test_accuracy": 1},
+            seconds=100,
+            lineage={"recipe_hash": job.recipe.hash},
+        )
+        for job in Planner(other).jobs(9)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -173,11 +192,7 @@ def test_a_plan_says_cells_steps_and_seconds(ablation: Ablation) -> None:
 
 def test_a_budget_cuts_seeds_before_cells(ablation: Ablation) -> None:
     heard = Heard()
-    finished = [
-        Line(cell=name, seed=9, identity=name, values={"test_accuracy": 1}, seconds=100)
-        for name in CELL_NAMES
-    ]
-    add_lines(ablation.home, finished)  # 500 s a seed, as another seed took
+    add_lines(ablation.home, as_finished(ablation))  # 500 s a seed, as another seed took
     for budget, seeds, cells in ((2000.0, 2, 5), (600.0, 1, 5), (250.0, 1, 2)):
         experiment = Experiment(replace(ablation, budget=budget), heard)
         experiment.prepare()
@@ -194,13 +209,7 @@ def test_workers_share_cores_and_seeds(ablation: Ablation) -> None:
         *_, seed, total = plan(replace(ablation, workers=workers, budget=budget, seeds="0..2"))
         return seed["seconds"], total["seconds"]
 
-    add_lines(
-        ablation.home,
-        [
-            Line(cell=name, seed=9, identity=name, values={"test_accuracy": 1}, seconds=100)
-            for name in CELL_NAMES
-        ],
-    )
+    add_lines(ablation.home, as_finished(ablation))
 
     assert seconds(1) == (500, 1500)
     assert seconds(2) == (500, 1000)  # two seeds, then the third
@@ -209,6 +218,30 @@ def test_workers_share_cores_and_seeds(ablation: Ablation) -> None:
     experiment = Experiment(replace(ablation, workers=9, seeds="0..2"), Heard())
     experiment.prepare()
     assert experiment.costs.shares == 3  # not a ninth of the cores for each of three
+    elsewhere = Experiment(replace(ablation, workers=2), Heard(), Ray())
+    elsewhere.prepare()
+    assert (elsewhere.workers, elsewhere.costs.shares) == (2, 1)  # each has its own cores
+
+
+def test_what_other_recipes_took_says_nothing(ablation: Ablation) -> None:
+    short = ["train.steps=3"]
+    add_lines(ablation.home, as_finished(ablation, short))
+
+    assert plan(replace(ablation, overrides=short, seeds="0"))[-1]["seconds"] == 500
+    assert plan(replace(ablation, seeds="0"))[-1]["seconds"] < 100
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0, 50), (12, 12), (80, 50)])
+def test_all_images_are_as_many_as_there_are(
+    ablation: Ablation, limit: int, count: int
+) -> None:
+    cell = replace(Planner(ablation).jobs(0)[0].cell, numbers=("attacked_accuracy", "mFR"))
+    worse = ablation.worse.model_copy(update={"limit": limit, "sequence_limit": limit})
+    one = ablation.worse.model_copy(update={"limit": 1, "sequence_limit": 1})
+
+    assert robust_seconds(cell, worse, 50) == pytest.approx(
+        count * robust_seconds(cell, one, 50)
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,6 +280,24 @@ def test_a_cell_that_fails_is_told_and_the_others_go_on(grid: Path, tmp_path: Pa
     assert gain["seeds"] == [0]
     assert (soft["verdict"], soft["agrees"]) == ("not run", False)
     assert "no_such_column" in soft["said"]
+
+
+def test_a_cell_without_a_number_fails_alone(
+    done: tuple[Ablation, list[dict[str, Any]], Heard],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(done[0].home, tmp_path / "home")
+    (tmp_path / "home" / CELLS).unlink()
+    ablation = replace(done[0], home=tmp_path / "home", out=None, seeds="0", only=["gain"])
+    known = {"supervised": {"test_accuracy": 1.0}, "student": {}}
+    monkeypatch.setattr(running, "measured", lambda cell, *_, **__: known[cell.name])
+    experiment = Experiment(ablation, Heard())
+    rows = experiment.run()
+
+    assert list(experiment.failed) == ["student, seed 0"]
+    assert "none of test_accuracy, validation_accuracy is known" in rows[0]["note"]
+    assert [line.cell for line in read_lines(ablation.home / CELLS)] == ["supervised"]
 
 
 @pytest.mark.nightly
@@ -315,6 +366,29 @@ def met(folder: Path, name: str, others: int) -> tuple[set[int], int]:
     while len(list(folder.iterdir())) < others and time.monotonic() < until:
         time.sleep(0.05)
     return os.sched_getaffinity(0), torch.get_num_threads()
+
+
+def test_workers_with_nothing_to_do(
+    done: tuple[Ablation, list[dict[str, Any]], Heard], tmp_path: Path
+) -> None:
+    ablation, rows, _ = done
+    results = [ablation.home / CELLS]
+    again = replace(ablation, home=tmp_path / "home", workers=2, results=results, out=None)
+
+    assert plstore.ablate(again) == rows
+
+
+def ended(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.nightly
+def test_a_worker_that_is_killed_is_told(
+    ablation: Ablation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_do_apart", ended)
+    with pytest.raises(PlstoreError, match="a worker was killed"):
+        plstore.ablate(replace(ablation, workers=2))
 
 
 @pytest.mark.nightly

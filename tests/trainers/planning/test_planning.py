@@ -14,16 +14,17 @@ import pytest
 from PIL import Image
 
 from plstore.errors import InputError
-from plstore.exchange import image_folders
+from plstore.exchange import Source, image_folders
 from plstore.images import import_images
+from plstore.report.progress import Display
 from plstore.store import create
 from tests.cli.shell import Done, shell
 from tests.conftest import CLASS_NAMES, make_records
 from trainers.estimate import Estimator
 from trainers.planning import Plan, Wishes, check_weights, parse_budget, plan, trained
 from trainers.planning.census import Census, Machine, look_at_images, look_at_store
-from trainers.planning.planned import plan_recipe
-from trainers.recipe import check_recipe
+from trainers.planning.planned import _recipe_of, plan_recipe, planned_recipe
+from trainers.recipe import Recipe, check_recipe
 from trainers.sections import Data, Model, Select
 from trainers.sources import open_source
 from trainers.training.timing import Timed
@@ -113,16 +114,59 @@ def test_without_weights_it_is_the_largest_net_with_time_to_learn() -> None:
     assert "weights" in slow.reasons["better"]
 
 
-@pytest.mark.parametrize(("least", "students"), [(34, 1), (340, 2)])
+@pytest.mark.parametrize(
+    ("least", "minutes", "students"), [(34, 60, 1), (340, 30, 1), (340, 45, 2), (340, 60, 3)]
+)
 def test_of_several_students_one_that_does_not_gain_is_the_last(
-    least: int, students: int
+    least: int, minutes: int, students: int
 ) -> None:
-    made = planned(Census(**{**vars(CIFAR), "least": least}), Wishes(seconds=1800.0), rate=5000)
+    wishes = Wishes(seconds=60.0 * minutes)
+    made = planned(Census(**{**vars(CIFAR), "least": least}), wishes, rate=5000)
     patience = {"patience": 1} if students > 1 else {}
 
     assert made.values["recipe"] == {"iterations": students, **patience}
     assert f"students: {students}, and a control" in made.reasons["method"]
     assert ("is the last (--patience)" in made.reasons["method"]) == (students > 1)
+
+
+MANY = replace(CIFAR, least=340)
+
+
+@pytest.mark.parametrize(
+    ("census", "wishes", "times"),
+    [
+        (MANY, Wishes(), 2),
+        (MANY, Wishes(weights="w", teacher="finetune", students="finetune"), 1),
+        (CIFAR, Wishes(teacher="scratch", students="scratch"), 1),
+    ],
+)
+def test_of_many_labels_a_student_trains_twice_as_long_as_its_teacher(
+    census: Census, wishes: Wishes, times: int
+) -> None:
+    made = planned(census, replace(wishes, seconds=86_400.0), rate=1e6)
+    values = {k: v for k, v in made.values.items() if k != "recipe"}
+    recipe = check_recipe({"name": "x", **values}, "test")
+    teacher, student = recipe.at(0), recipe.at(1)
+
+    assert teacher.train.steps == 15 * 20_340 // 256
+    assert student.train.steps == 15 * 20_340 * times // 256
+    assert f"{student.train.steps:,} of each student" in made.reasons["steps"]
+    assert ("of the teacher" in made.reasons["steps"]) == (times > 1)
+
+
+def test_before_a_student_trains_longer_its_teacher_has_the_time_it_needs() -> None:
+    steps = []
+    for minutes in (10, 16, 20):
+        made = planned(MANY, Wishes(model="test_resnet", resolution=32, seconds=60.0 * minutes))
+        student = made.values["train"]["steps"]
+        teacher = made.values.get("iteration", {"0": {"train": {"steps": student}}})["0"]
+        steps.append((teacher["train"]["steps"], student))
+        assert 0.7 * 60 * minutes < made.seconds < 60 * minutes
+
+    most = 15 * 20_340 // 256
+    assert steps[0][0] == steps[0][1] < most
+    assert [teacher for teacher, _ in steps[1:]] == [most, most]
+    assert most < steps[1][1] < steps[2][1] <= 2 * most
 
 
 @pytest.mark.parametrize("by_hand", ["auto", "bfloat16"])
@@ -194,7 +238,8 @@ def test_otherwise_a_teacher_begins_at_random(
     made = planned(here, Wishes(seconds=1800.0, **wishes))
 
     assert made.values["method"] == {"teacher": "scratch", "students": "scratch"}
-    assert not {"pretrain", "iteration"} & set(made.values)
+    assert "pretrain" not in made.values
+    assert set(made.values.get("iteration", {"0": {"train": {}}})["0"]) == {"train"}
     assert "before" not in made.reasons
 
 
@@ -332,6 +377,35 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
     assert tomllib.loads(path.read_text())["seed"] == 4
     other = run(folders, *words, "--budget", "2h")
     assert "as it was made before" not in other.stderr
+
+
+def test_images_that_an_edited_plan_names_are_those_of_the_run(folders: Path) -> None:
+    def found(*overrides: str) -> tuple[Recipe, Source]:
+        return planned_recipe(
+            {"source": "folders", "labeled": str(folders / "labeled"), "unlabeled": pool},
+            Wishes(model="test_resnet", resolution=24),
+            overrides,
+            folders / "plan.toml",
+            store=create(folders / "store"),
+            device="cpu",
+            display=Display(quiet=True),
+        )
+
+    pool, fewer = str(folders / "unlabeled"), folders / "fewer"
+    shutil.copytree(folders / "unlabeled", fewer)
+    (fewer / "1.png").unlink()
+    planned, before = found()
+    text = (folders / "plan.toml").read_text()
+    text = text.replace(f'unlabeled = "{pool}"', f'unlabeled = "{fewer}"', 1)
+    text = text.replace("[data]\n", "[data]\nvalidation_fraction = 0.5\n", 1)
+    (folders / "plan.toml").write_text(text)
+    edited, after = found()
+    again, same = found()
+
+    assert (before.splits["unlabeled"], after.splits["unlabeled"]) == (30, 29)
+    assert after.splits["validation"] > before.splits["validation"]
+    assert after.identity == open_source(edited.data, edited.seed).identity == same.identity
+    assert edited == again != planned
 
 
 @pytest.mark.parametrize("name", ["labeled", "unlabeled"])
@@ -474,6 +548,29 @@ def test_fewer_steps_than_were_planned_warm_up_for_fewer(folders: Path) -> None:
 
     assert (few.train.steps, few.schedule.warmup_steps) == (50, 10)
     assert given.schedule.warmup_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("least", "override", "teacher", "student"),
+    [
+        (340, "train.steps=50", 50, 50),
+        (340, "train.steps=9000", 9000, 9000),
+        (340, "iteration.0.train.epochs=3", None, 2383),
+        (34, "train.steps=50", 50, 50),
+        (34, "train.steps=9000", 400, 9000),
+        (34, "iteration.0.train.epochs=3", None, 1191),
+    ],
+)
+def test_steps_by_hand_are_the_teachers_too(
+    least: int, override: str, teacher: int | None, student: int
+) -> None:
+    wishes = Wishes(seconds=3600.0, model="test_resnet", resolution=32)
+    made = planned(replace(CIFAR, least=least), wishes, 10_000)
+    recipe = _recipe_of(made, {"source": "sample"}, [override, "iterations=1"])
+
+    assert recipe.at(0).train.steps == teacher
+    assert recipe.at(0).train.epochs == (3 if teacher is None else None)
+    assert recipe.at(1).train.steps == student
 
 
 def test_a_plan_leaves_the_beginning_to_settings_by_hand(

@@ -127,6 +127,17 @@ def test_the_longest_names_are_cut_to_fit(tmp_path: Path) -> None:
     assert tree(tmp_path) == {f"cat/{name}": photo(1), f"cat/{cut}": photo(2)}
 
 
+def test_a_web_address_is_copied_under_the_name_of_its_file(tmp_path: Path) -> None:
+    sorter = Sorter(tmp_path, ["cat"])
+    signed = "?X-Amz-Signature=" + "0f." * 200
+    names = [f"https://photos.example/a%20b.jpg{signed}", "https://photos.example/" + "c" * 300]
+    for seed, name in enumerate([*names, "https://photos.example/"]):
+        sorter.put(name, photo(seed), "cat", 1)
+    cut = f"{'c' * 238}-{content_hash(photo(1))[:16]}"
+
+    assert sorted(tree(tmp_path)) == sorted(f"cat/{name}" for name in ("a b.jpg", cut, "image"))
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
