@@ -54,9 +54,9 @@ def warnings(rows: Sequence[Row], num_validation: int | None) -> list[str]:
         largest = row["largest_class"]
         if even and largest is not None and largest > min(_CROWDED * even, 95.0):
             lines.append(
-                f"{largest:.0f} % of the labels that {student} learnt from were of one class, "
-                f"{even:.0f} % would be even: labels collapse. Balance classes "
-                "(--set select.policy=exact), or label more images of the others"
+                f"the teacher of {student} called {largest:.0f} % of the images one class, "
+                f"{even:.0f} % would be even: labels collapse. Label more images of the "
+                "others; a balance (--set select.policy=exact) trains on fewer of that class"
             )
         error = row["calibration_error"]
         if error is not None and error > _MISCALIBRATED and (num_validation or 0) >= _FEW:

@@ -23,7 +23,8 @@ def _summary(recipe: Recipe, number: int) -> str:
     if how == "probe":
         return what
     length = f"{train.epochs:g} epochs" if train.epochs else f"{train.num_steps(0):,} steps"
-    parts = [f"{train.labeled_batch:,} labeled"] if train.images == "both" or not number else []
+    labeled = train.labeled_batch + (0 if number else train.pseudo_batch)
+    parts = [f"{labeled:,} labeled"] if train.images == "both" or not number else []
     parts += [f"{train.pseudo_batch:,} pseudo-labeled"] if number else []
     last = ""
     if seen.finetune.is_wanted:

@@ -33,7 +33,9 @@ RecipeArgument = Annotated[
     ),
 ]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Any timm model of images.")]
-ResolutionOption = Annotated[int | None, typer.Option("--resolution", help="Pixels a side.")]
+ResolutionOption = Annotated[
+    int | None, typer.Option("--resolution", min=8, max=1024, help="Pixels a side.")
+]
 PretrainedOption = Annotated[
     bool,
     typer.Option("--pretrained", help="The same as --weights hub."),

@@ -107,7 +107,7 @@ class Plan:
                 raise InputError(
                     f"the view has no {name} images and {wanted} a step are asked for; if its "
                     "selection kept none, train the teacher longer or lower the confidence "
-                    "floor"
+                    "floor (select.min_confidence of a recipe)"
                 )
             if wanted % self.share.world_size:
                 raise InputError(

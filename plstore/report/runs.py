@@ -12,6 +12,7 @@ from plstore.storage import read_json, write_json
 from plstore.store import Store
 
 _FOLDER: Final = "runs"
+_LAST: Final = "last"  # names the run that was done, or gone through again, last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ def keep_run(
 ) -> FinishedRun:
     """Keep what a run found, beside those of other runs; one that is kept stays as it is."""
     place = _place(store, run_id)
+    write_json(store.work_folder(_FOLDER, _LAST), {"run": run_id})
     if (known := _read(place)) is not None:
         return known
     finished = datetime.now(UTC)
@@ -76,6 +78,13 @@ def list_runs(store: Store) -> list[FinishedRun]:
     )
     runs = [found for place in places if (found := _read(place)) is not None]
     return sorted(runs, key=lambda run: (run.finished, run.run_id))
+
+
+def last_run(store: Store) -> FinishedRun | None:
+    """Return the run that was finished last, first or again; None where there is none."""
+    found = read_json(store.work_folder(_FOLDER, _LAST))
+    named = None if found is None else _read(_place(store, found["run"]))
+    return named or next(iter(list_runs(store)[-1:]), None)  # a store of before names none
 
 
 def find_run(store: Store, run_id: str | None = None) -> FinishedRun:

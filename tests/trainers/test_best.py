@@ -1,15 +1,19 @@
 """In the end the best model labels the pool."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plstore.query import run_sql
+from plstore.report.runs import keep_run
 from plstore.store import Store, pins
+from tests.trainers.predicted import make_photos
 from tests.trainers.test_run import recipe
-from trainers.events import unheard
+from trainers.events import Event, Note, unheard
 from trainers.loop import open_run, run
+from trainers.prediction.predict import Prediction, predict
 from trainers.steps.best import LabelBest
 
 BEST = {"label": {"best": True}, "iterations": 2, "control": True}
@@ -69,3 +73,29 @@ def test_without_it_the_last_student_labels_nothing(store: Store) -> None:
 
     assert result["best_labels"] is None
     assert {iteration for _, iteration in labelers(store)} == {1, 2}
+
+
+def looks(store: Store, photos: Path) -> str:
+    """Return what model looks at photos where none is named."""
+    told: list[Event] = []
+    predict(store, photos, Prediction(device="cpu"), on_event=told.append)
+    notes = [event.text for event in told if isinstance(event, Note)]
+    return next(note for note in notes if "test_resnet" in note).partition(":")[0]
+
+
+def test_the_model_that_looks_is_the_one_that_the_last_run_named(
+    store: Store, tmp_path: Path
+) -> None:
+    photos = make_photos(tmp_path / "photos")
+    first = run(recipe(), store, device="cpu")
+    select = {"min_confidence": 0.0, "policy": "exact"}
+    other = run(recipe(select=select), store, device="cpu")
+    teacher = other["teacher"]["teacher_id"]
+    assert teacher == first["teacher"]["teacher_id"]  # of the first recipe
+    assert looks(store, photos) == other["best"]
+    keep_run(store, "another", {**other, "best": teacher}, [])
+    assert looks(store, photos) == teacher
+    keep_run(store, "more", {**other, "best": other["students"][0]["teacher_id"]}, [])
+    assert looks(store, photos) == other["students"][0]["teacher_id"]
+    run(recipe(), store, device="cpu")
+    assert looks(store, photos) == first["best"]

@@ -141,7 +141,7 @@ def test_labels_that_change_and_collapse_are_counted(store: Store) -> None:
     even = [{**row, "even_share": 100 / 3} for row in rows]
     lines = warnings(even, 100)
     assert len(lines) == 1
-    assert lines[0].startswith("100 % of the labels that student 2 learnt from were of one")
+    assert lines[0].startswith("the teacher of student 2 called 100 % of the images one class")
 
 
 def test_a_teacher_that_is_too_sure_is_told() -> None:

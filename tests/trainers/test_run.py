@@ -20,6 +20,7 @@ from trainers.models.bringing import bring_teacher
 from trainers.models.model import build_model, image_format, load_teacher, save_bundle
 from trainers.on_view import train_on_view
 from trainers.recipe import Recipe, check_recipe
+from trainers.resolved import iteration_lines
 from trainers.sections import Model
 
 MODEL = {
@@ -203,3 +204,21 @@ def test_labels_alone_cannot_be_measured(store: Store) -> None:
     name = predictions(store)
     with pytest.raises(InputError, match="has labels and no model"):
         evaluate(store, name, device="cpu")
+
+
+def test_a_student_that_no_label_is_left_for_is_told_with_the_floor(store: Store) -> None:
+    none = recipe(select={"min_confidence": 0.999})
+    with pytest.raises(InputError) as told:
+        run(none, store, device="cpu")
+
+    assert "no pseudo-label is left for student 1: of 60 unlabeled images none" in str(
+        told.value
+    )
+    assert "Lower the floor, 0.999 (--set select.min_confidence=0)" in str(told.value)
+
+
+def test_a_teacher_is_said_with_as_many_images_as_it_sees() -> None:
+    lines = iteration_lines(recipe(train={**TRAIN, "labeled_batch": 4, "ratio": 3}))
+
+    assert "3 steps of 16 labeled images" in lines[0]
+    assert "3 steps of 4 labeled and 12 pseudo-labeled images" in lines[-1]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from plstore.errors import InputError
+from trainers.events import said_time
 from trainers.models.model import build_model
 from trainers.planning.census import Census, Machine
 from trainers.planning.frozen import plan_frozen
@@ -41,9 +42,13 @@ def plan(census: Census, machine: Machine, wishes: Wishes, timer: Timer | None =
     timer = timer or _timer(machine, wishes.precision, len(census.class_names))
     kind = wishes.teacher or ("probe" if wishes.has_weights else "scratch")
     made = (plan_frozen if kind == "probe" else plan_trained)(census, wishes, timer)
-    budget = "none" if wishes.seconds is None else f"{wishes.seconds / 60:g} minutes"
+    budget = "none" if wishes.seconds is None else said_time(wishes.seconds)
     start = {"images": str(census), "machine": f"{machine}; budget {budget}"}
     over = _doubt(census.splits.get("validation", 0))
+    if wishes.also:
+        over["also"] = (
+            f"{len(wishes.also)} more first teachers, whose time --dry-run has and this has not"
+        )
     if wishes.seconds is not None and made.seconds > wishes.seconds:
         over["too long"] = f"it takes {made.seconds / wishes.seconds:.1f} times the budget"
     return replace(made, reasons={**start, **made.reasons, **over})

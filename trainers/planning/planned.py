@@ -71,7 +71,7 @@ def planned_recipe(
             census = _looked_at(edited, store if found.data.source == "store" else None)
         _say_images(display, str(census), edited or source)
         return found, edited or source
-    made = plan(census, machine, wishes)
+    made = _with_settings(plan(census, machine, wishes), overrides)
     recipe = _recipe_of(made, data, overrides)
     before = keep_plan(path, recipe, made, identity, census)
     reasons = dict(made.reasons)
@@ -85,6 +85,14 @@ def planned_recipe(
             f"{'before':>9}  {before}: the plan of another command, or of other images, kept"
         )
     return recipe, source
+
+
+def _with_settings(made: Plan, overrides: Sequence[str]) -> Plan:
+    """Return a plan that says which settings come on top of it."""
+    if not overrides:
+        return made
+    said = f"{', '.join(overrides)}: these come last, what is said of the plan is without them"
+    return replace(made, reasons={**made.reasons, "by hand": said})
 
 
 def _looked_at(source: Source, store: Store | None) -> Census:

@@ -18,6 +18,7 @@ from plstore.labels import TeacherRecord, list_teachers
 from plstore.loaders import import_backend, pick_backend
 from plstore.loaders.settings import check_number, check_whole
 from plstore.loaders.work import Backend
+from plstore.report.runs import last_run
 from plstore.store import Store
 from trainers.events import Listener, Teller, unheard
 from trainers.inference.clean import BatchSize, check_batch, first_batch
@@ -270,6 +271,17 @@ def _bundle(store: Store | None, prediction: Prediction, device: str, teller: Te
     return load_teacher(store, teacher, device=device)
 
 
+def _of_last_run(store: Store, models: Sequence[TeacherRecord]) -> list[TeacherRecord]:
+    """Return the model that the last run said is its best; of none, the newest's models.
+
+    It may be of an earlier recipe, where a run took it over as it was.
+    """
+    run = last_run(store)
+    said = [t for t in models if run is not None and t.teacher_id == run.result["best"]]
+    newest = models[-1].recipe_hash if models else None
+    return said or _best_last(store, [t for t in models if t.recipe_hash == newest])
+
+
 def _best_last(store: Store, models: Sequence[TeacherRecord]) -> list[TeacherRecord]:
     """Return the models of a run, the best by validation last; of equals, the earliest."""
     where = pc.field("name") == "validation_accuracy"
@@ -289,9 +301,7 @@ def _teacher(store: Store, teacher_id: str | None) -> TeacherRecord:
     models = [t for t in list_teachers(store) if t.checkpoint]  # a fusion has none of its own
     found = models
     if teacher_id is None:
-        found = [t for t in models if t.is_trained]
-        newest = found[-1].recipe_hash if found else None
-        found = _best_last(store, [t for t in found if t.recipe_hash == newest])
+        found = _of_last_run(store, [t for t in models if t.is_trained])
     else:
         found = [t for t in models if t.teacher_id == teacher_id]
     if not found:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from plstore.errors import InputError
 from plstore.query import saved_query
 from plstore.selection import Balance, Rule, Selection, select
 from plstore.store import unpin
@@ -45,6 +46,7 @@ class Select(Step):
         unpin(context.store, labeled["pin"])  # the view pins the same
         counts = dict(view.record.counts)
         _say(context, counts)
+        self._check_kept(context, counts)
         return {
             "view": self.key,
             "teacher_id": labeled["teacher_id"],
@@ -75,6 +77,23 @@ class Select(Step):
             max_side=settings.max_side,
             quality=settings.quality,
             recipe_hash=recipe.hash,
+        )
+
+    def _check_kept(self, context: Context, counts: Mapping[str, Any]) -> None:
+        """Stop where a student would have no pseudo-label to learn from.
+
+        Raises:
+            InputError: If so; it says what the labels were dropped for.
+        """
+        recipe = self.recipe(context)
+        if counts["kept"] or not recipe.train.pseudo_batch:
+            return
+        dropped = ", ".join(f"{reason} {n:,}" for reason, n in counts["dropped"].items())
+        raise InputError(
+            f"no pseudo-label is left for student {self.iteration}: of {counts['in']:,} "
+            f"unlabeled images none was kept ({dropped or 'there is none'}). Lower the floor, "
+            f"{recipe.select.min_confidence:g} (--set select.min_confidence=0), or train the "
+            "teacher longer (--set train.steps=...); what is trained stays"
         )
 
     def _sql(self, context: Context) -> str | None:

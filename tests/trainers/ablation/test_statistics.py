@@ -28,7 +28,9 @@ def test_one_that_crosses_zero_is_not_shown() -> None:
 
 def test_of_few_seeds_a_mean_of_zero_is_rarely_taken_for_another() -> None:
     random = np.random.default_rng(0)
-    wrong = sum(paired(random.normal(size=3)).verdict("+") != "not shown" for _ in range(200))
+    wrong = sum(
+        paired(random.normal(size=3).tolist()).verdict("+") != "not shown" for _ in range(200)
+    )
 
     assert wrong <= 20  # 52 by the bootstrap alone
 

@@ -122,9 +122,8 @@ def test_of_several_students_one_that_does_not_gain_is_the_last(
 ) -> None:
     wishes = Wishes(seconds=60.0 * minutes)
     made = planned(Census(**{**vars(CIFAR), "least": least}), wishes, rate=5000)
-    patience = {"patience": 1} if students > 1 else {}
 
-    assert made.values["recipe"] == {"iterations": students, **patience}
+    assert made.values["recipe"] == {"iterations": students, "patience": 1}
     assert f"students: {students}, and a control" in made.reasons["method"]
     assert ("is the last (--patience)" in made.reasons["method"]) == (students > 1)
 
@@ -254,7 +253,7 @@ def test_small_images_are_enlarged_as_far_as_there_is_time(rate: float, size: in
 def test_a_budget_that_is_too_short_is_said() -> None:
     made = planned(CIFAR, Wishes(seconds=60.0), rate=500)
 
-    assert made.values["recipe"] == {"iterations": 1}
+    assert made.values["recipe"]["iterations"] == 1
     assert "longer --budget" in made.reasons["warning"]
 
 
@@ -379,6 +378,22 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
     assert "as it was made before" not in other.stderr
 
 
+def test_settings_that_come_on_top_of_a_plan_are_said_with_it(folders: Path) -> None:
+    data = {"source": "folders", "unlabeled": str(folders / "unlabeled")}
+    recipe, _ = planned_recipe(
+        {**data, "labeled": str(folders / "labeled")},
+        Wishes(model="test_resnet", resolution=24),
+        ["train.steps=7"],
+        folders / "plan.toml",
+        store=create(folders / "store"),
+        device="cpu",
+        display=Display(quiet=True),
+    )
+
+    assert recipe.train.steps == 7
+    assert "# by hand: train.steps=7: these come last" in (folders / "plan.toml").read_text()
+
+
 def test_images_that_an_edited_plan_names_are_those_of_the_run(folders: Path) -> None:
     def found(*overrides: str) -> tuple[Recipe, Source]:
         return planned_recipe(
@@ -421,6 +436,8 @@ def test_a_folder_that_every_run_needs_is_asked_for(folders: Path, name: str) ->
     ("words", "message"),
     [
         (("--budget", "soon"), "wanted such as 90s, 30m"),
+        (("--resolution", "100000"), "should be less than or equal to 1024"),
+        (("--resolution", "0"), "should be greater than or equal to 8"),
         (("--method", "magic"), "wanted probe, finetune, noisy-student"),
         (("--method", "probe"), "--method probe needs weights: give --weights hub, or a file"),
         (("--method", "finetune:probe"), "--method finetune needs weights: give --weights hub"),
