@@ -169,7 +169,7 @@ def open_run(
         device=processes.device(pick_device(device)),
         processes=processes,
         teller=Teller(on_event),
-        teacher=None if recipe.teacher is None else _teacher(store, recipe.teacher),
+        teacher=None if recipe.teacher is None else given_teacher(store, recipe.teacher),
     )
     return Run(context=context)
 
@@ -228,7 +228,12 @@ def _part_of(recipe: Recipe, store: Store, device: str, processes: Processes) ->
     )
 
 
-def _teacher(store: Store, teacher_id: str) -> TeacherRecord:
+def given_teacher(store: Store, teacher_id: str) -> TeacherRecord:
+    """Return the teacher that is there already, in place of a first training.
+
+    Raises:
+        InputError: If the store has none of that name.
+    """
     teacher = find_teacher(store, teacher_id) if store.root.exists() else None
     if teacher is None:
         known = list_teachers(store) if store.root.exists() else []

@@ -89,6 +89,8 @@ def diff(
 ) -> None:
     """Show which labels flipped between two teachers, or which images a view gained and lost.
 
+    Labels are of all splits that both have; drift/flips_by_class is of unlabeled images alone.
+
     Examples:
       plstore diff 1 2 --store demo/store
       plstore diff fashion_mnist-1@1 fashion_mnist-2@1 --changes entered,left

@@ -266,10 +266,13 @@ class _Asked(NamedTuple):
 def _planned(told: _Told, display: "Display") -> _Asked:
     """Return the plan for folders of images, or for those of a store."""
     from plstore.store import Store
+    from trainers.loop import given_teacher
     from trainers.planning.planned import planned_recipe
 
     wishes = _wishes(told)
     home = told.home
+    if told.teacher is not None:
+        given_teacher(Store(home), told.teacher)
     recipe, source = planned_recipe(
         told.data,
         wishes,

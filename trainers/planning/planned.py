@@ -11,6 +11,7 @@ from plstore.query import saved_query
 from plstore.report.progress import Display
 from plstore.store import Store
 from trainers.events import said_time
+from trainers.importing import check_store_is_its_own
 from trainers.models.pretrained import architecture_of, starting_weights
 from trainers.planning import Plan, Wishes, check_weights, plan
 from trainers.planning.census import Census, look_at_images, look_at_machine, look_at_store
@@ -59,6 +60,8 @@ def planned_recipe(
     check_weights(wishes, overrides)
     wishes = _by_hand(_with_model(wishes), overrides)
     source = _open(data, overrides, store)
+    if data["source"] != "store" and store.table("images").root.exists():
+        check_store_is_its_own(store, source)  # before a plan is written beside it
     census = _looked_at(source, store if data["source"] == "store" else None)
     machine = look_at_machine(pick_device(device))
     given = {"data": dict(data), "overrides": list(overrides)}

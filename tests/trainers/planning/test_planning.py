@@ -378,6 +378,22 @@ def test_a_plan_is_written_and_used_again_as_it_was_edited(folders: Path) -> Non
     assert "as it was made before" not in other.stderr
 
 
+def test_what_is_refused_for_its_store_leaves_the_plan_as_it_was(folders: Path) -> None:
+    words = ("run", "--store", "p/store", "--labeled", "labeled", "--unlabeled", "unlabeled")
+    store = create(folders / "p" / "store")
+    import_images(store, make_records(3, 0), dataset="images", class_names=CLASS_NAMES)
+    plan = folders / "p" / "plan.toml"
+    plan.write_text("name = 'mine'")
+    other = shell(*words, "--dry-run", home=folders)
+    unknown = shell(*words, "--dry-run", "--teacher", "clip", home=folders)
+
+    assert (other.returncode, unknown.returncode) == (2, 2)
+    assert "holds 3 images of labeled/" in " ".join(other.stderr.split())
+    assert "has no teacher 'clip'; it has none" in " ".join(unknown.stderr.split())
+    assert plan.read_text() == "name = 'mine'"
+    assert [path.name for path in plan.parent.glob("*.toml")] == ["plan.toml"]
+
+
 def test_settings_that_come_on_top_of_a_plan_are_said_with_it(folders: Path) -> None:
     data = {"source": "folders", "unlabeled": str(folders / "unlabeled")}
     recipe, _ = planned_recipe(
