@@ -55,10 +55,12 @@ def find_images(store: Store, names: pa.Array, dataset: str | None = None) -> Fo
         InputError: If a name may be of two images, or keys repeat among data sets.
     """
     found = look_up(store, names, dataset)
-    for place, both in found.doubtful.items():
+    if found.doubtful:
+        place, both = next(iter(found.doubtful.items()))
         raise InputError(
-            f"{names[place].as_py()!r} may be {both[0]!r} or {both[1]!r}; wanted more of its "
-            "path, or the keys of images themselves"
+            f"{names[place].as_py()!r} (number {place + 1} of {len(names):,} names) may be "
+            f"{both[0]!r} or {both[1]!r}, and {len(found.doubtful) - 1:,} more names may be of "
+            "two; wanted more of their paths, or the keys of images themselves"
         )
     return found
 

@@ -93,7 +93,8 @@ def test_a_name_of_two_images_is_shown_with_both(tmp_path: Path) -> None:
     store = pool(tmp_path / "s", "unlabeled/p/a.png", "unlabeled/q/a.png", "unlabeled/b.png")
     path = wide(tmp_path / "p.csv", ["b.png", "a.png"], probs=PROBS[:2])
     with pytest.raises(
-        InputError, match=r"'a\.png' may be 'unlabeled/p/a.png' or 'unlabeled/q/a"
+        InputError,
+        match=r"'a\.png' \(number 2 of 2 names\) may be 'unlabeled/p/a.png' or 'unlabeled/q/a",
     ):
         taken(store, path)
 
