@@ -437,6 +437,13 @@ def test_images_that_an_edited_plan_names_are_those_of_the_run(folders: Path) ->
     assert after.splits["validation"] > before.splits["validation"]
     assert after.identity == open_source(edited.data, edited.seed).identity == same.identity
     assert edited == again != planned
+    text = text.replace(str(fewer), pool).replace("validation_fraction = 0.5\n", "")
+    (folders / "plan.toml").write_text(
+        text.replace("iterations =", "seed = 5\niterations =", 1)
+    )
+    seeded, drawn = found()
+    assert seeded.seed == 5
+    assert drawn.identity == open_source(seeded.data, 5).identity != before.identity
 
 
 @pytest.mark.parametrize("name", ["labeled", "unlabeled"])
