@@ -1,12 +1,13 @@
 """What a run leaves beside its store."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from plstore.errors import InputError
 from plstore.report.progress import Display
-from trainers.programs import beside, parse_seeds, run_seeds, seed_rows
+from trainers.programs import _keep_line, beside, parse_seeds, run_seeds, seed_rows
 from trainers.recipe import load_recipe
 
 
@@ -49,3 +50,14 @@ def test_seeds_on_what_one_store_has_are_refused(tmp_path: Path, changes: list[s
     recipe = load_recipe("images", changes)
     with pytest.raises(InputError, match="is one store's; leave --seeds out"):
         run_seeds(recipe, tmp_path / "store", [0], device="cpu", display=Display(quiet=True))
+
+
+def test_lines_of_other_seeds_and_recipes_stay(tmp_path: Path) -> None:
+    path = tmp_path / "seeds.jsonl"
+    recipe = load_recipe("fashion_mnist")
+    other = load_recipe("fashion_mnist", ["train.steps=500"])
+    for number, of in enumerate((recipe, recipe.model_copy(update={"seed": 1}), other, recipe)):
+        _keep_line(path, line(of.seed, 70.0 + number), of)
+    found = [json.loads(text) for text in path.read_text().splitlines()]
+
+    assert [(each["seed"], each["student 1"]) for each in found] == [(1, 71), (0, 72), (0, 73)]

@@ -340,6 +340,11 @@ def test_images_without_test_or_truth(grid: Path, tmp_path: Path, images: Path) 
         plan(ablation)
 
     shutil.copy(images / "test.parquet", tmp_path)
+    (tmp_path / "validation.parquet").unlink()
+    with pytest.raises(InputError, match="student takes validation_accuracy, and there are no"):
+        plan(ablation)
+
+    shutil.copy(images / "validation.parquet", tmp_path)
     text = GRID.replace("iteration.1.loss.pseudo_labels=hard", "data.imbalance=5.0")
     (tmp_path / "grid.toml").write_text(text)
     heard = Heard()

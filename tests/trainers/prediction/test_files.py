@@ -307,6 +307,10 @@ def test_other_settings_another_process_and_a_whole_file_are_refused(
         with pytest.raises(InputError, match=r"wanted a local file that ends in \.csv, \.json"):
             write_predictions(None, photos, name, prediction)
     (tmp_path / ".new.csv.partial").mkdir()
+    (tmp_path / ".new.csv.partial" / ".about.json.0a1b").touch()  # of one that was killed
+    write_predictions(None, photos, tmp_path / "new.csv", prediction)
+    (tmp_path / "new.csv").unlink()
+    (tmp_path / ".new.csv.partial").mkdir()
     (tmp_path / ".new.csv.partial" / "mine.txt").touch()
     with pytest.raises(InputError, match=r"holds mine\.txt and is none of this program's"):
         write_predictions(None, photos, tmp_path / "new.csv", prediction)
