@@ -60,8 +60,6 @@ def planned_recipe(
     check_weights(wishes, overrides)
     wishes = _by_hand(_with_model(wishes), overrides)
     source = _open(data, overrides, store)
-    if data["source"] != "store" and store.table("images").root.exists():
-        check_store_is_its_own(store, source)  # before a plan is written beside it
     census = _looked_at(source, store if data["source"] == "store" else None)
     machine = look_at_machine(pick_device(device))
     given = {"data": dict(data), "overrides": list(overrides)}
@@ -71,9 +69,12 @@ def planned_recipe(
         display.say(f"plan: {place}, as it was made before; delete it for a new one")
         edited = _edited(found, data, overrides, store)
         if edited is not None:
+            source = edited
             census = _looked_at(edited, store if found.data.source == "store" else None)
-        _say_images(display, str(census), edited or source)
-        return found, edited or source
+        _say_images(display, str(census), source)
+        return found, source
+    if data["source"] != "store" and store.table("images").root.exists():
+        check_store_is_its_own(store, source)  # before a plan is written beside it
     made = _with_settings(plan(census, machine, wishes), overrides)
     recipe = _recipe_of(made, data, overrides)
     before = keep_plan(path, recipe, made, identity, census)

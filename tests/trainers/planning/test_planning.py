@@ -424,7 +424,8 @@ def test_images_that_an_edited_plan_names_are_those_of_the_run(folders: Path) ->
 
     pool, fewer = str(folders / "unlabeled"), folders / "fewer"
     shutil.copytree(folders / "unlabeled", fewer)
-    (fewer / "1.png").unlink()
+    (fewer / "1.png").rename(fewer / "other.png")
+    (fewer / "2.png").unlink()
     planned, before = found()
     text = (folders / "plan.toml").read_text()
     text = text.replace(f'unlabeled = "{pool}"', f'unlabeled = "{fewer}"', 1)
@@ -437,6 +438,7 @@ def test_images_that_an_edited_plan_names_are_those_of_the_run(folders: Path) ->
     assert after.splits["validation"] > before.splits["validation"]
     assert after.identity == open_source(edited.data, edited.seed).identity == same.identity
     assert edited == again != planned
+    kept = text
     text = text.replace(str(fewer), pool).replace("validation_fraction = 0.5\n", "")
     (folders / "plan.toml").write_text(
         text.replace("iterations =", "seed = 5\niterations =", 1)
@@ -444,6 +446,12 @@ def test_images_that_an_edited_plan_names_are_those_of_the_run(folders: Path) ->
     seeded, drawn = found()
     assert seeded.seed == 5
     assert drawn.identity == open_source(seeded.data, 5).identity != before.identity
+    (folders / "plan.toml").write_text(kept)
+    names = ["cat", "dog"]
+    import_images(
+        create(folders / "store"), after.records(), dataset="images", class_names=names
+    )
+    assert found()[1].identity == after.identity  # though the store has none of the other's
 
 
 @pytest.mark.parametrize("name", ["labeled", "unlabeled"])
