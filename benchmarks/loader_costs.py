@@ -66,7 +66,7 @@ def _plan_cost(folder: Path, *, steps: int) -> Iterator[Measurement]:
         "rows": loader.plan.rows,
         "noise": lambda step: loader.plan.noise(step, samples),
         "read": lambda step: loader.source.fetch(loader.plan.rows(step)),
-        "targets": lambda _: loader.source.images.targets(samples.rows),  # type: ignore[attr-defined]
+        "targets": lambda _: loader.source.images.targets(samples.rows),  # type: ignore[attr-defined]  # of this source
     }
     for name, part in parts.items():
         part(0)

@@ -104,7 +104,7 @@ class Sorter:
 def _last_part(name: str) -> str:
     """Return the name of a file alone; of a web address, without what follows its path."""
     if name.startswith(("http://", "https://")):
-        name = unquote(urlsplit(name).path)
+        name = unquote(urlsplit(name).path).replace("\0", "")  # no file has that in its name
     return name.rstrip("/").rpartition("/")[2] or "image"
 
 

@@ -130,7 +130,10 @@ def test_the_longest_names_are_cut_to_fit(tmp_path: Path) -> None:
 def test_a_web_address_is_copied_under_the_name_of_its_file(tmp_path: Path) -> None:
     sorter = Sorter(tmp_path, ["cat"])
     signed = "?X-Amz-Signature=" + "0f." * 200
-    names = [f"https://photos.example/a%20b.jpg{signed}", "https://photos.example/" + "c" * 300]
+    names = [
+        f"https://photos.example/x%2F..%2Fa%20b%00.jpg{signed}",
+        "https://photos.example/" + "c" * 300,
+    ]
     for seed, name in enumerate([*names, "https://photos.example/"]):
         sorter.put(name, photo(seed), "cat", 1)
     cut = f"{'c' * 238}-{content_hash(photo(1))[:16]}"
