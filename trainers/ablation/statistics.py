@@ -3,7 +3,7 @@
 Two cells of one seed share images, teacher and random numbers as far as their recipes are
 equal, so their difference varies less than each of them. The interval is the wider of two: that
 of the bootstrap, bias-corrected and accelerated (BCa), and Student's t. Of a handful of seeds
-the bootstrap alone leaves out zero too often: of normal differences whose mean is zero, 26
+the bootstrap alone leaves out zero too often: of normal differences whose mean is zero, 27
 times of 100 with three seeds, 15 with five, where Student's t does so 5 times.
 """
 

@@ -8,7 +8,7 @@ from plstore.machine import num_cores
 def use_threads(wanted: int | None = None) -> int:
     """Have torch compute with so many threads, or as it is, but not with more than cores.
 
-    More threads than cores wait for one another: two on one core take 50 times as long.
+    More threads than cores wait for one another: two on one core take 40 times as long.
 
     Args:
         wanted: By a recipe; None for what torch, or the environment, has.

@@ -32,7 +32,7 @@ def test_of_few_seeds_a_mean_of_zero_is_rarely_taken_for_another() -> None:
         paired(random.normal(size=3).tolist()).verdict("+") != "not shown" for _ in range(200)
     )
 
-    assert wrong <= 20  # 52 by the bootstrap alone
+    assert wrong <= 20  # 39 by the bootstrap alone
 
 
 def test_the_interval_is_the_wider_of_two_of_scipy_and_the_same_each_time() -> None:
